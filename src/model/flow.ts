@@ -1,0 +1,47 @@
+import type { IpAddress } from './address.ts';
+import type { IdentityNumber } from './identity.ts';
+import type { Protocol } from './port.ts';
+import type { Direction, DropReason, RuleRef } from './verdict.ts';
+
+/** One end of a flow as telemetry names it. */
+export type FlowPeer =
+  | {
+      readonly kind: 'pod';
+      readonly namespace: string;
+      readonly name: string;
+      readonly serviceAccount: string;
+      readonly node: string;
+    }
+  | { readonly kind: 'host' }
+  | { readonly kind: 'node'; readonly name: string }
+  | { readonly kind: 'world' }
+  | { readonly kind: 'unknown' };
+
+export type FlowEventKind = 'new' | 'end' | 'periodic' | 'deny';
+
+/** What the datapath says of a connection, joined with what the agent knows of its ends. */
+export interface FlowEvent {
+  readonly kind: FlowEventKind;
+  /** Unix time, milliseconds. */
+  readonly time: number;
+  readonly node: string;
+  /** The direction, seen from the pod at whose interface the verdict fell. */
+  readonly direction: Direction;
+  readonly protocol: Protocol | number;
+  readonly source: FlowPeer & { readonly address: IpAddress; readonly port: number; readonly identity: IdentityNumber };
+  readonly destination: FlowPeer & {
+    readonly address: IpAddress;
+    readonly port: number;
+    readonly identity: IdentityNumber;
+  };
+  /** `namespace/name:port` where the connection was made to a Service. */
+  readonly service?: string;
+  readonly verdict: 'allow' | 'deny';
+  readonly reason?: DropReason;
+  readonly rule?: RuleRef;
+  /** Both directions of the connection so far. */
+  readonly packets: number;
+  readonly bytes: number;
+  /** Nanoseconds since the connection's first packet; absent on `new` and `deny`. */
+  readonly durationNs?: number;
+}

@@ -1,0 +1,71 @@
+/**
+ * Why a packet was dropped. The numbers are `enum drop_reason` of bpf/lib/reasons.h and travel in events;
+ * a test holds the two lists together through the object's BTF. A number is never given a second meaning.
+ */
+export const dropReasons = {
+  POLICY_DENIED: { code: 1, text: 'no rule of a policy that selects the pod allows it' },
+  POLICY_DENIED_EXPLICIT: { code: 2, text: 'a rule denies it' },
+  ENDPOINT_NOT_READY: { code: 3, text: 'the pod’s identity and policy are not loaded yet' },
+  SPOOFED_SOURCE_IP: { code: 4, text: 'the source address is not the pod’s own' },
+  SPOOFED_SOURCE_MAC: { code: 5, text: 'the source MAC is not the pod’s own' },
+  SPOOFED_NEIGHBOUR: { code: 6, text: 'an ARP or ND message claims an address that is not the pod’s own' },
+  UNKNOWN_L3: { code: 7, text: 'not IPv4, IPv6 or ARP' },
+  UNKNOWN_L4: { code: 8, text: 'a transport protocol that is not understood' },
+  MALFORMED: { code: 9, text: 'truncated, or a header that contradicts itself' },
+  FRAGMENT_WITHOUT_FIRST: { code: 10, text: 'a later fragment whose first was not seen' },
+  UNKNOWN_PEER: { code: 11, text: 'an address of the cluster that belongs to no known pod' },
+  NO_PROOF: { code: 12, text: 'arrived at the pod’s interface from neither a local pod, a tunnel nor the node itself' },
+  PLAINTEXT: { code: 13, text: 'a pod’s packet on the underlay outside a tunnel' },
+  TUNNEL_SELECTOR: { code: 14, text: 'the inner addresses are not those of the security association' },
+  TUNNEL_TO_NODE: { code: 15, text: 'a tunnelled packet for the node itself' },
+  NO_SERVICE_BACKEND: { code: 16, text: 'the service has no ready endpoint' },
+  CT_INVALID: { code: 17, text: 'belongs to no connection and may not start one' },
+  CT_FULL: { code: 18, text: 'the connection table is full' },
+  SERVICE_CONFLICT: { code: 19, text: 'the connection’s ports are taken by another way to the same backend' },
+  MULTICAST: { code: 20, text: 'multicast or broadcast' },
+  SOURCE_ROUTED: { code: 21, text: 'IP options or extension headers that steer routing' },
+  LEAK_PREVENTED: { code: 22, text: 'would have left the node in clear' },
+  TTL_EXCEEDED: { code: 23, text: 'time to live ran out' },
+  VLAN: { code: 24, text: 'a VLAN tag' },
+  TOO_BIG: { code: 25, text: 'larger than the path takes, with fragmentation forbidden' },
+  UNKNOWN_RULE_SET: { code: 26, text: 'the rule set of the pod is not in the map' },
+} as const satisfies Record<string, { code: number; text: string }>;
+
+export type DropReason = keyof typeof dropReasons;
+
+/** @returns The reason's name, or undefined for a code that a newer datapath may send. */
+export function dropReasonFromCode(code: number): DropReason | undefined {
+  for (const [name, value] of Object.entries(dropReasons)) if (value.code === code) return name as DropReason;
+  return undefined;
+}
+
+export type Direction = 'egress' | 'ingress';
+
+/** The rule of a policy object that decided: enough to find the line in the manifest. */
+export interface RuleRef {
+  readonly kind: string;
+  /** Empty for kinds without a namespace. */
+  readonly namespace: string;
+  readonly name: string;
+  readonly direction: Direction;
+  /** Position in the policy's list for that direction; -1 means the policy as a whole (it selects the pod and no rule allows). */
+  readonly index: number;
+}
+
+export function formatRule(rule: RuleRef): string {
+  const name = rule.namespace === '' ? rule.name : `${rule.namespace}/${rule.name}`;
+  return `${rule.kind} ${name} ${rule.direction}${rule.index < 0 ? '' : `[${rule.index}]`}`;
+}
+
+/** What decided about one direction of a flow. */
+export type SideDecision =
+  | { readonly verdict: 'allow'; readonly by: 'rule'; readonly rule: RuleRef }
+  /** No policy selects the pod in this direction. */
+  | { readonly verdict: 'allow'; readonly by: 'default' }
+  /** Exempt by design: the pod's own node, traffic to itself. */
+  | { readonly verdict: 'allow'; readonly by: 'exempt'; readonly why: string }
+  | { readonly verdict: 'deny'; readonly by: 'rule'; readonly rule: RuleRef }
+  /** These policies select the pod in this direction, and no rule of theirs allows the flow. */
+  | { readonly verdict: 'deny'; readonly by: 'isolation'; readonly policies: readonly RuleRef[] }
+  | { readonly verdict: 'deny'; readonly by: 'default' }
+  | { readonly verdict: 'deny'; readonly by: 'reason'; readonly reason: DropReason };
