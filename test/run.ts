@@ -1,0 +1,97 @@
+/**
+ * Runs the tests lane by lane and ends with one line: `N passed, N failed` (`, N skipped`).
+ *
+ *   node test/run.ts [--lane pure|program|lab|vm] [--file PATTERN]
+ */
+import { globSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { run } from 'node:test';
+import { parseArgs, styleText } from 'node:util';
+
+const lanes = ['pure', 'program', 'lab', 'vm'] as const;
+type Lane = (typeof lanes)[number];
+
+const { values } = parseArgs({ options: { lane: { type: 'string' }, file: { type: 'string' } } });
+const root = resolve(import.meta.dirname, '..');
+const paint = (style: Parameters<typeof styleText>[0], text: string) =>
+  styleText(style, text, { stream: process.stdout });
+
+function laneOf(file: string): Lane {
+  const match = /\.(program|lab|vm)\.test\.ts$/.exec(file);
+  return lanes.find((lane) => lane === match?.[1]) ?? 'pure';
+}
+
+interface Tally {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const total: Tally = { passed: 0, failed: 0, skipped: 0 };
+const failures: string[] = [];
+
+async function runLane(lane: Lane, files: string[]): Promise<void> {
+  console.log(paint('bold', `\n${lane} lane: ${files.length} files`));
+  const started = new Map<string, Tally & { ms: number }>();
+  // Lab and VM tests bring up whole clusters: two at once on two cores only make each other slow.
+  const stream = run({ files, concurrency: lane === 'pure' || lane === 'program' ? 2 : 1, timeout: 15 * 60_000 });
+  const of = (file: string | undefined) => {
+    const name = file ?? 'unknown';
+    const entry = started.get(name) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
+    started.set(name, entry);
+    return entry;
+  };
+  stream.on('test:pass', (event) => {
+    if (event.details.type === 'suite') return;
+    const entry = of(event.file);
+    if (event.skip !== undefined && event.skip !== false) {
+      entry.skipped++;
+      console.log(paint('yellow', `  skipped ${event.name}: ${event.skip === true ? '' : event.skip}`));
+    } else entry.passed++;
+    if (event.nesting === 0) entry.ms += event.details.duration_ms;
+  });
+  stream.on('test:fail', (event) => {
+    if (event.details.type === 'suite') return;
+    const entry = of(event.file);
+    entry.failed++;
+    const cause: unknown = event.details.error.cause ?? event.details.error;
+    const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+    failures.push(
+      `${event.file?.replace(`${root}/`, '')}:${event.line ?? 0} ${event.name}\n${text.replaceAll(/^/gm, '    ')}`,
+    );
+    console.log(paint('red', `  FAILED ${event.file?.replace(`${root}/`, '')}: ${event.name}`));
+  });
+  stream.on('test:stderr', (event) => process.stderr.write(event.message));
+  await new Promise<void>((done, fail) => {
+    stream.on('end', done);
+    stream.on('error', fail);
+    stream.resume();
+  });
+  for (const [file, tally] of [...started].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    const mark = tally.failed > 0 ? paint('red', '✗') : paint('green', '✓');
+    console.log(
+      `  ${mark} ${file.replace(`${root}/`, '')} ${paint('dim', `${tally.passed} passed, ${(tally.ms / 1000).toFixed(1)} s`)}`,
+    );
+    total.passed += tally.passed;
+    total.failed += tally.failed;
+    total.skipped += tally.skipped;
+  }
+}
+
+const files = globSync('test/**/*.test.ts', { cwd: root })
+  .filter((file) => values.file === undefined || file.includes(values.file))
+  .map((file) => resolve(root, file))
+  .sort();
+for (const lane of lanes) {
+  if (values.lane !== undefined && values.lane !== lane) continue;
+  const chosen = files.filter((file) => laneOf(file) === lane);
+  if (chosen.length > 0) await runLane(lane, chosen);
+}
+
+if (failures.length > 0) console.log(paint('red', '\nFailures\n'), failures.join('\n\n'));
+if (total.skipped > 0 && process.env.CI !== undefined) {
+  console.log(paint('red', `\n${total.skipped} tests were skipped: in CI every lane runs`));
+  process.exitCode = 1;
+}
+if (total.failed > 0 || total.passed === 0) process.exitCode = 1;
+console.log(`\n${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}`);
