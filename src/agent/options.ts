@@ -1,0 +1,87 @@
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { MyelinError } from '../model/error.ts';
+import { type Prefix, parsePrefix } from '../model/prefix.ts';
+
+/** How an agent is started. The defaults are those of a node that runs one cluster; a lab passes its own directories. */
+export interface AgentOptions {
+  readonly node: string;
+  /** Sockets and state of this node's agent; made 0700 if it is not there. */
+  readonly runDir: string;
+  /** Where the datapath is pinned; on a bpffs. */
+  readonly bpfDir: string;
+  readonly uplink: string;
+  readonly kubeconfig: string;
+  /** Base URL of the controller's CA service. */
+  readonly controller: string;
+  readonly nodeCert: string;
+  readonly nodeKey: string;
+  readonly ca: string;
+  readonly trustDomain: string;
+  readonly podCidrs: readonly Prefix[];
+  readonly serviceCidrs: readonly Prefix[];
+  readonly driver: 'auto' | 'engine' | 'xfrm';
+  readonly handshakePort: number;
+  readonly espPort: number;
+  /** What happens to a pod that no policy selects. */
+  readonly clusterDefault: 'allow' | 'deny';
+  readonly svidTtlSeconds: number;
+  readonly rekeySeconds: number;
+  readonly logLevel: string;
+}
+
+function port(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 65_535)
+    throw new InvalidArgumentError('expected a port, 1 to 65535');
+  return value;
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number of seconds');
+  return value;
+}
+
+function prefixes(text: string): Prefix[] {
+  try {
+    return text.split(',').map(parsePrefix);
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof MyelinError ? error.message : String(error));
+  }
+}
+
+/** The agent's command line, with `action` called on what it says. */
+export function agentCommand(action: (options: AgentOptions) => Promise<void>): Command {
+  return new Command('myelin-agent')
+    .description('the node agent: CNI server, policy compiler, tunnels’ control, telemetry')
+    .addOption(new Option('--node <name>', 'this node’s name in the API').env('NODE_NAME').makeOptionMandatory())
+    .option('--run-dir <dir>', 'sockets and state', '/run/myelin')
+    .option('--bpf-dir <dir>', 'where the datapath is pinned', '/sys/fs/bpf/myelin')
+    .option('--uplink <device>', 'the device that reaches the other nodes', 'eth0')
+    .addOption(new Option('--kubeconfig <file>', 'how to reach the API').env('KUBECONFIG').makeOptionMandatory())
+    .requiredOption('--controller <url>', 'the controller’s CA service, such as https://controller:7443')
+    .requiredOption('--node-cert <file>', 'this node’s certificate (PEM)')
+    .requiredOption('--node-key <file>', 'its private key (PEM)')
+    .requiredOption('--ca <file>', 'the cluster’s trust bundle (PEM)')
+    .option('--trust-domain <name>', 'SPIFFE trust domain', 'cluster.local')
+    .option('--pod-cidrs <list>', 'the cluster’s pod prefixes', prefixes, prefixes('10.244.0.0/16,fd00:10:244::/56'))
+    .option(
+      '--service-cidrs <list>',
+      'the cluster’s service prefixes',
+      prefixes,
+      prefixes('10.96.0.0/16,fd00:10:96::/112'),
+    )
+    .addOption(new Option('--driver <name>', 'who does ESP').choices(['auto', 'engine', 'xfrm']).default('auto'))
+    .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
+    .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
+    .addOption(
+      new Option('--cluster-default <verdict>', 'for pods that no policy selects')
+        .choices(['allow', 'deny'])
+        .default('allow'),
+    )
+    .option('--svid-ttl-seconds <n>', 'how long a pod’s certificate lives', seconds, 3600)
+    .option('--rekey-seconds <n>', 'how long a security association lives', seconds, 3600)
+    .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error']).default('info'))
+    .allowExcessArguments(false)
+    .action(action);
+}

@@ -1,0 +1,119 @@
+import { z } from 'zod';
+import type { FlowEvent } from '../model/flow.ts';
+
+/** What the agent answers on agent.sock, as its readers parse it. Fields are added, never given a second meaning. */
+
+/** One thing that is well or not, in words a person can act on. */
+export const conditionSchema = z.object({
+  name: z.string(),
+  ok: z.boolean(),
+  message: z.string(),
+});
+
+const gauge = z.object({ used: z.number(), capacity: z.number() });
+
+export const statusSchema = z.object({
+  node: z.string(),
+  version: z.string(),
+  startedAt: z.string(),
+  driver: z.string(),
+  conditions: z.array(conditionSchema),
+  endpoints: z.number(),
+  policy: z.object({
+    revision: z.number(),
+    policies: z.number(),
+    identities: z.number(),
+    ruleSets: z.number(),
+    /** Map name to how full it is. */
+    maps: z.record(z.string(), gauge),
+    /** Policies that could not be read and therefore close what they select. */
+    broken: z.array(z.object({ policy: z.string(), message: z.string() })),
+    /** Why the newest revision was refused; absent when it is in force. */
+    refused: z.string().optional(),
+  }),
+  tunnels: z.object({
+    up: z.number(),
+    opening: z.number(),
+    failed: z.number(),
+    /** Handshakes refused since the start, by reason. */
+    refusals: z.record(z.string(), z.number()),
+  }),
+  /** Packets dropped by the datapath and by the tunnel driver, by reason. */
+  drops: z.object({ datapath: z.record(z.string(), z.number()), tunnel: z.record(z.string(), z.number()) }),
+  /** Telemetry that was lost, by cause. */
+  losses: z.object({ ring: z.number(), overwritten: z.number(), slowFollower: z.number() }),
+});
+export type StatusReport = z.infer<typeof statusSchema>;
+
+export const tunnelSchema = z.object({
+  node: z.string(),
+  localPod: z.string(),
+  remotePod: z.string(),
+  localSpiffeId: z.string(),
+  remoteSpiffeId: z.string(),
+  remoteNode: z.string(),
+  remoteAddress: z.string(),
+  state: z.string(),
+  driver: z.string(),
+  cipher: z.string(),
+  group: z.string(),
+  spiIn: z.number().optional(),
+  spiOut: z.number().optional(),
+  /** Unix time, milliseconds. */
+  establishedAt: z.number().optional(),
+  expiresAt: z.number().optional(),
+  bytesIn: z.number(),
+  bytesOut: z.number(),
+  packetsIn: z.number(),
+  packetsOut: z.number(),
+  rekeys: z.number(),
+  /** Why it is down, in words. */
+  lastError: z.string().optional(),
+});
+export type TunnelReport = z.infer<typeof tunnelSchema>;
+
+export const endpointSchema = z.object({
+  namespace: z.string(),
+  pod: z.string(),
+  uid: z.string(),
+  addresses: z.array(z.string()),
+  interface: z.string(),
+  identity: z.number(),
+  ready: z.boolean(),
+});
+export type EndpointReport = z.infer<typeof endpointSchema>;
+
+/** `namespace/name`, an IP address, `host` or `world`. */
+const whyEnd = z.string().min(1);
+export const whyQuestionSchema = z.strictObject({
+  source: whyEnd,
+  destination: whyEnd,
+  protocol: z.enum(['TCP', 'UDP', 'SCTP', 'ICMP', 'ICMPv6']).default('TCP'),
+  port: z.number().int().min(0).max(65_535).default(0),
+});
+export type WhyQuestion = z.infer<typeof whyQuestionSchema>;
+
+export const whySideSchema = z.object({
+  direction: z.enum(['egress', 'ingress']),
+  verdict: z.enum(['allow', 'deny']),
+  /** What decides, in one phrase. */
+  by: z.string(),
+  /** Whether the entries in this node's datapath say the same; absent where the pod is not on this node. */
+  datapath: z.enum(['agrees', 'differs']).optional(),
+});
+export const whyAnswerSchema = z.object({
+  source: z.string(),
+  destination: z.string(),
+  verdict: z.enum(['allow', 'deny']),
+  sides: z.array(whySideSchema),
+  /** The explanation, a line each. */
+  explanation: z.array(z.string()),
+});
+export type WhyAnswer = z.infer<typeof whyAnswerSchema>;
+
+/** The shape is the model's and both ends are of one version: what is checked is that it is a flow at all. */
+export const flowSchema = z.custom<FlowEvent>(
+  (value) =>
+    typeof value === 'object' && value !== null && 'verdict' in value && 'source' in value && 'destination' in value,
+  'not a flow',
+);

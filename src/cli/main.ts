@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { z } from 'zod';
+import { MyelinError } from '../model/error.ts';
+import { registerObserve } from './observe.ts';
+import { paint } from './output.ts';
+import { registerStatus } from './status.ts';
+import { registerTunnels } from './tunnels.ts';
+import { registerWhy } from './why.ts';
+
+const { version } = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')));
+
+const program = new Command('myelin')
+  .description('a service-aware zero-trust container network')
+  .version(version)
+  .showSuggestionAfterError()
+  .configureHelp({ sortSubcommands: true });
+
+registerObserve(program);
+registerStatus(program);
+registerTunnels(program);
+registerWhy(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(`${paint('red', 'myelin:')} ${describe(error)}`);
+  process.exitCode = 1;
+}
+
+/** One line for what a person can act on; the whole stack for what is a bug of ours. */
+function describe(error: unknown): string {
+  if (error instanceof z.ZodError) return `an agent of another version answered: ${z.prettifyError(error)}`;
+  if (error instanceof MyelinError) return error.message;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

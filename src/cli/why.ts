@@ -1,0 +1,83 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type WhyAnswer, type WhyQuestion, whyAnswerSchema, whyQuestionSchema } from '../agent/wire.ts';
+import { type AgentAddress, askAgent, findAgents } from './agents.ts';
+import { type AgentFlags, agentFlags } from './flags.ts';
+import { paint } from './output.ts';
+
+interface WhyFlags extends AgentFlags {
+  readonly port: number;
+  readonly protocol: string;
+  readonly output: 'text' | 'json';
+}
+
+export function registerWhy(program: Command): void {
+  agentFlags(
+    program
+      .command('why')
+      .description('which rule decides about a flow, and why')
+      .argument('<source>', 'namespace/pod, an IP address, host or world')
+      .argument('<destination>', 'likewise')
+      .option('-p, --port <port>', 'destination port', parsePort, 0)
+      .addOption(new Option('--protocol <name>').choices(['TCP', 'UDP', 'SCTP', 'ICMP', 'ICMPv6']).default('TCP'))
+      .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text')),
+  )
+    .addHelpText(
+      'after',
+      `
+The answer is the reference decision's; each side's node says whether its datapath holds the same.
+Exits with 0 for allowed, 3 for denied.
+
+Examples:
+  myelin why boutique/frontend-x2x4z boutique/cartservice-7k9qp --port 7070
+  myelin why world boutique/frontend-x2x4z --port 8080`,
+    )
+    .action(why);
+}
+
+function parsePort(text: string): number {
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new InvalidArgumentError('expected a port, 0 to 65535');
+  return port;
+}
+
+/** Asks every agent and joins the sides: a pod's own node is the one that can compare with its datapath. */
+export async function askWhy(agents: readonly AgentAddress[], question: WhyQuestion): Promise<WhyAnswer> {
+  const answers = await Promise.all(
+    agents.map((agent) =>
+      askAgent(agent, { method: 'POST', path: '/why', body: question }, (value) => whyAnswerSchema.parse(value)),
+    ),
+  );
+  const [first] = answers;
+  if (first === undefined) throw new Error('no agents were asked');
+  const sides = first.sides.map((side) => {
+    const seen = answers
+      .flatMap((answer) => answer.sides)
+      .find((other) => other.direction === side.direction && other.datapath !== undefined);
+    return seen ?? side;
+  });
+  return { ...first, sides };
+}
+
+async function why(source: string, destination: string, flags: WhyFlags): Promise<void> {
+  const question = whyQuestionSchema.parse({ source, destination, port: flags.port, protocol: flags.protocol });
+  const answer = await askWhy(findAgents(flags), question);
+  if (flags.output === 'json') console.log(JSON.stringify(answer, null, 2));
+  else {
+    const verdict = answer.verdict === 'allow' ? paint('green', 'allowed') : paint('red', 'denied');
+    console.log(
+      `${answer.source} → ${answer.destination} ${question.protocol}${question.port === 0 ? '' : ` ${question.port}`}: ${verdict}`,
+    );
+    for (const side of answer.sides) {
+      const datapath =
+        side.datapath === undefined
+          ? ''
+          : paint(side.datapath === 'agrees' ? 'dim' : 'red', `  (the datapath ${side.datapath})`);
+      console.log(
+        `  ${side.direction.padEnd(8)} ${side.verdict === 'allow' ? paint('green', 'allow') : paint('red', 'deny ')} ${side.by}${datapath}`,
+      );
+    }
+    for (const line of answer.explanation) console.log(`  ${line}`);
+  }
+  if (answer.verdict === 'deny') process.exitCode = 3;
+}
