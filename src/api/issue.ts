@@ -1,0 +1,33 @@
+/** Why a field was not accepted, in the API's own words (`metav1.CauseType`). */
+export type FieldIssueReason =
+  | 'FieldValueInvalid'
+  | 'FieldValueRequired'
+  | 'FieldValueNotSupported'
+  | 'FieldValueDuplicate'
+  | 'FieldValueForbidden'
+  | 'FieldValueTypeInvalid'
+  | 'FieldValueTooLong'
+  | 'FieldValueTooMany'
+  | 'FieldValueNotFound'
+  /** Not one of Kubernetes' causes: a field that the kind does not have. */
+  | 'FieldUnknown';
+
+/** One thing that is wrong with an object, and where. */
+export interface FieldIssue {
+  /** As Kubernetes writes it: `spec.ingress[0].ports[1].endPort`. Empty for the object as a whole. */
+  readonly field: string;
+  readonly reason: FieldIssueReason;
+  /** What was found and what was expected. */
+  readonly message: string;
+}
+
+/** @param path Keys and list positions from the object's root. */
+export function fieldPath(path: readonly PropertyKey[]): string {
+  let text = '';
+  for (const part of path) {
+    if (typeof part === 'number') text += `[${part}]`;
+    else if (/^[A-Za-z_$][\w$-]*$/.test(String(part))) text += text === '' ? String(part) : `.${String(part)}`;
+    else text += `[${String(part)}]`;
+  }
+  return text;
+}

@@ -1,0 +1,151 @@
+import type { z } from 'zod';
+import {
+  configMapSchema,
+  eventSchema,
+  leaseSchema,
+  namespaceSchema,
+  nodeSchema,
+  secretSchema,
+  serviceAccountSchema,
+} from './kinds/cluster.ts';
+import { customResourceDefinitionSchema } from './kinds/extension.ts';
+import type { KubeObject } from './kinds/meta.ts';
+import { endpointSliceSchema, endpointsSchema, networkPolicySchema, serviceSchema } from './kinds/network.ts';
+import { deploymentSchema, podSchema } from './kinds/pod.ts';
+
+export type {
+  ConfigMap,
+  Event,
+  Lease,
+  Namespace,
+  Node,
+  Secret,
+  ServiceAccount,
+} from './kinds/cluster.ts';
+export type { CustomResourceDefinition, PrinterColumn } from './kinds/extension.ts';
+export type { Condition, KubeObject, LabelSelector, Live, LiveMeta, ObjectMeta, OwnerReference } from './kinds/meta.ts';
+export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
+export type {
+  Container,
+  ContainerPort,
+  ContainerStatus,
+  Deployment,
+  EnvVar,
+  Pod,
+  PodSpec,
+  PodStatus,
+  Probe,
+} from './kinds/pod.ts';
+
+/** What the API and its clients must know of a kind. */
+export interface Resource<T extends KubeObject = KubeObject> {
+  /** Empty for the core group. */
+  readonly group: string;
+  readonly version: string;
+  readonly kind: string;
+  readonly plural: string;
+  readonly singular: string;
+  readonly namespaced: boolean;
+  readonly shortNames: readonly string[];
+  readonly categories: readonly string[];
+  /** Has a /status subresource, so that whoever writes the spec and whoever writes the status need not be the same. */
+  readonly status: boolean;
+  readonly schema: z.ZodType<T>;
+}
+
+interface Traits {
+  readonly namespaced?: boolean;
+  readonly shortNames?: readonly string[];
+  readonly categories?: readonly string[];
+  readonly status?: boolean;
+}
+
+function resource<T extends KubeObject>(
+  apiVersion: string,
+  kind: string,
+  plural: string,
+  schema: z.ZodType<T>,
+  traits: Traits,
+): Resource<T> {
+  const slash = apiVersion.indexOf('/');
+  return {
+    group: slash < 0 ? '' : apiVersion.slice(0, slash),
+    version: apiVersion.slice(slash + 1),
+    kind,
+    plural,
+    singular: kind.toLowerCase(),
+    namespaced: traits.namespaced ?? true,
+    shortNames: traits.shortNames ?? [],
+    categories: traits.categories ?? [],
+    status: traits.status ?? false,
+    schema,
+  };
+}
+
+const cluster = { namespaced: false, status: true } as const;
+
+/** The built-in kinds. `kinds.Pod` is what every client call takes to say "pods". */
+export const kinds = {
+  Namespace: resource('v1', 'Namespace', 'namespaces', namespaceSchema, { ...cluster, shortNames: ['ns'] }),
+  Node: resource('v1', 'Node', 'nodes', nodeSchema, { ...cluster, shortNames: ['no'] }),
+  Pod: resource('v1', 'Pod', 'pods', podSchema, { shortNames: ['po'], categories: ['all'], status: true }),
+  ServiceAccount: resource('v1', 'ServiceAccount', 'serviceaccounts', serviceAccountSchema, { shortNames: ['sa'] }),
+  Service: resource('v1', 'Service', 'services', serviceSchema, {
+    shortNames: ['svc'],
+    categories: ['all'],
+    status: true,
+  }),
+  Endpoints: resource('v1', 'Endpoints', 'endpoints', endpointsSchema, { shortNames: ['ep'] }),
+  Event: resource('v1', 'Event', 'events', eventSchema, { shortNames: ['ev'] }),
+  ConfigMap: resource('v1', 'ConfigMap', 'configmaps', configMapSchema, { shortNames: ['cm'] }),
+  Secret: resource('v1', 'Secret', 'secrets', secretSchema, {}),
+  EndpointSlice: resource('discovery.k8s.io/v1', 'EndpointSlice', 'endpointslices', endpointSliceSchema, {}),
+  Deployment: resource('apps/v1', 'Deployment', 'deployments', deploymentSchema, {
+    shortNames: ['deploy'],
+    categories: ['all'],
+    status: true,
+  }),
+  NetworkPolicy: resource('networking.k8s.io/v1', 'NetworkPolicy', 'networkpolicies', networkPolicySchema, {
+    shortNames: ['netpol'],
+    status: true,
+  }),
+  Lease: resource('coordination.k8s.io/v1', 'Lease', 'leases', leaseSchema, {}),
+  CustomResourceDefinition: resource(
+    'apiextensions.k8s.io/v1',
+    'CustomResourceDefinition',
+    'customresourcedefinitions',
+    customResourceDefinitionSchema,
+    { ...cluster, shortNames: ['crd', 'crds'] },
+  ),
+} as const;
+
+/** All built-in kinds, in the order in which a manifest's objects are best applied. */
+export const builtinResources: readonly Resource[] = [
+  kinds.Namespace,
+  kinds.CustomResourceDefinition,
+  kinds.Node,
+  kinds.ServiceAccount,
+  kinds.Secret,
+  kinds.ConfigMap,
+  kinds.Lease,
+  kinds.NetworkPolicy,
+  kinds.Service,
+  kinds.Endpoints,
+  kinds.EndpointSlice,
+  kinds.Pod,
+  kinds.Deployment,
+  kinds.Event,
+];
+
+/** @returns `v1` or `group/version`. */
+export function apiVersionOf(resource: { readonly group: string; readonly version: string }): string {
+  return resource.group === '' ? resource.version : `${resource.group}/${resource.version}`;
+}
+
+/** @returns `namespace/name`, or `name` for objects without a namespace: a key that is unique within one kind. */
+export function objectKey(object: {
+  readonly metadata: { namespace?: string | undefined; name?: string | undefined };
+}): string {
+  const { namespace, name = '' } = object.metadata;
+  return namespace === undefined || namespace === '' ? name : `${namespace}/${name}`;
+}
