@@ -13,11 +13,12 @@ help: ## say what there is to make
 .PHONY: setup
 setup: build/setup.stamp build ## install packages and npm modules, build bpf/ and native/
 
-build/setup.stamp: setup/packages.txt setup/packages.sh package.json package-lock.json
+build/setup.stamp: setup/packages.txt setup/packages.sh setup/vm.sh setup/vm-init package.json package-lock.json
 	@mkdir -p build
 	@setup/packages.sh
 	@echo "setup: npm packages"
 	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@setup/vm.sh
 	@touch $@
 
 .PHONY: build
