@@ -1,0 +1,142 @@
+import type { IpAddress } from '../model/address.ts';
+import type { NamedPort } from '../model/endpoint.ts';
+import type { IdentityNumber } from '../model/identity.ts';
+import type { Labels } from '../model/labels.ts';
+import type { Prefix } from '../model/prefix.ts';
+import type { Direction, RuleRef } from '../model/verdict.ts';
+
+export type { ClusterView, NodeView, PolicySettings } from './view.ts';
+
+/**
+ * Everything one node's datapath needs to know of policy, as pure data: one revision of the maps.
+ * All numbers are this node's own. A number, once given, is not given to anything else for as long as the numbering lives
+ * (see `Counters`), so that a stale number somewhere in the datapath never means somebody else.
+ */
+export interface PolicyImage {
+  readonly node: string;
+  /** What each identity number stands for, the reserved ones left out. */
+  readonly identities: ReadonlyMap<IdentityNumber, IdentityClass>;
+  /** Map `peers`: every pod that has an endpoint, and every node, by address. */
+  readonly peers: ReadonlyMap<IpAddress, PeerEntry>;
+  /** Map `prefixes` (longest match over ::ffff:a.b.c.d and IPv6 alike), asked where `peers` has no answer; a miss is the world. */
+  readonly prefixes: ReadonlyMap<Prefix, PrefixEntry>;
+  /** Maps `rule_sets` and `policy`, by set id (from 1; 0 is "not loaded"). */
+  readonly ruleSets: ReadonlyMap<number, RuleSet>;
+  /** The pods of this node that have an endpoint, by UID. */
+  readonly endpoints: ReadonlyMap<string, EndpointEntry>;
+  /** What the rule numbers in entries, rule sets and events stand for. */
+  readonly rules: ReadonlyMap<number, RuleRef>;
+  /** Addresses that more than one pod or node claims. Nobody has them (`UNKNOWN_PEER`) until one claim is left. */
+  readonly conflicts: readonly AddressConflict[];
+  readonly counters: Counters;
+}
+
+/** The next numbers to give out. They only grow; identity numbers start over at the end of their 24 bits. */
+export interface Counters {
+  readonly identity: number;
+  readonly ruleSet: number;
+  readonly rule: number;
+}
+
+/**
+ * Peers that no policy of this node can tell apart. Where a policy of the node names CIDRs, an address's `region` (the
+ * longest of those prefixes that holds it; absent if none does) is part of its class, so the two addresses of a dual-stack
+ * pod may be of two classes.
+ */
+export type IdentityClass =
+  | {
+      readonly kind: 'pod';
+      readonly namespace: string;
+      readonly serviceAccount: string;
+      /** Without labels that differ from replica to replica (`pod-template-hash` and its like) unless a policy names them. */
+      readonly labels: Labels;
+      readonly namedPorts: readonly NamedPort[];
+      readonly region?: Prefix;
+    }
+  | { readonly kind: 'host' | 'remote-node' | 'world'; readonly region: Prefix };
+
+/** `kind` in the values of the maps `peers` and `prefixes`. */
+export const peerKinds = {
+  'local-pod': 1,
+  'remote-pod': 2,
+  'this-node': 3,
+  'other-node': 4,
+  'unknown-pod': 5,
+  world: 6,
+  'unknown-service': 7,
+} as const;
+
+export interface PeerEntry {
+  readonly identity: IdentityNumber;
+  readonly kind: 'local-pod' | 'remote-pod' | 'this-node' | 'other-node';
+  /** The pod's UID, or the node's name. */
+  readonly owner: string;
+}
+
+export interface PrefixEntry {
+  /** `any` (0) where `kind` alone is the verdict. */
+  readonly identity: IdentityNumber;
+  /** A pod CIDR (no known pod: UNKNOWN_PEER), the world, a service CIDR (no such service: NO_SERVICE_BACKEND). */
+  readonly kind: 'unknown-pod' | 'world' | 'unknown-service';
+}
+
+export interface EndpointEntry {
+  /** What the pod's own packets carry as source identity, by the family of the packet; `any` (0) where it has no such address. */
+  readonly identity4: IdentityNumber;
+  readonly identity6: IdentityNumber;
+  /** A packet between a pod and one of its own addresses (through a service) is not asked for policy: `reservedRules.self`. */
+  readonly addresses: readonly IpAddress[];
+  readonly ingressSet: number;
+  readonly egressSet: number;
+}
+
+/** `flags` in the value of the map `rule_sets`. */
+export const ruleSetFlags = { isolated: 1 } as const;
+
+export interface RuleSet {
+  readonly id: number;
+  readonly direction: Direction;
+  /** Bit 0 to 16: entries of that port-prefix length exist for an exact protocol; `anyProtocolProbe`: entries for any protocol exist. */
+  readonly probes: number;
+  /** `ruleSetFlags`. */
+  readonly flags: number;
+  /** The rule that is named where isolation denies; `reservedRules.none` where the set does not isolate. */
+  readonly rule: number;
+  readonly entries: readonly PolicyEntry[];
+}
+
+/** The bit of `RuleSet.probes` for entries with protocol 0, which have port 0 and port length 0 too. */
+export const anyProtocolProbe = 1 << 17;
+
+/** `verdict` in the value of the map `policy`. */
+export const verdictCodes = { allow: 1, deny: 2 } as const;
+
+/** One entry of the map `policy`; key: set, identity, port, protocol, portLength. No two of a set have the same key. */
+export interface PolicyEntry {
+  /** 0 matches every identity. */
+  readonly identity: IdentityNumber;
+  /** IP protocol number; 0 matches every protocol. */
+  readonly protocol: number;
+  /** Host order, bits after `portLength` zero. */
+  readonly port: number;
+  readonly portLength: number;
+  /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of a set have the same. */
+  readonly precedence: number;
+  readonly rule: number;
+  readonly verdict: 'allow' | 'deny';
+}
+
+/** Rule numbers that stand for no policy's rule. They are in every image's `rules`, bar `none`. */
+export const reservedRules = {
+  /** No rule: nothing selects the pod, and the default allows. */
+  none: 0,
+  /** The pod's own node reaches it always (kubelet probes). */
+  ownNode: 1,
+  /** A pod reaches itself always. */
+  self: 2,
+  /** Nothing selects the pod, and the default is deny. */
+  defaultDeny: 3,
+} as const;
+
+/** The first number that is given to a policy's rule. */
+export const firstFreeRule = 16;
