@@ -31,6 +31,12 @@ export interface PolicyImage {
   readonly counters: Counters;
 }
 
+export interface AddressConflict {
+  readonly address: IpAddress;
+  /** The UIDs of the pods and the names of the nodes that claim it, sorted. */
+  readonly owners: readonly string[];
+}
+
 /** The next numbers to give out. They only grow; identity numbers start over at the end of their 24 bits. */
 export interface Counters {
   readonly identity: number;
@@ -137,6 +143,13 @@ export const reservedRules = {
   /** Nothing selects the pod, and the default is deny. */
   defaultDeny: 3,
 } as const;
+
+/** What `PolicyImage.rules` says of the reserved numbers. */
+export const reservedRuleRefs: ReadonlyMap<number, RuleRef> = new Map([
+  [reservedRules.ownNode, { kind: 'Myelin', namespace: '', name: 'own-node', direction: 'ingress', index: -1 }],
+  [reservedRules.self, { kind: 'Myelin', namespace: '', name: 'self', direction: 'egress', index: -1 }],
+  [reservedRules.defaultDeny, { kind: 'Myelin', namespace: '', name: 'default-deny', direction: 'ingress', index: -1 }],
+]);
 
 /** The first number that is given to a policy's rule. */
 export const firstFreeRule = 16;
