@@ -1,0 +1,133 @@
+import { closeSync, rmSync } from 'node:fs';
+import type { IpAddress } from '../model/address.ts';
+import { familyOf, ipToBytes } from '../model/address.ts';
+import { errnoError } from './error.ts';
+import { checked, lastErrno, raw } from './ffi/libc.ts';
+
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+const SOCK_CLOEXEC = 0o2000000;
+const SOCK_NONBLOCK = 0o4000;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+const IPPROTO_IP = 0;
+const IPPROTO_IPV6 = 41;
+const IPPROTO_UDP = 17;
+const IP_MTU_DISCOVER = 10;
+const IPV6_MTU_DISCOVER = 23;
+const IPV6_V6ONLY = 26;
+const UDP_ENCAP = 100;
+const UDP_ENCAP_ESPINUDP = 2;
+const UDP_GRO = 104;
+
+/** IP_PMTUDISC_*: whether sent packets carry "do not fragment", and whether the kernel's learnt path MTU binds them. */
+export const mtuDiscover = { dont: 0, want: 1, do: 2, probe: 3 } as const;
+
+export interface UdpOptions {
+  /** `::` takes IPv4 too, unless `ipv6Only`. */
+  readonly address: IpAddress;
+  /** 0 lets the kernel choose. */
+  readonly port: number;
+  readonly ipv6Only?: boolean;
+  /** Receive several datagrams of one flow as one, with their size in a control message. */
+  readonly gro?: boolean;
+  readonly mtuDiscover?: keyof typeof mtuDiscover;
+  /** The kernel takes ESP out of UDP by itself and gives it to xfrm (RFC 3948). */
+  readonly espInUdp?: boolean;
+  /** Bytes, for each direction, beyond the system's limit. */
+  readonly bufferBytes?: number;
+}
+
+/**
+ * Opens a bound UDP socket in this process's network namespace, not blocking, for a child process.
+ * @returns Its descriptor, which the caller closes or passes on, and its port.
+ * @throws {KernelError} `Errno` (EADDRINUSE, EADDRNOTAVAIL)
+ */
+export function openUdp(options: UdpOptions): { fd: number; port: number } {
+  const v6 = familyOf(options.address) === 6;
+  const name = `UDP ${v6 ? `[${options.address}]` : options.address}:${options.port}`;
+  const type = SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+  const fd = checked(raw.socket(v6 ? AF_INET6 : AF_INET, type, 0), 'open the socket', name);
+  try {
+    if (v6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6Only === true ? 1 : 0, name);
+    if (options.mtuDiscover !== undefined) {
+      const mode = mtuDiscover[options.mtuDiscover];
+      if (v6) setOption(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, mode, name);
+      // On a dual-stack socket the IPv4 option governs what goes out as IPv4.
+      setOption(fd, IPPROTO_IP, IP_MTU_DISCOVER, mode, name);
+    }
+    if (options.bufferBytes !== undefined)
+      for (const option of [SO_RCVBUFFORCE, SO_SNDBUFFORCE])
+        setOption(fd, SOL_SOCKET, option, options.bufferBytes, name);
+    if (options.gro === true) setOption(fd, IPPROTO_UDP, UDP_GRO, 1, name);
+    if (options.espInUdp === true) setOption(fd, IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP, name);
+    const address = socketAddress(options.address, options.port);
+    checked(raw.bind(fd, address, address.length), 'bind', name);
+    return { fd, port: boundPort(fd, name) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/**
+ * Opens a listening Unix stream socket; a socket file that an earlier process left at the path is replaced.
+ * @returns Its descriptor, which the caller closes or passes on.
+ * @throws {KernelError} `Errno` (ENAMETOOLONG: a path has at most 107 bytes)
+ */
+export function listenUnix(path: string, backlog = 16): number {
+  const bytes = new TextEncoder().encode(path);
+  if (bytes.length > 107) throw errnoError(36, 'listen', path);
+  const address = new Uint8Array(2 + bytes.length + 1);
+  new DataView(address.buffer).setUint16(0, AF_UNIX, true);
+  address.set(bytes, 2);
+  const fd = checked(raw.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), 'open the socket', path);
+  try {
+    rmSync(path, { force: true });
+    checked(raw.bind(fd, address, address.length), 'bind', path);
+    checked(raw.listen(fd, backlog), 'listen', path);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** @returns Who is at the other end of a connected Unix socket (SO_PEERCRED). */
+export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
+  const value = new Int32Array(3);
+  const bytes = new Uint8Array(value.buffer);
+  const result = raw.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, Uint8Array.of(12, 0, 0, 0));
+  checked(result, 'read the peer’s credentials', `descriptor ${fd}`);
+  const [pid = -1, uid = -1, gid = -1] = value;
+  return { pid, uid, gid };
+}
+
+function setOption(fd: number, level: number, option: number, value: number, object: string): void {
+  const bytes = new Uint8Array(Int32Array.of(value).buffer);
+  if (raw.setsockopt(fd, level, option, bytes, 4) < 0)
+    throw errnoError(lastErrno(), `set socket option ${level}/${option}`, object);
+}
+
+/** struct sockaddr_in or sockaddr_in6. */
+function socketAddress(ip: IpAddress, port: number): Uint8Array {
+  const v6 = familyOf(ip) === 6;
+  const bytes = new Uint8Array(v6 ? 28 : 16);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, v6 ? AF_INET6 : AF_INET, true);
+  view.setUint16(2, port);
+  bytes.set(ipToBytes(ip), v6 ? 8 : 4);
+  return bytes;
+}
+
+function boundPort(fd: number, name: string): number {
+  const address = new Uint8Array(28);
+  const length = Uint8Array.of(address.length, 0, 0, 0);
+  checked(raw.getsockname(fd, address, length), 'read the port', name);
+  return new DataView(address.buffer).getUint16(2);
+}
