@@ -1,0 +1,192 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { Live, Namespace, Node, Pod, PodSpec } from '../api/kinds.ts';
+import { type IpAddress, tryParseIp } from '../model/address.ts';
+import type { NamedPort, PodView } from '../model/endpoint.ts';
+import type { Labels } from '../model/labels.ts';
+import { type Prefix, parsePrefix } from '../model/prefix.ts';
+import type { ClusterView, NodeView, PolicySettings } from '../policy/image.ts';
+import type { Policy } from '../policy/rule.ts';
+
+/**
+ * What this agent believes of the cluster: the API's objects, reduced to what policy, tunnels and telemetry need.
+ * Values are replaced, never changed; what an update leaves as it was stays the same object (ClusterView counts on it),
+ * and only a real change calls `onChange`.
+ */
+export class ClusterState {
+  readonly #settings: PolicySettings;
+  readonly #onChange: () => void;
+  readonly #pods = new Map<string, PodView>();
+  readonly #namespaces = new Map<string, Labels>();
+  readonly #nodes = new Map<string, NodeView & { readonly podCidrs: readonly Prefix[] }>();
+  readonly #policies = new Map<string, Policy>();
+  /** Addresses of pods here, which this node knows before the API does. */
+  readonly #localAddresses = new Map<string, readonly IpAddress[]>();
+  /** API pods as last seen, to be reduced again when their local addresses change. */
+  readonly #sources = new Map<string, Live<Pod>>();
+  #view: ClusterView | undefined;
+  #byAddress: ReadonlyMap<IpAddress, PodView> | undefined;
+
+  constructor(settings: PolicySettings, onChange: () => void) {
+    this.#settings = settings;
+    this.#onChange = onChange;
+  }
+
+  setPod(pod: Live<Pod>): void {
+    this.#sources.set(pod.metadata.uid, pod);
+    this.#reducePod(pod);
+  }
+
+  removePod(uid: string): void {
+    this.#sources.delete(uid);
+    if (this.#pods.delete(uid)) this.#changed();
+  }
+
+  setNamespace(namespace: Live<Namespace>): void {
+    const labels = namespace.metadata.labels ?? {};
+    if (isDeepStrictEqual(this.#namespaces.get(namespace.metadata.name), labels)) return;
+    this.#namespaces.set(namespace.metadata.name, labels);
+    this.#changed();
+  }
+
+  removeNamespace(name: string): void {
+    if (this.#namespaces.delete(name)) this.#changed();
+  }
+
+  setNode(node: Live<Node>): void {
+    const view = {
+      addresses: (node.status?.addresses ?? []).flatMap(({ type, address }) => {
+        const ip = type === 'InternalIP' ? tryParseIp(address) : undefined;
+        return ip === undefined ? [] : [ip];
+      }),
+      podCidrs: (node.spec?.podCIDRs ?? (node.spec?.podCIDR === undefined ? [] : [node.spec.podCIDR])).map(parsePrefix),
+    };
+    if (isDeepStrictEqual(this.#nodes.get(node.metadata.name), view)) return;
+    this.#nodes.set(node.metadata.name, view);
+    this.#changed();
+  }
+
+  removeNode(name: string): void {
+    if (this.#nodes.delete(name)) this.#changed();
+  }
+
+  setPolicy(key: string, policy: Policy): void {
+    if (isDeepStrictEqual(this.#policies.get(key), policy)) return;
+    this.#policies.set(key, policy);
+    this.#changed();
+  }
+
+  removePolicy(key: string): void {
+    if (this.#policies.delete(key)) this.#changed();
+  }
+
+  /** This node gave a pod its addresses, or (with none) took them back. */
+  setLocalAddresses(uid: string, addresses: readonly IpAddress[]): void {
+    if (addresses.length === 0) this.#localAddresses.delete(uid);
+    else this.#localAddresses.set(uid, addresses);
+    const source = this.#sources.get(uid);
+    if (source !== undefined) this.#reducePod(source);
+  }
+
+  get view(): ClusterView {
+    this.#view ??= {
+      pods: new Map(this.#pods),
+      namespaces: new Map(this.#namespaces),
+      nodes: new Map(this.#nodes),
+      policies: [...this.#policies.values()],
+      settings: this.#settings,
+    };
+    return this.#view;
+  }
+
+  pod(uid: string): PodView | undefined {
+    return this.#pods.get(uid);
+  }
+
+  podByName(name: string): PodView | undefined {
+    for (const pod of this.#pods.values()) if (`${pod.namespace}/${pod.name}` === name) return pod;
+    return undefined;
+  }
+
+  /** The pod that has the address; undefined also where two claim it. Pods in their node's network have none. */
+  podAt(address: IpAddress): PodView | undefined {
+    this.#byAddress ??= indexByAddress(this.#pods.values());
+    return this.#byAddress.get(address);
+  }
+
+  node(name: string): (NodeView & { readonly podCidrs: readonly Prefix[] }) | undefined {
+    return this.#nodes.get(name);
+  }
+
+  nodeAt(address: IpAddress): string | undefined {
+    for (const [name, node] of this.#nodes) if (node.addresses.includes(address)) return name;
+    return undefined;
+  }
+
+  get nodeNames(): readonly string[] {
+    return [...this.#nodes.keys()];
+  }
+
+  get policies(): readonly Policy[] {
+    return [...this.#policies.values()];
+  }
+
+  #reducePod(pod: Live<Pod>): void {
+    const uid = pod.metadata.uid;
+    const view = podView(pod, this.#localAddresses.get(uid));
+    const before = this.#pods.get(uid);
+    if (isDeepStrictEqual(before, view)) return;
+    if (view === undefined) this.#pods.delete(uid);
+    else this.#pods.set(uid, view);
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#view = undefined;
+    this.#byAddress = undefined;
+    this.#onChange();
+  }
+}
+
+function indexByAddress(pods: Iterable<PodView>): Map<IpAddress, PodView> {
+  const index = new Map<IpAddress, PodView>();
+  const contested = new Set<IpAddress>();
+  for (const pod of pods) {
+    if (pod.hostNetwork) continue;
+    for (const address of pod.addresses) {
+      if (index.has(address)) contested.add(address);
+      index.set(address, pod);
+    }
+  }
+  for (const address of contested) index.delete(address);
+  return index;
+}
+
+/** @returns undefined for a pod that ended or is not on a node yet: it has no network. */
+function podView(pod: Live<Pod>, localAddresses: readonly IpAddress[] | undefined): PodView | undefined {
+  const { metadata, spec, status } = pod;
+  if (spec?.nodeName === undefined || status?.phase === 'Succeeded' || status?.phase === 'Failed') return undefined;
+  const texts = status?.podIPs?.map(({ ip }) => ip) ?? [status?.podIP];
+  const reported = texts.flatMap((text) => {
+    const ip = text === undefined ? undefined : tryParseIp(text);
+    return ip === undefined ? [] : [ip];
+  });
+  return {
+    namespace: metadata.namespace,
+    name: metadata.name,
+    uid: metadata.uid,
+    labels: metadata.labels ?? {},
+    serviceAccount: spec.serviceAccountName ?? 'default',
+    node: spec.nodeName,
+    addresses: localAddresses ?? reported,
+    namedPorts: namedPorts(spec.containers),
+    hostNetwork: spec.hostNetwork === true,
+  };
+}
+
+function namedPorts(containers: PodSpec['containers']): NamedPort[] {
+  return containers.flatMap(({ ports = [] }) =>
+    ports.flatMap(({ name, protocol = 'TCP', containerPort }) =>
+      name === undefined ? [] : [{ name, protocol, port: containerPort }],
+    ),
+  );
+}
