@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Why a packet was dropped: the numbers of `dropReasons` in src/model/verdict.ts, which says what each means.
+ * test/datapath/reasons.program.test.ts compares the two through the object's BTF.
+ */
+#pragma once
+
+enum drop_reason {
+	FORWARDED = 0,
+	POLICY_DENIED = 1,
+	POLICY_DENIED_EXPLICIT = 2,
+	ENDPOINT_NOT_READY = 3,
+	SPOOFED_SOURCE_IP = 4,
+	SPOOFED_SOURCE_MAC = 5,
+	SPOOFED_NEIGHBOUR = 6,
+	UNKNOWN_L3 = 7,
+	UNKNOWN_L4 = 8,
+	MALFORMED = 9,
+	FRAGMENT_WITHOUT_FIRST = 10,
+	UNKNOWN_PEER = 11,
+	NO_PROOF = 12,
+	PLAINTEXT = 13,
+	TUNNEL_SELECTOR = 14,
+	TUNNEL_TO_NODE = 15,
+	NO_SERVICE_BACKEND = 16,
+	CT_INVALID = 17,
+	CT_FULL = 18,
+	SERVICE_CONFLICT = 19,
+	MULTICAST = 20,
+	SOURCE_ROUTED = 21,
+	LEAK_PREVENTED = 22,
+	TTL_EXCEEDED = 23,
+	VLAN = 24,
+	TOO_BIG = 25,
+	UNKNOWN_RULE_SET = 26,
+	UNTRANSLATABLE = 27,
+};
+
+/* Slots of the metrics map per direction; new reasons stay below it. */
+#define DROP_REASON_SLOTS 64
