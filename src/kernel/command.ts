@@ -100,11 +100,11 @@ function startFailure(file: string, line: string, cause: NodeJS.ErrnoException):
   const errno = cause.code ?? errnoName(0);
   if (errno !== 'ENOENT')
     return new KernelError('Command', `cannot run ${line}: ${errno}`, { operation: 'run', object: line, errno }, cause);
-  const from = packages[file];
-  return new KernelError(
-    'Missing',
-    `the program ${file} is not installed${from === undefined ? '' : `: install the package ${from}`}`,
-    { operation: 'run', object: line, errno },
-    cause,
-  );
+  return new KernelError('Missing', notInstalled(file), { operation: 'run', object: line, errno }, cause);
+}
+
+/** @returns What to tell somebody who lacks a program, with the Debian package that has it. */
+export function notInstalled(program: string): string {
+  const from = packages[program];
+  return `the program ${program} is not installed${from === undefined ? '' : `: install the package ${from}`}`;
 }

@@ -76,18 +76,18 @@ function restSize(kind: number, vlen: number): number {
 
 /** The type information of an object file or of a loaded map, as pure data. */
 export class Btf {
-  private readonly view: DataView;
-  private readonly types: readonly RawType[];
+  readonly #view: DataView;
+  readonly #types: readonly RawType[];
 
   /**
    * @param bytes Raw BTF in this machine's byte order: a `.BTF` section, or what the kernel gives for a BTF id.
    * @throws {KernelError} `BadObject`
    */
   constructor(bytes: Uint8Array) {
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    if (bytes.length < 24 || this.view.getUint16(0, true) !== magic)
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    if (bytes.length < 24 || this.#view.getUint16(0, true) !== magic)
       throw new KernelError('BadObject', 'not BTF: the magic number is missing', { operation: 'read', object: 'BTF' });
-    const word = (offset: number) => this.view.getUint32(offset, true);
+    const word = (offset: number) => this.#view.getUint32(offset, true);
     const header = word(4);
     const strings = bytes.subarray(header + word(16), header + word(16) + word(20));
     const name = (offset: number) => {
@@ -109,50 +109,50 @@ export class Btf {
       types.push(type);
       at += 12 + restSize(type.kind, type.vlen);
     }
-    this.types = types;
+    this.#types = types;
   }
 
   /** @returns The layout of `struct <name>` (or union), or undefined where no type of the object needs it. */
   struct(name: string): BtfStruct | undefined {
-    const id = this.types.findIndex((type) => isComposite(type.kind) && type.name === name);
+    const id = this.#types.findIndex((type) => isComposite(type.kind) && type.name === name);
     return id < 0 ? undefined : this.structOf(id);
   }
 
   /** @returns The struct behind a type id (a map's key or value), or undefined where it is none. */
   structOf(id: number): BtfStruct | undefined {
-    const type = this.resolve(id);
+    const type = this.#resolve(id);
     if (!isComposite(type.kind)) return undefined;
-    return { name: type.name, size: type.sizeOrType, members: this.members(type) };
+    return { name: type.name, size: type.sizeOrType, members: this.#members(type) };
   }
 
   /** @returns The values of `enum <name>` by their names, or undefined where there is no such enum. */
   enumeration(name: string): ReadonlyMap<string, number> | undefined {
-    const type = this.types.find((candidate) => candidate.kind === Kind.enum && candidate.name === name);
+    const type = this.#types.find((candidate) => candidate.kind === Kind.enum && candidate.name === name);
     if (type === undefined) return undefined;
-    const nameAt = (at: number) => this.stringAt(this.view.getUint32(at, true));
+    const nameAt = (at: number) => this.#stringAt(this.#view.getUint32(at, true));
     return new Map(
       Array.from({ length: type.vlen }, (_, i): [string, number] => [
         nameAt(type.rest + 8 * i),
-        this.view.getInt32(type.rest + 8 * i + 4, true),
+        this.#view.getInt32(type.rest + 8 * i + 4, true),
       ]),
     );
   }
 
   /** @returns A text that is equal for two types exactly where their layouts and member names are equal. */
   describe(id: number): string {
-    const type = this.resolve(id);
+    const type = this.#resolve(id);
     switch (type.kind) {
       case Kind.int: {
-        const signed = (this.view.getUint32(type.rest, true) >>> 24) & 1;
+        const signed = (this.#view.getUint32(type.rest, true) >>> 24) & 1;
         return `${signed ? 'i' : 'u'}${8 * type.sizeOrType}`;
       }
       case Kind.array: {
-        const element = this.view.getUint32(type.rest, true);
-        return `${this.describe(element)}[${this.view.getUint32(type.rest + 8, true)}]`;
+        const element = this.#view.getUint32(type.rest, true);
+        return `${this.describe(element)}[${this.#view.getUint32(type.rest + 8, true)}]`;
       }
       case Kind.struct:
       case Kind.union:
-        return `{${this.members(type)
+        return `{${this.#members(type)
           .map((member) => `${member.name}@${member.offset}:${member.type}`)
           .join(',')}}`;
       case Kind.enum:
@@ -164,44 +164,44 @@ export class Btf {
     }
   }
 
-  private members(type: RawType): BtfMember[] {
+  #members(type: RawType): BtfMember[] {
     return Array.from({ length: type.vlen }, (_, i) => {
       const at = type.rest + 12 * i;
-      const id = this.view.getUint32(at + 4, true);
-      const offset = this.view.getUint32(at + 8, true);
+      const id = this.#view.getUint32(at + 4, true);
+      const offset = this.#view.getUint32(at + 8, true);
       // With the kind flag, the upper byte holds a bit field's width.
       const bits = type.kindFlag ? offset & 0xff_ffff : offset;
       const width = type.kindFlag ? offset >>> 24 : 0;
       return {
-        name: this.stringAt(this.view.getUint32(at, true)),
+        name: this.#stringAt(this.#view.getUint32(at, true)),
         offset: Math.floor(bits / 8),
-        size: this.sizeOf(id),
+        size: this.#sizeOf(id),
         type: width === 0 ? this.describe(id) : `${this.describe(id)}:${bits % 8}/${width}`,
       };
     });
   }
 
-  private sizeOf(id: number): number {
-    const type = this.resolve(id);
+  #sizeOf(id: number): number {
+    const type = this.#resolve(id);
     if (type.kind === Kind.ptr) return 8;
     if (type.kind === Kind.array)
-      return this.sizeOf(this.view.getUint32(type.rest, true)) * this.view.getUint32(type.rest + 8, true);
+      return this.#sizeOf(this.#view.getUint32(type.rest, true)) * this.#view.getUint32(type.rest + 8, true);
     return type.sizeOrType;
   }
 
   /** Follows typedefs and qualifiers. */
-  private resolve(id: number): RawType {
-    for (let type = this.types[id]; type !== undefined; type = this.types[type.sizeOrType])
+  #resolve(id: number): RawType {
+    for (let type = this.#types[id]; type !== undefined; type = this.#types[type.sizeOrType])
       if (!isAlias(type.kind)) return type;
     throw new KernelError('BadObject', `BTF has no type ${id}`, { operation: 'read', object: 'BTF' });
   }
 
-  private stringAt(offset: number): string {
-    const header = this.view.getUint32(4, true);
-    let end = header + this.view.getUint32(16, true) + offset;
+  #stringAt(offset: number): string {
+    const header = this.#view.getUint32(4, true);
+    let end = header + this.#view.getUint32(16, true) + offset;
     const start = end;
-    while (this.view.getUint8(end) !== 0) end++;
-    return new TextDecoder().decode(new Uint8Array(this.view.buffer, this.view.byteOffset + start, end - start));
+    while (this.#view.getUint8(end) !== 0) end++;
+    return new TextDecoder().decode(new Uint8Array(this.#view.buffer, this.#view.byteOffset + start, end - start));
   }
 }
 

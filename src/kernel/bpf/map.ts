@@ -82,14 +82,14 @@ export class BpfMap {
   readonly info: MapInfo;
   /** Bytes of one value as the system call moves it: of a per-CPU map, all CPUs' values, each padded to 8 bytes. */
   readonly valueBytes: number;
-  private openFd: number;
-  private readonly owned: boolean;
+  #openFd: number;
+  readonly #owned: boolean;
 
   /** @param owned Whether close() closes `fd`; a map of a loaded object belongs to the object. */
   constructor(fd: number, name: string, owned: boolean) {
-    this.openFd = fd;
+    this.#openFd = fd;
     this.name = name;
-    this.owned = owned;
+    this.#owned = owned;
     this.info = mapInfo(fd, `map ${name}`);
     this.valueBytes = isPerCpu(this.info.type)
       ? Math.ceil(this.info.valueSize / 8) * 8 * possibleCpus()
@@ -109,17 +109,17 @@ export class BpfMap {
   }
 
   get fd(): number {
-    if (this.openFd < 0) throw errnoError(9, 'use a closed map', `map ${this.name}`);
-    return this.openFd;
+    if (this.#openFd < 0) throw errnoError(9, 'use a closed map', `map ${this.name}`);
+    return this.#openFd;
   }
 
   lookup(key: Uint8Array): Uint8Array | undefined {
-    this.checkSize('key', key, this.info.keySize);
+    this.#checkSize('key', key, this.info.keySize);
     const value = new Uint8Array(this.valueBytes);
     const result = libbpf.lookup(this.fd, key, value);
     if (result === 0) return value;
     if (errnoName(-result) === ENOENT) return undefined;
-    throw this.failure(-result, 'look up a key');
+    throw this.#failure(-result, 'look up a key');
   }
 
   /** @returns The value of each CPU in a per-CPU map, or undefined where the key is not there. */
@@ -134,19 +134,19 @@ export class BpfMap {
 
   /** @param flags `updateFlags`; without, the entry is written whether or not it was there. */
   update(key: Uint8Array, value: Uint8Array, flags: number = updateFlags.any): void {
-    this.checkSize('key', key, this.info.keySize);
-    this.checkSize('value', value, this.valueBytes);
+    this.#checkSize('key', key, this.info.keySize);
+    this.#checkSize('value', value, this.valueBytes);
     const result = libbpf.update(this.fd, key, value, flags);
-    if (result < 0) throw this.failure(-result, 'write an entry');
+    if (result < 0) throw this.#failure(-result, 'write an entry');
   }
 
   /** @returns Whether the key was there. */
   delete(key: Uint8Array): boolean {
-    this.checkSize('key', key, this.info.keySize);
+    this.#checkSize('key', key, this.info.keySize);
     const result = libbpf.remove(this.fd, key);
     if (result === 0) return true;
     if (errnoName(-result) === ENOENT) return false;
-    throw this.failure(-result, 'delete a key');
+    throw this.#failure(-result, 'delete a key');
   }
 
   /**
@@ -161,15 +161,15 @@ export class BpfMap {
       const keys = new Uint8Array(part.length * keySize);
       const values = new Uint8Array(part.length * this.valueBytes);
       for (const [i, [key, value]] of part.entries()) {
-        this.checkSize('key', key, keySize);
-        this.checkSize('value', value, this.valueBytes);
+        this.#checkSize('key', key, keySize);
+        this.#checkSize('value', value, this.valueBytes);
         keys.set(key, i * keySize);
         values.set(value, i * this.valueBytes);
       }
       const count = Uint32Array.of(part.length);
       const result = libbpf.update_batch(this.fd, keys, values, count, batchOptions());
       done += Math.min(count[0] ?? 0, part.length);
-      if (result < 0) return { done, error: this.failure(-result, 'write an entry') };
+      if (result < 0) return { done, error: this.#failure(-result, 'write an entry') };
     }
     return { done };
   }
@@ -193,10 +193,10 @@ export class BpfMap {
         continue;
       }
       if (from === null && (error === 'EINVAL' || error === 'ENOTSUPP' || error === 'EOPNOTSUPP')) {
-        yield* this.entriesOneByOne();
+        yield* this.#entriesOneByOne();
         return;
       }
-      if (error !== undefined && error !== ENOENT) throw this.failure(-result, 'read the entries');
+      if (error !== undefined && error !== ENOENT) throw this.#failure(-result, 'read the entries');
       const read = count[0] ?? 0;
       for (let i = 0; i < read; i++)
         yield [
@@ -215,18 +215,18 @@ export class BpfMap {
   }
 
   close(): void {
-    if (this.openFd >= 0 && this.owned) closeSync(this.openFd);
-    this.openFd = -1;
+    if (this.#openFd >= 0 && this.#owned) closeSync(this.#openFd);
+    this.#openFd = -1;
   }
 
-  private *entriesOneByOne(): Generator<[Uint8Array, Uint8Array]> {
+  *#entriesOneByOne(): Generator<[Uint8Array, Uint8Array]> {
     let key: Uint8Array | null = null;
     for (;;) {
       const next: Uint8Array = new Uint8Array(this.info.keySize);
       if (libbpf.next_key(this.fd, key, next) < 0) {
         const errno = lastErrno();
         if (errnoName(errno) === ENOENT) return;
-        throw this.failure(errno, 'read the entries');
+        throw this.#failure(errno, 'read the entries');
       }
       const value = this.lookup(next);
       if (value !== undefined) yield [next, value];
@@ -234,13 +234,13 @@ export class BpfMap {
     }
   }
 
-  private checkSize(what: string, bytes: Uint8Array, size: number): void {
+  #checkSize(what: string, bytes: Uint8Array, size: number): void {
     // The kernel would read past the end of a short array.
     if (bytes.length !== size)
       throw new RangeError(`map ${this.name}: a ${what} has ${size} bytes, not ${bytes.length}`);
   }
 
-  private failure(errno: number, operation: string): KernelError {
+  #failure(errno: number, operation: string): KernelError {
     return errnoError(errno, operation, `map ${this.name}`, { map: this.name, maxEntries: this.info.maxEntries });
   }
 }

@@ -51,11 +51,11 @@ export class BpfObject {
   readonly maps: ReadonlyMap<string, MapSpec>;
   readonly programs: ReadonlyMap<string, ProgramSpec>;
   readonly btf: Btf;
-  private readonly bytes: Uint8Array;
+  readonly #bytes: Uint8Array;
 
   private constructor(path: string, bytes: Uint8Array, handle: Pointer) {
     this.path = path;
-    this.bytes = bytes;
+    this.#bytes = bytes;
     this.maps = new Map(iterate(handle, libbpf.object_next_map).map((map) => named(mapSpec(map))));
     this.programs = new Map(iterate(handle, libbpf.object_next_program).map((program) => named(programSpec(program))));
     this.btf = readBtf(handle, path);
@@ -87,9 +87,9 @@ export class BpfObject {
    */
   load(options: LoadOptions = {}): LoadedObject {
     const log = new Uint8Array(verifierLogSize);
-    const handle = openHandle(this.path, this.bytes, log);
+    const handle = openHandle(this.path, this.#bytes, log);
     try {
-      for (const map of iterate(handle, libbpf.object_next_map)) this.configureMap(map, options);
+      for (const map of iterate(handle, libbpf.object_next_map)) this.#configureMap(map, options);
       const { result, messages } = withLibbpfMessages(() => libbpf.object_load(handle));
       if (result < 0) throw loadFailure(this.path, -result, messages, log);
       return new LoadedObject(this, handle);
@@ -99,7 +99,7 @@ export class BpfObject {
     }
   }
 
-  private configureMap(map: Pointer, options: LoadOptions): void {
+  #configureMap(map: Pointer, options: LoadOptions): void {
     const spec = mapSpec(map);
     const object = `map ${spec.name} of ${this.path}`;
     const check = (result: number, operation: string) => {
@@ -126,11 +126,11 @@ export class LoadedObject {
   readonly spec: BpfObject;
   readonly maps: ReadonlyMap<string, BpfMap>;
   readonly programs: ReadonlyMap<string, BpfProgram>;
-  private handle: Pointer | undefined;
+  #handle: Pointer | undefined;
 
   constructor(spec: BpfObject, handle: Pointer) {
     this.spec = spec;
-    this.handle = handle;
+    this.#handle = handle;
     this.maps = new Map(
       iterate(handle, libbpf.object_next_map).map((map) =>
         named(new BpfMap(libbpf.map_fd(map), libbpf.map_name(map), false)),
@@ -154,10 +154,10 @@ export class LoadedObject {
   }
 
   close(): void {
-    if (this.handle === undefined) return;
+    if (this.#handle === undefined) return;
     for (const map of this.maps.values()) map.close();
-    libbpf.object_close(this.handle);
-    this.handle = undefined;
+    libbpf.object_close(this.#handle);
+    this.#handle = undefined;
   }
 
   [Symbol.dispose](): void {

@@ -19,32 +19,32 @@ const discardBit = 1 << 30;
  * A ring has one reader; a second one, in any process, would take records from the first.
  */
 export class RingBuffer {
-  private readonly onRecord: (record: Uint8Array) => void;
-  private readonly size: number;
-  private readonly mappings: readonly { readonly address: bigint; readonly length: number }[];
-  private readonly consumer: BigUint64Array;
-  private readonly producer: BigUint64Array;
-  private readonly data: Uint8Array;
-  private readonly headers: Int32Array;
-  private poll: node.PollHandle | undefined;
+  readonly #onRecord: (record: Uint8Array) => void;
+  readonly #size: number;
+  readonly #mappings: readonly { readonly address: bigint; readonly length: number }[];
+  readonly #consumer: BigUint64Array;
+  readonly #producer: BigUint64Array;
+  readonly #data: Uint8Array;
+  readonly #headers: Int32Array;
+  #poll: node.PollHandle | undefined;
 
   /**
    * @param onRecord Called for each record, in order. The bytes are the ring's own: they are valid until it returns.
    * @throws {KernelError} `Errno`
    */
   constructor(map: BpfMap, onRecord: (record: Uint8Array) => void) {
-    this.onRecord = onRecord;
-    this.size = map.info.maxEntries;
+    this.#onRecord = onRecord;
+    this.#size = map.info.maxEntries;
     // One page with the reader's position, writable; then the writer's position, and the data twice in a row, so that
     // a record that wraps around is contiguous.
     const consumer = mapMemory(map, pageSize, PROT_READ | PROT_WRITE, 0);
-    const rest = mapMemory(map, pageSize + 2 * this.size, PROT_READ, pageSize);
-    this.mappings = [consumer, rest];
-    this.consumer = new BigUint64Array(consumer.memory, 0, 1);
-    this.producer = new BigUint64Array(rest.memory, 0, 1);
-    this.data = new Uint8Array(rest.memory, pageSize, 2 * this.size);
-    this.headers = new Int32Array(rest.memory, pageSize, this.size / 2);
-    this.poll = node.poll(map.fd, { readable: true }, () => this.drain());
+    const rest = mapMemory(map, pageSize + 2 * this.#size, PROT_READ, pageSize);
+    this.#mappings = [consumer, rest];
+    this.#consumer = new BigUint64Array(consumer.memory, 0, 1);
+    this.#producer = new BigUint64Array(rest.memory, 0, 1);
+    this.#data = new Uint8Array(rest.memory, pageSize, 2 * this.#size);
+    this.#headers = new Int32Array(rest.memory, pageSize, this.#size / 2);
+    this.#poll = node.poll(map.fd, { readable: true }, () => this.drain());
   }
 
   /**
@@ -54,36 +54,36 @@ export class RingBuffer {
    */
   drain(limit = 4096): number {
     let count = 0;
-    let position = Atomics.load(this.consumer, 0);
-    while (this.poll !== undefined && count < limit && position < Atomics.load(this.producer, 0)) {
-      const start = Number(position % BigInt(this.size));
-      const header = Atomics.load(this.headers, start / 4);
+    let position = Atomics.load(this.#consumer, 0);
+    while (this.#poll !== undefined && count < limit && position < Atomics.load(this.#producer, 0)) {
+      const start = Number(position % BigInt(this.#size));
+      const header = Atomics.load(this.#headers, start / 4);
       // The writer has reserved this one and not yet submitted it.
       if (header & busyBit) break;
       const length = header & ~(busyBit | discardBit);
       if (!(header & discardBit)) {
-        this.onRecord(this.data.subarray(start + headerSize, start + headerSize + length));
+        this.#onRecord(this.#data.subarray(start + headerSize, start + headerSize + length));
         count++;
       }
       // close() from inside the callback unmaps the memory.
-      if (this.poll === undefined) break;
+      if (this.#poll === undefined) break;
       position += BigInt(Math.ceil((length + headerSize) / 8) * 8);
-      Atomics.store(this.consumer, 0, position);
+      Atomics.store(this.#consumer, 0, position);
     }
     return count;
   }
 
   /** Bytes that wait to be read. */
   get pending(): number {
-    return this.poll === undefined ? 0 : Number(Atomics.load(this.producer, 0) - Atomics.load(this.consumer, 0));
+    return this.#poll === undefined ? 0 : Number(Atomics.load(this.#producer, 0) - Atomics.load(this.#consumer, 0));
   }
 
   /** Stops reading. Records not read yet stay in the ring for the next reader. */
   close(): void {
-    if (this.poll === undefined) return;
-    this.poll.close();
-    this.poll = undefined;
-    for (const { address, length } of this.mappings) raw.munmap(address, length);
+    if (this.#poll === undefined) return;
+    this.#poll.close();
+    this.#poll = undefined;
+    for (const { address, length } of this.#mappings) raw.munmap(address, length);
   }
 
   [Symbol.dispose](): void {

@@ -125,6 +125,17 @@ export const libbpf = {
   version_string: bind<() => string>('const char *libbpf_version_string()'),
   num_possible_cpus: bind<() => number>('int libbpf_num_possible_cpus()'),
 
+  // Each says 1 for yes, 0 for no, or -errno where it cannot tell.
+  probe_program_type: bind<(type: number, options: null) => number>(
+    'int libbpf_probe_bpf_prog_type(int type, const void *options)',
+  ),
+  probe_map_type: bind<(type: number, options: null) => number>(
+    'int libbpf_probe_bpf_map_type(int type, const void *options)',
+  ),
+  probe_helper: bind<(type: number, helper: number, options: null) => number>(
+    'int libbpf_probe_bpf_helper(int type, int helper, const void *options)',
+  ),
+
   object_open_mem: bind<(bytes: Uint8Array, size: number, options: Record<string, unknown>) => Pointer | null>(
     'void *bpf_object__open_mem(const void *bytes, size_t size, const bpf_object_open_opts *options)',
   ),
