@@ -1,0 +1,170 @@
+import { type Family, familyOf, type IpAddress } from '../model/address.ts';
+import type { PodView } from '../model/endpoint.ts';
+import { type Protocol, protocolFromNumber } from '../model/port.ts';
+import { type Prefix, prefixContains, prefixParts } from '../model/prefix.ts';
+import type { Direction, SideDecision } from '../model/verdict.ts';
+import { matchesAnyPeer, matchesAnyPort, type RulePeer, type RulePort, selectsPod } from './match.ts';
+import { comparePolicies, compareRules, type Policy, policyRef } from './rule.ts';
+import type { ClusterView } from './view.ts';
+
+/** A pod by UID, a node's own processes by the node's name, or whoever has an address. */
+export type FlowEnd = { readonly pod: string } | { readonly host: string } | { readonly address: IpAddress };
+
+/** The first packet of a connection, after service translation. */
+export interface PolicyFlow {
+  readonly source: FlowEnd;
+  readonly destination: FlowEnd;
+  /** A name, or an IP protocol number. */
+  readonly protocol: Protocol | number;
+  /** The destination's; 0 where the protocol has none. */
+  readonly port: number;
+  /** Which of the ends' addresses are used. Default: an `address` end's family, else one that both have, IPv4 first. */
+  readonly family?: Family;
+}
+
+export interface Decision {
+  /** Allow if both sides allow. */
+  readonly verdict: 'allow' | 'deny';
+  readonly egress: SideDecision;
+  readonly ingress: SideDecision;
+}
+
+/** Who a flow's end is. */
+export type Party =
+  | { readonly kind: 'pod'; readonly pod: PodView; readonly address?: IpAddress }
+  | { readonly kind: 'node'; readonly name: string; readonly address?: IpAddress }
+  | { readonly kind: 'world'; readonly address: IpAddress }
+  /** An address of the cluster's that nobody has, or a pod or node that is not in the view. */
+  | { readonly kind: 'unknown'; readonly address?: IpAddress; readonly reason: 'UNKNOWN_PEER' | 'NO_SERVICE_BACKEND' };
+
+/** A flow with its ends found in the view. */
+export interface ResolvedFlow {
+  readonly source: Party;
+  readonly destination: Party;
+  readonly protocol: Protocol | number;
+  readonly port: number;
+}
+
+/**
+ * The reference decision: what NetworkPolicy (and later its siblings) say of a flow. Written to be read beside the
+ * Kubernetes documentation; the compiled image and the BPF programs are tested against it.
+ */
+export function decide(view: ClusterView, flow: PolicyFlow): Decision {
+  const resolved = resolveFlow(view, flow);
+  const egress = decideSide(view, resolved, 'egress');
+  const ingress = decideSide(view, resolved, 'ingress');
+  const verdict = egress.verdict === 'allow' && ingress.verdict === 'allow' ? 'allow' : 'deny';
+  return { verdict, egress, ingress };
+}
+
+/** One side of the decision: `egress` by the source pod's policies, `ingress` by the destination pod's. */
+export function decideSide(view: ClusterView, flow: ResolvedFlow, direction: Direction): SideDecision {
+  const [subject, peer] = direction === 'egress' ? [flow.source, flow.destination] : [flow.destination, flow.source];
+  if (peer.kind === 'unknown') return { verdict: 'deny', by: 'reason', reason: peer.reason };
+  if (subject.kind === 'unknown') return { verdict: 'deny', by: 'reason', reason: subject.reason };
+  if (subject.kind !== 'pod')
+    return {
+      verdict: 'allow',
+      by: 'exempt',
+      why: `the ${direction === 'egress' ? 'source' : 'destination'} is not a pod`,
+    };
+  if (peer.kind === 'pod' && peer.pod.uid === subject.pod.uid)
+    return { verdict: 'allow', by: 'exempt', why: 'a pod reaches itself always' };
+  if (direction === 'ingress' && peer.kind === 'node' && peer.name === subject.pod.node)
+    return { verdict: 'allow', by: 'exempt', why: 'the pod’s own node reaches it always' };
+
+  const policies = policiesOf(view, subject.pod);
+  const rulePeer = toRulePeer(peer);
+  const rulePort = toRulePort(flow);
+  const [deciding] = policies
+    .flatMap((policy) => policy.rules)
+    .filter((rule) => rule.ref.direction === direction)
+    .filter((rule) => matchesAnyPeer(view, rule.peers, rulePeer) && matchesAnyPort(rule.ports, rulePort))
+    .sort(compareRules);
+  const isolating = policies.filter((policy) => policy.isolates.includes(direction));
+  if (deciding !== undefined && !(deciding.level === 'baseline' && isolating.length > 0))
+    return { verdict: deciding.verdict, by: 'rule', rule: deciding.ref };
+  if (isolating.length > 0)
+    return { verdict: 'deny', by: 'isolation', policies: isolating.map((policy) => policyRef(policy, direction)) };
+  return { verdict: deniesByDefault(view, subject.pod.namespace) ? 'deny' : 'allow', by: 'default' };
+}
+
+/** The policies that select the pod, in the order in which they are named. */
+export function policiesOf(view: ClusterView, pod: PodView): Policy[] {
+  return view.policies.filter((policy) => selectsPod(view, policy.subject, pod)).sort(comparePolicies);
+}
+
+export function deniesByDefault({ settings }: ClusterView, namespace: string): boolean {
+  return settings.namespaceDefaultDeny?.get(namespace) ?? settings.defaultDeny ?? false;
+}
+
+export function toRulePeer(party: Party): RulePeer {
+  return {
+    ...(party.kind === 'pod' ? { pod: party.pod } : {}),
+    ...(party.address === undefined ? {} : { address: party.address }),
+  };
+}
+
+export function toRulePort({ destination, protocol, port }: ResolvedFlow): RulePort {
+  return { protocol, port, namedPorts: destination.kind === 'pod' ? destination.pod.namedPorts : [] };
+}
+
+/** Finds both ends in the view and the addresses that they use. An unknown UID or node is an end that nobody has. */
+export function resolveFlow(view: ClusterView, flow: PolicyFlow): ResolvedFlow {
+  const family = flow.family ?? familyOfFlow(view, flow);
+  return {
+    source: resolveEnd(view, flow.source, family),
+    destination: resolveEnd(view, flow.destination, family),
+    protocol: typeof flow.protocol === 'number' ? (protocolFromNumber(flow.protocol) ?? flow.protocol) : flow.protocol,
+    port: flow.port,
+  };
+}
+
+/**
+ * Whoever has the address: a pod, a node, nobody (a cluster address that no one, or more than one, claims), or the world.
+ * Pods that share their node's network have no address of their own.
+ */
+export function resolveAddress(view: ClusterView, address: IpAddress): Party {
+  const nodes = [...view.nodes].filter(([, node]) => node.addresses.includes(address));
+  const pods = [...view.pods.values()].filter((pod) => !pod.hostNetwork && pod.addresses.includes(address));
+  if (nodes.length + pods.length > 1) return { kind: 'unknown', address, reason: 'UNKNOWN_PEER' };
+  const [pod] = pods;
+  if (pod !== undefined) return { kind: 'pod', pod, address };
+  const [node] = nodes;
+  if (node !== undefined) return { kind: 'node', name: node[0], address };
+  return resolveByPrefix(view, address);
+}
+
+function resolveByPrefix({ settings }: ClusterView, address: IpAddress): Party {
+  const longest = (prefixes: readonly Prefix[] = []): number =>
+    Math.max(-1, ...prefixes.filter((p) => prefixContains(p, address)).map((p) => prefixParts(p).length));
+  const pods = longest(settings.podCidrs);
+  const services = longest(settings.serviceCidrs);
+  if (pods < 0 && services < 0) return { kind: 'world', address };
+  return { kind: 'unknown', address, reason: pods >= services ? 'UNKNOWN_PEER' : 'NO_SERVICE_BACKEND' };
+}
+
+function resolveEnd(view: ClusterView, end: FlowEnd, family: Family): Party {
+  if ('address' in end) return resolveAddress(view, end.address);
+  const pod = 'pod' in end ? view.pods.get(end.pod) : undefined;
+  const node = 'host' in end ? end.host : pod?.hostNetwork ? pod.node : undefined;
+  const addresses = addressesOf(view, end);
+  const address = addresses?.find((own) => familyOf(own) === family);
+  const at = address === undefined ? {} : { address };
+  if (addresses === undefined) return { kind: 'unknown', reason: 'UNKNOWN_PEER' };
+  if (node !== undefined) return { kind: 'node', name: node, ...at };
+  return pod === undefined ? { kind: 'unknown', reason: 'UNKNOWN_PEER' } : { kind: 'pod', pod, ...at };
+}
+
+/** @returns Undefined for a pod or node that is not in the view. */
+function addressesOf(view: ClusterView, end: FlowEnd): readonly IpAddress[] | undefined {
+  if ('address' in end) return [end.address];
+  if ('host' in end) return view.nodes.get(end.host)?.addresses;
+  const pod = view.pods.get(end.pod);
+  return pod?.hostNetwork ? view.nodes.get(pod.node)?.addresses : pod?.addresses;
+}
+
+function familyOfFlow(view: ClusterView, { source, destination }: PolicyFlow): Family {
+  const families = [source, destination].map((end) => new Set(addressesOf(view, end)?.map(familyOf)));
+  return families.every((own) => own.size === 0 || own.has(4)) ? 4 : 6;
+}
