@@ -1,0 +1,40 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { BundleStore, TrustBundle } from './bundle.ts';
+import { messageOf } from './certificate.ts';
+import { retryDelayMs } from './svid-store.ts';
+
+export interface BundleSource {
+  /** Answers when there is a bundle newer than `after`, or with the same one after `waitSeconds`. */
+  bundle(
+    signal: AbortSignal,
+    after?: { readonly sequence: number; readonly waitSeconds: number },
+  ): Promise<TrustBundle>;
+}
+
+/**
+ * Keeps the store at the source's newest bundle until the signal aborts: new roots and revocations arrive within a
+ * round trip. While the source cannot be reached the last bundle stays in force.
+ */
+export async function watchBundle(
+  source: BundleSource,
+  store: BundleStore,
+  deps: { readonly logger: Logger; readonly waitSeconds?: number },
+  signal: AbortSignal,
+): Promise<void> {
+  const { logger, waitSeconds = 30 } = deps;
+  for (let failures = 0; !signal.aborted; ) {
+    try {
+      const bundle = await source.bundle(signal, { sequence: store.current.sequence, waitSeconds });
+      if (store.offer(bundle))
+        logger.info({ sequence: bundle.sequence, roots: bundle.roots.length }, 'the trust bundle has changed');
+      failures = 0;
+    } catch (cause) {
+      if (signal.aborted) return;
+      failures++;
+      if (failures === 1) logger.warn({ error: messageOf(cause) }, 'the trust bundle cannot be asked for');
+      const pause = retryDelayMs(failures, 500, 30_000, Math.random());
+      await wait(pause, undefined, { signal, ref: false }).catch(() => undefined);
+    }
+  }
+}
