@@ -1,0 +1,59 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { z } from 'zod';
+import { LabError } from './error.ts';
+import { labDirectory, labsDirectory } from './plan.ts';
+
+const processRecord = z.object({
+  /** Unique in its lab: `api`, `controller`, `labd`, `agent/node-1`. */
+  name: z.string(),
+  pid: z.int(),
+  /** Field 22 of /proc/<pid>/stat: with the pid, a name that is never used twice. */
+  startTime: z.string(),
+  log: z.string(),
+});
+export type ProcessRecord = z.infer<typeof processRecord>;
+
+const labState = z.object({
+  version: z.literal(1),
+  name: z.string(),
+  createdAt: z.string(),
+  /** Up was carried through; a state without it is what a crash or a Ctrl-C left. */
+  complete: z.boolean(),
+  nodes: z.int(),
+  mtu: z.int(),
+  /** The BPF file system was not mounted before. */
+  mountedBpffs: z.boolean(),
+  processes: z.array(processRecord),
+});
+/** What `down` needs to know of a lab, on disk before the thing itself exists. */
+export type LabState = z.infer<typeof labState>;
+
+/** @returns The state, or undefined where there is no such lab. @throws {LabError} `BadName` where it cannot be read. */
+export function readState(name: string): LabState | undefined {
+  const path = statePath(name);
+  if (!existsSync(path)) return undefined;
+  const parsed = labState.safeParse(JSON.parse(readFileSync(path, 'utf8')));
+  if (!parsed.success)
+    throw new LabError('BadName', `${path} is not a lab's state: ${z.prettifyError(parsed.error)}; remove it by hand`);
+  return parsed.data;
+}
+
+/** Replaces the state, whole or not at all. */
+export function writeState(state: LabState): void {
+  const path = statePath(state.name);
+  mkdirSync(labDirectory(state.name), { recursive: true, mode: 0o755 });
+  writeFileSync(`${path}.tmp`, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600 });
+  renameSync(`${path}.tmp`, path);
+}
+
+/** @returns Names of the labs of this machine, also of those that are half there. */
+export function listLabs(): string[] {
+  if (!existsSync(labsDirectory)) return [];
+  return readdirSync(labsDirectory)
+    .filter((name) => existsSync(statePath(name)))
+    .sort();
+}
+
+function statePath(name: string): string {
+  return `${labDirectory(name)}/state.json`;
+}
