@@ -149,6 +149,16 @@ export class BpfMap {
     throw this.#failure(-result, 'delete a key');
   }
 
+  /** Deletes a key. @returns The value that it had, at the very moment of its deletion; undefined where it was not there. */
+  take(key: Uint8Array): Uint8Array | undefined {
+    this.#checkSize('key', key, this.info.keySize);
+    const value = new Uint8Array(this.valueBytes);
+    const result = libbpf.lookup_and_delete(this.fd, key, value);
+    if (result === 0) return value;
+    if (errnoName(-result) === ENOENT) return undefined;
+    throw this.#failure(-result, 'take out a key');
+  }
+
   /**
    * Writes entries in their order and stops at the first that the kernel refuses.
    * @returns How many are written: the caller undoes a prefix.

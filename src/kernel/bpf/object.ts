@@ -6,7 +6,7 @@ import { lastErrno } from '../ffi/libc.ts';
 import { Btf } from './btf.ts';
 import { verifierSummary, withLibbpfMessages } from './log.ts';
 import { BpfMap } from './map.ts';
-import { preparePin } from './pin.ts';
+import { checkPin } from './pin.ts';
 import { BpfProgram } from './program.ts';
 
 export interface MapSpec {
@@ -32,11 +32,6 @@ export interface ProgramSpec {
 export interface LoadOptions {
   /** A directory on a BPF file system: every map is reused from its pin there, or made and pinned. */
   readonly pinDir?: string;
-  /**
-   * What to do with a pin whose map has another layout or size. `refuse` (default) throws `IncompatiblePin`;
-   * `recreate` removes the pin: programs that are attached keep the old map until they are replaced.
-   */
-  readonly onIncompatiblePin?: 'refuse' | 'recreate';
   /** Maps of objects loaded before, shared by name without any pin. */
   readonly maps?: ReadonlyMap<string, BpfMap>;
   /** Capacity by map name, in place of what the object says. */
@@ -117,7 +112,7 @@ export class BpfObject {
     const path = options.pinDir === undefined ? null : `${options.pinDir}/${spec.name}`;
     // The object's own pinning attribute would pin at a place of libbpf's choice.
     check(libbpf.map_set_pin_path(map, path), 'set the pin');
-    if (path !== null) preparePin(path, mapSpec(map), this.btf, options.onIncompatiblePin ?? 'refuse');
+    if (path !== null) checkPin(path, mapSpec(map), this.btf);
   }
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, unlinkSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { errnoError, errnoName, KernelError } from '../error.ts';
 import { copyBytes, libbpf } from '../ffi/libbpf.ts';
 import { Btf } from './btf.ts';
@@ -7,9 +7,10 @@ import type { MapSpec } from './object.ts';
 
 /**
  * Looks at the pin before libbpf does: libbpf compares sizes only, and two layouts of one size would be mixed up.
- * @throws {KernelError} `IncompatiblePin` unless told to recreate; `Errno`
+ * A pin that is not there yet is fine.
+ * @throws {KernelError} `IncompatiblePin`, `Errno`
  */
-export function preparePin(path: string, spec: MapSpec, btf: Btf, onIncompatible: 'refuse' | 'recreate'): void {
+export function checkPin(path: string, spec: MapSpec, btf: Btf): void {
   const fd = libbpf.obj_get(path);
   if (fd < 0) {
     if (errnoName(-fd) === 'ENOENT') return;
@@ -22,15 +23,12 @@ export function preparePin(path: string, spec: MapSpec, btf: Btf, onIncompatible
     closeSync(fd);
   }
   if (difference === undefined) return;
-  if (onIncompatible === 'recreate') {
-    unlinkSync(path);
-    return;
-  }
-  throw new KernelError(
-    'IncompatiblePin',
-    `the pinned map ${path} was made by another version (${difference}): have it recreated, or remove it`,
-    { operation: 'reuse the pinned map', object: path, map: spec.name, difference },
-  );
+  throw new KernelError('IncompatiblePin', `the pinned map ${path} was made by another version (${difference})`, {
+    operation: 'reuse the pinned map',
+    object: path,
+    map: spec.name,
+    difference,
+  });
 }
 
 /** @returns What differs, or undefined where the map is as the object wants it. */

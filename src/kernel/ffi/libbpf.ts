@@ -192,6 +192,9 @@ export const libbpf = {
   update: bind<(fd: number, key: Uint8Array, value: Uint8Array, flags: number) => number>(
     'int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)',
   ),
+  lookup_and_delete: bind<(fd: number, key: Uint8Array, value: Uint8Array) => number>(
+    'int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value)',
+  ),
   remove: bind<(fd: number, key: Uint8Array) => number>('int bpf_map_delete_elem(int fd, const void *key)'),
   next_key: bind<(fd: number, key: Uint8Array | null, next: Uint8Array) => number>(
     'int bpf_map_get_next_key(int fd, const void *key, void *next)',
@@ -202,9 +205,6 @@ export const libbpf = {
   update_batch: bind<
     (fd: number, keys: Uint8Array, values: Uint8Array, count: Uint32Array, options: BigUint64Array) => number
   >('int bpf_map_update_batch(int fd, const void *keys, const void *values, void *count, const void *options)'),
-  delete_batch: bind<(fd: number, keys: Uint8Array, count: Uint32Array, options: BigUint64Array) => number>(
-    'int bpf_map_delete_batch(int fd, const void *keys, void *count, const void *options)',
-  ),
 
   test_run: bind<(fd: number, options: TestRunOpts) => number>(
     'int bpf_prog_test_run_opts(int fd, _Inout_ bpf_test_run_opts *options)',

@@ -44,6 +44,9 @@ export const raw = {
   ),
   umount2: bind<(target: string, flags: number) => number>('int umount2(const char *target, int flags)'),
   if_nametoindex: bind<(name: string) => number>('unsigned int if_nametoindex(const char *name)'),
+  syscall: bind<(number: number, a: number, b: number, c: number) => number>(
+    'long syscall(long number, long a, long b, long c)',
+  ),
   /** The list is consumed by the call. On both ABIs a `va_list` argument arrives as a pointer. */
   vsnprintf: bind<(buffer: Uint8Array, size: number, format: bigint, list: bigint) => number>(
     'int vsnprintf(void *buffer, size_t size, void *format, void *list)',
