@@ -36,6 +36,7 @@ test: setup ## every test of every lane (LANE=pure|program|lab|vm for one, FILE=
 
 .PHONY: bench
 bench: setup ## measure every bar as a ratio (ONLY=name for one); writes build/bench.json
+	@setup/bench.sh
 	@$(NODE) $(NODE_FLAGS) bench/run.ts $(if $(ONLY),--only $(ONLY))
 
 .PHONY: lint
