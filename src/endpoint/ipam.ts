@@ -104,6 +104,8 @@ export class Ipam {
     const slot = this.#slotOfOwner.get(owner);
     const lease = slot === undefined ? undefined : this.#leases.get(slot);
     if (slot === undefined || lease === undefined) return false;
+    // Put at the end: of two released in the same millisecond, the later one is the later one.
+    this.#leases.delete(slot);
     this.#leases.set(slot, { ...lease, releasedAt: now });
     this.#slotOfOwner.delete(owner);
     return true;

@@ -88,7 +88,8 @@ export class StateFile {
       throw error;
     }
     try {
-      return shape.parse(JSON.parse(text));
+      const { leases, endpoints } = shape.parse(JSON.parse(text));
+      return { leases, endpoints };
     } catch (cause) {
       throw new StoreError(
         'CorruptState',
