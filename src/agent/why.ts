@@ -1,0 +1,111 @@
+import { tryParseIp } from '../model/address.ts';
+import { type PodView, podName } from '../model/endpoint.ts';
+import { MyelinError } from '../model/error.ts';
+import { type Direction, dropReasons, formatRule, type SideDecision } from '../model/verdict.ts';
+import { decideSide, type FlowEnd, type Party, resolveFlow } from '../policy/decide.ts';
+import type { ClusterView, PolicyImage } from '../policy/image.ts';
+import { lookup } from '../policy/lookup.ts';
+import type { WhyAnswer, WhyQuestion } from './wire.ts';
+
+/** An outside address for `world` where the question names none (RFC 5737, RFC 3849). */
+const anyWorldAddress = '203.0.113.1';
+
+export class WhyError extends MyelinError<'NoSuchPod'> {}
+
+/** What the answer needs to know. */
+export interface WhyContext {
+  readonly view: ClusterView;
+  readonly node: string;
+  /** What is in force in this node's datapath. */
+  readonly image: PolicyImage | undefined;
+  /** In words, a line each: who selects the pods, and what would have to be different. */
+  readonly explain: (
+    view: ClusterView,
+    flow: { source: FlowEnd; destination: FlowEnd; protocol: WhyQuestion['protocol']; port: number },
+  ) => string[];
+}
+
+/**
+ * Which rule decides about a flow, by the reference decision, and whether this node's datapath agrees.
+ * @throws {WhyError} `NoSuchPod`
+ */
+export function answerWhy(context: WhyContext, question: WhyQuestion): WhyAnswer {
+  const { view } = context;
+  const source = endOf(context, question.source);
+  const destination = endOf(context, question.destination);
+  const flow = { source, destination, protocol: question.protocol, port: question.port };
+  const resolved = resolveFlow(view, flow);
+  const sides = (['egress', 'ingress'] as const).map((direction) => {
+    const decision = decideSide(view, resolved, direction);
+    const [subject, peer] =
+      direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
+    const compiled = compiledVerdict(context, direction, subject, peer, question);
+    return {
+      direction,
+      verdict: decision.verdict,
+      by: describeSide(decision),
+      ...(compiled === undefined
+        ? {}
+        : { datapath: compiled === decision.verdict ? ('agrees' as const) : ('differs' as const) }),
+    };
+  });
+  return {
+    source: question.source,
+    destination: question.destination,
+    verdict: sides.every(({ verdict }) => verdict === 'allow') ? 'allow' : 'deny',
+    sides,
+    explanation: context.explain(view, flow),
+  };
+}
+
+function endOf({ view, node }: WhyContext, text: string): FlowEnd {
+  if (text === 'host') return { host: node };
+  const ip = tryParseIp(text === 'world' ? anyWorldAddress : text);
+  if (ip !== undefined) return { address: ip };
+  const pod = findPod(view.pods.values(), text);
+  if (pod === undefined)
+    throw new WhyError(
+      'NoSuchPod',
+      `there is no pod ${text} with a network: give namespace/name, an IP address, host or world`,
+    );
+  return { pod: pod.uid };
+}
+
+/** By `namespace/name`, or by a Deployment's `namespace/name` where it has a pod. */
+function findPod(pods: Iterable<PodView>, text: string): PodView | undefined {
+  let ofDeployment: PodView | undefined;
+  for (const pod of pods) {
+    if (podName(pod) === text) return pod;
+    if (podName(pod).replace(/(-[a-z0-9]{5,10})?-[a-z0-9]{5}$/, '') === text) ofDeployment ??= pod;
+  }
+  return ofDeployment;
+}
+
+function compiledVerdict(
+  { image, node }: WhyContext,
+  direction: Direction,
+  subject: Party,
+  peer: Party,
+  question: WhyQuestion,
+): 'allow' | 'deny' | undefined {
+  if (image === undefined || subject.kind !== 'pod' || subject.pod.node !== node || peer.address === undefined)
+    return undefined;
+  return lookup(image, subject.pod.uid, direction, peer.address, question.protocol, question.port).verdict;
+}
+
+export function describeSide(decision: SideDecision): string {
+  switch (decision.by) {
+    case 'rule':
+      return formatRule(decision.rule);
+    case 'isolation':
+      return `no rule allows it, and it is selected by ${decision.policies.map(formatRule).join(', ')}`;
+    case 'exempt':
+      return decision.why;
+    case 'reason':
+      return `${decision.reason}: ${dropReasons[decision.reason].text}`;
+    case 'default':
+      return decision.verdict === 'allow'
+        ? 'no policy selects the pod'
+        : 'no policy selects the pod, and the default is deny';
+  }
+}
