@@ -24,6 +24,13 @@ export const reservedIdentity = {
 export const firstFreeIdentity = 256;
 export const lastIdentity = 0xff_ffff;
 
+/** @throws {MyelinError} `InvalidIdentity` where the number does not fit in 24 bits. */
+export function identityNumber(number: number): IdentityNumber {
+  if (!Number.isInteger(number) || number < 0 || number > lastIdentity)
+    throw new MyelinError('InvalidIdentity', `${number} is not an identity number from 0 to ${lastIdentity}`);
+  return number as IdentityNumber;
+}
+
 export interface SpiffeParts {
   readonly trustDomain: string;
   readonly namespace: string;

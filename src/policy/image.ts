@@ -49,7 +49,10 @@ export interface Counters {
  * longest of those prefixes that holds it; absent if none does) is part of its class, so the two addresses of a dual-stack
  * pod may be of two classes.
  */
-export type IdentityClass =
+export type IdentityClass = {
+  /** Equal for equal classes, also of different images; says nothing else. */
+  readonly key: string;
+} & (
   | {
       readonly kind: 'pod';
       readonly namespace: string;
@@ -59,7 +62,8 @@ export type IdentityClass =
       readonly namedPorts: readonly NamedPort[];
       readonly region?: Prefix;
     }
-  | { readonly kind: 'host' | 'remote-node' | 'world'; readonly region: Prefix };
+  | { readonly kind: 'this-node' | 'other-node' | 'world'; readonly region: Prefix }
+);
 
 /** `kind` in the values of the maps `peers` and `prefixes`. */
 export const peerKinds = {
@@ -90,7 +94,6 @@ export interface EndpointEntry {
   /** What the pod's own packets carry as source identity, by the family of the packet; `any` (0) where it has no such address. */
   readonly identity4: IdentityNumber;
   readonly identity6: IdentityNumber;
-  /** A packet between a pod and one of its own addresses (through a service) is not asked for policy: `reservedRules.self`. */
   readonly addresses: readonly IpAddress[];
   readonly ingressSet: number;
   readonly egressSet: number;
@@ -101,6 +104,8 @@ export const ruleSetFlags = { isolated: 1 } as const;
 
 export interface RuleSet {
   readonly id: number;
+  /** Which rules the set was made of; equal for sets of two images that differ only in who the peers are. */
+  readonly key: string;
   readonly direction: Direction;
   /** Bit 0 to 16: entries of that port-prefix length exist for an exact protocol; `anyProtocolProbe`: entries for any protocol exist. */
   readonly probes: number;
@@ -126,19 +131,22 @@ export interface PolicyEntry {
   /** Host order, bits after `portLength` zero. */
   readonly port: number;
   readonly portLength: number;
-  /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of a set have the same. */
+  /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of one set have the same. */
   readonly precedence: number;
   readonly rule: number;
   readonly verdict: 'allow' | 'deny';
 }
 
-/** Rule numbers that stand for no policy's rule. They are in every image's `rules`, bar `none`. */
+/**
+ * Rule numbers that stand for no policy's rule. They are in every image's `rules`, bar `none`. The two exemptions have no
+ * entries: whoever evaluates an image lets these packets pass before asking for entries.
+ */
 export const reservedRules = {
   /** No rule: nothing selects the pod, and the default allows. */
   none: 0,
-  /** The pod's own node reaches it always (kubelet probes). */
+  /** The pod's own node reaches it always (kubelet probes): ingress from identity `host`. */
   ownNode: 1,
-  /** A pod reaches itself always. */
+  /** A pod reaches itself always, at its own addresses and so through its services. */
   self: 2,
   /** Nothing selects the pod, and the default is deny. */
   defaultDeny: 3,

@@ -1,0 +1,87 @@
+import { familyOf, type IpAddress } from '../model/address.ts';
+import type { PodView } from '../model/endpoint.ts';
+import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
+import { type ClassifiedPeer, classify, worldClass } from './compile/classes.ts';
+import { numberIdentities, numberRules } from './compile/numbering.ts';
+import { PeerIndex } from './compile/peers.ts';
+import { prefixTable, worldRegions } from './compile/prefixes.ts';
+import { Regions } from './compile/regions.ts';
+import { RuleSets } from './compile/sets.ts';
+import { localPods, subjectSides } from './compile/subjects.ts';
+import type { EndpointEntry, PeerEntry, PolicyImage } from './image.ts';
+import type { ClusterView } from './view.ts';
+
+/**
+ * Turns the cluster's policies into what one node's datapath holds. Deterministic; with `previous`, whatever still means
+ * the same keeps its number, so that `diff` is small.
+ * @param node The node whose pods the rule sets are for.
+ * @param previous The image that is in force, of the same node.
+ * @throws {MyelinError} `NumbersExhausted`
+ */
+export function compile(view: ClusterView, node: string, previous?: PolicyImage): PolicyImage {
+  const pods = localPods(view, node);
+  const sides = subjectSides(view, pods);
+  const asked = [...new Set(sides.values())].flatMap(({ egress, ingress }) => [egress, ingress]);
+  const rules = new Set(asked.flatMap((side) => side.rules));
+  const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
+
+  const regions = new Regions(rules);
+  const { peers: classified, conflicts } = classify(view, node, rules, regions);
+  const world = worldRegions(regions.prefixes, view.settings).map((region) => worldClass(region));
+  const classes = [...[...classified.values()].flatMap((peer) => peer.class ?? []), ...world];
+  const { identities, byKey, next: nextIdentity } = numberIdentities(classes, previous);
+  const ruleNumbers = numberRules([...[...rules].map(({ ref }) => ref), ...isolating], previous);
+
+  const peers = new Map<IpAddress, PeerEntry>();
+  for (const [address, peer] of classified)
+    peers.set(address, { identity: identityOfPeer(peer, byKey), kind: peer.kind, owner: peer.owner });
+  const sets = new RuleSets(new PeerIndex(identities, view.namespaces), identities, ruleNumbers.byKey, previous);
+  const endpoints = new Map<string, EndpointEntry>();
+  for (const [pod, { egress, ingress }] of sides)
+    endpoints.set(pod.uid, {
+      ...identitiesOfPod(pod, peers),
+      addresses: pod.addresses,
+      ingressSet: sets.idFor(pod, 'ingress', ingress),
+      egressSet: sets.idFor(pod, 'egress', egress),
+    });
+  const worldNumbers = world.flatMap(({ region, key }) => {
+    const identity = byKey.get(key);
+    return identity === undefined ? [] : [[region, identity] as const];
+  });
+  return {
+    node,
+    identities,
+    peers,
+    prefixes: prefixTable(
+      view.settings,
+      new Map(worldNumbers),
+      conflicts.map(({ address }) => address),
+    ),
+    ruleSets: sets.all,
+    endpoints,
+    rules: ruleNumbers.rules,
+    conflicts,
+    counters: { identity: nextIdentity, rule: ruleNumbers.next, ruleSet: sets.next },
+  };
+}
+
+function identityOfPeer(
+  { class: own, kind }: ClassifiedPeer,
+  byKey: ReadonlyMap<string, IdentityNumber>,
+): IdentityNumber {
+  const identity = own === undefined ? undefined : byKey.get(own.key);
+  return identity ?? (kind === 'this-node' ? reservedIdentity.host : reservedIdentity.remoteNode);
+}
+
+function identitiesOfPod(
+  pod: PodView,
+  peers: ReadonlyMap<IpAddress, PeerEntry>,
+): Pick<EndpointEntry, 'identity4' | 'identity6'> {
+  const identityAt = (family: 4 | 6): IdentityNumber => {
+    const address = pod.addresses.find((own) => familyOf(own) === family);
+    const peer = address === undefined ? undefined : peers.get(address);
+    // Its own number or none: an address that somebody else claims too is nobody's.
+    return peer?.owner === pod.uid ? peer.identity : reservedIdentity.any;
+  };
+  return { identity4: identityAt(4), identity6: identityAt(6) };
+}

@@ -1,0 +1,110 @@
+import type { NamedPort } from '../../model/endpoint.ts';
+import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
+import { type PortPrefix, portPrefixes, protocolNumbers } from '../../model/port.ts';
+import { anyProtocolProbe, type PolicyEntry } from '../image.ts';
+import { levels, type PortMatch, type Rule } from '../rule.ts';
+import { entryKey, portBlock } from './keys.ts';
+import type { PeerIndex } from './peers.ts';
+
+/** A rule with its number and the identities of its peers. */
+export interface NumberedRule {
+  readonly rule: Rule;
+  readonly number: number;
+  readonly identities: readonly IdentityNumber[];
+  /** Egress: whose named ports the rule's port names stand for; `any` is spelt out. Ingress: nobody's but the endpoint's own. */
+  readonly named: readonly IdentityNumber[];
+}
+
+interface Block extends PortPrefix {
+  readonly protocol: number;
+}
+
+const everything: Block = { protocol: 0, port: 0, length: 0 };
+/** Ranks of rules within a set, below the level's four bits. */
+const ranks = 1 << 28;
+
+/**
+ * The entries of one rule set. An entry's precedence is its rule's level and, below that, the rule's rank in the set, so
+ * the highest entry that matches is the first rule that matches: the one that the reference decision names.
+ * @param rules In the order in which they decide.
+ * @param ownPorts Ingress: the named ports of the endpoint. Egress: none, every destination has its own.
+ */
+export function compileEntries(
+  rules: readonly NumberedRule[],
+  ownPorts: readonly NamedPort[],
+  peers: PeerIndex,
+): PolicyEntry[] {
+  const entries = new Map<number, PolicyEntry>();
+  for (const [rank, { rule, number, identities, named }] of rules.entries()) {
+    // Not by shifting: the top bit would make the number negative.
+    const precedence = levels[rule.level] * ranks + (ranks - 1 - rank);
+    const add = (identity: IdentityNumber, { protocol, port, length }: Block): void => {
+      const entry = { identity, protocol, port, portLength: length, precedence, rule: number, verdict: rule.verdict };
+      const key = entryKey(entry);
+      if (!entries.has(key)) entries.set(key, entry);
+    };
+    const ports = rule.ports === 'any' ? [] : rule.ports;
+    const blocks = rule.ports === 'any' ? [everything] : ports.flatMap((match) => blocksOf(match, ownPorts));
+    for (const identity of identities) for (const block of blocks) add(identity, block);
+    const names = ports.filter(({ port }) => 'name' in port);
+    for (const identity of named)
+      for (const match of names)
+        for (const block of blocksOf(match, peers.namedPortsOf(identity))) add(identity, block);
+  }
+  return withoutShadowed(entries);
+}
+
+/** `RuleSet.probes`. */
+export function probesOf(entries: Iterable<PolicyEntry>): number {
+  let probes = 0;
+  for (const { protocol, portLength } of entries) probes |= protocol === 0 ? anyProtocolProbe : 1 << portLength;
+  return probes;
+}
+
+/** What the named ports of the rules come to for an endpoint, as text: it tells rule sets of the same rules apart. */
+export function namedPortsKey(rules: readonly Rule[], ownPorts: readonly NamedPort[]): string {
+  const matches = rules.flatMap(({ ports }) => (ports === 'any' ? [] : ports));
+  const named = matches.flatMap((match) => ('name' in match.port ? [`${match.port.name}/${match.protocol}`] : []));
+  return [...new Set(named)]
+    .sort()
+    .map((name) => {
+      const ports = ownPorts.filter((own) => `${own.name}/${own.protocol}` === name).map(({ port }) => port);
+      return `${name}=${ports.sort((a, b) => a - b).join('+')}`;
+    })
+    .join();
+}
+
+function blocksOf({ protocol, port }: PortMatch, namedPorts: readonly NamedPort[]): Block[] {
+  const number = protocolNumbers[protocol];
+  if ('from' in port) return portPrefixes(port).map((prefix) => ({ ...prefix, protocol: number }));
+  return namedPorts
+    .filter((named) => named.name === port.name && named.protocol === protocol)
+    .map((named) => ({ protocol: number, port: named.port, length: 16 }));
+}
+
+/**
+ * Leaves out what can never decide: an entry beside which a broader one of the same or a higher precedence always matches.
+ * (The same precedence is the same rule, so neither verdict nor attribution changes.)
+ */
+function withoutShadowed(entries: ReadonlyMap<number, PolicyEntry>): PolicyEntry[] {
+  const probes = probesOf(entries.values());
+  const lengths = Array.from({ length: 17 }, (_, length) => length).filter((length) => probes & (1 << length));
+  const kept: PolicyEntry[] = [];
+  for (const [key, entry] of entries) {
+    const shadows = (identity: IdentityNumber, protocol: number, portLength: number): boolean => {
+      const port = portBlock(entry.port, portLength);
+      const broader = entryKey({ identity, protocol, port, portLength });
+      return broader !== key && (entries.get(broader)?.precedence ?? -1) >= entry.precedence;
+    };
+    const identities =
+      entry.identity === reservedIdentity.any ? [entry.identity] : [entry.identity, reservedIdentity.any];
+    const shadowed = identities.some(
+      (identity) =>
+        (probes & anyProtocolProbe && shadows(identity, 0, 0)) ||
+        (entry.protocol !== 0 &&
+          lengths.some((length) => length <= entry.portLength && shadows(identity, entry.protocol, length))),
+    );
+    if (!shadowed) kept.push(entry);
+  }
+  return kept.sort((a, b) => entryKey(a) - entryKey(b));
+}

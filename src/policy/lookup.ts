@@ -1,0 +1,133 @@
+import { type IpAddress, ipToBytes16 } from '../model/address.ts';
+import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
+import { type Protocol, protocolNumbers } from '../model/port.ts';
+import { type Prefix, prefixParts } from '../model/prefix.ts';
+import type { Direction, DropReason } from '../model/verdict.ts';
+import { entryKey, portBlock } from './compile/keys.ts';
+import {
+  anyProtocolProbe,
+  type PeerEntry,
+  type PolicyEntry,
+  type PolicyImage,
+  type PrefixEntry,
+  type RuleSet,
+  reservedRules,
+  ruleSetFlags,
+} from './image.ts';
+
+/** What an image says of the first packet of a connection, at one pod's interface. */
+export interface LookupResult {
+  readonly verdict: 'allow' | 'deny';
+  /** Set where the verdict is deny. */
+  readonly reason?: DropReason;
+  /** `PolicyImage.rules` says what it stands for; `reservedRules.none` where no rule decided. */
+  readonly rule: number;
+  /** What the peer's address was found to be. */
+  readonly identity: IdentityNumber;
+  /** The entry that decided. */
+  readonly entry?: PolicyEntry;
+}
+
+/**
+ * Evaluates an image the way the BPF programs evaluate the maps, probe by probe.
+ * @param peerAddress The other end: the destination of egress, the source of ingress.
+ * @param protocol A name or an IP protocol number.
+ * @param port The destination's; 0 where the protocol has none.
+ */
+export function lookup(
+  image: PolicyImage,
+  endpointUid: string,
+  direction: Direction,
+  peerAddress: IpAddress,
+  protocol: Protocol | number,
+  port: number,
+): LookupResult {
+  const deny = (reason: DropReason, identity: IdentityNumber = reservedIdentity.any): LookupResult => ({
+    verdict: 'deny',
+    reason,
+    rule: reservedRules.none,
+    identity,
+  });
+  const endpoint = image.endpoints.get(endpointUid);
+  if (endpoint === undefined) return deny('ENDPOINT_NOT_READY');
+  const { kind, identity } = findPeer(image, peerAddress);
+  if (kind === 'unknown-pod') return deny('UNKNOWN_PEER');
+  if (kind === 'unknown-service') return deny('NO_SERVICE_BACKEND');
+  if (endpoint.addresses.includes(peerAddress)) return { verdict: 'allow', rule: reservedRules.self, identity };
+  if (direction === 'ingress' && kind === 'this-node')
+    return { verdict: 'allow', rule: reservedRules.ownNode, identity: reservedIdentity.host };
+
+  const set = image.ruleSets.get(direction === 'ingress' ? endpoint.ingressSet : endpoint.egressSet);
+  if (set === undefined) return deny('UNKNOWN_RULE_SET', identity);
+  const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
+  const entry = highestEntry(set, identity, number, port);
+  if (entry !== undefined) {
+    const decided = { rule: entry.rule, identity, entry };
+    return entry.verdict === 'allow'
+      ? { verdict: 'allow', ...decided }
+      : { verdict: 'deny', reason: 'POLICY_DENIED_EXPLICIT', ...decided };
+  }
+  if ((set.flags & ruleSetFlags.isolated) === 0) return { verdict: 'allow', rule: set.rule, identity };
+  return { ...deny('POLICY_DENIED', identity), rule: set.rule };
+}
+
+/** The number that stands for a pod at one of its addresses; undefined where that is not the pod's address. */
+export function identityOf(image: PolicyImage, uid: string, address: IpAddress): IdentityNumber | undefined {
+  const peer = image.peers.get(address);
+  return peer?.owner === uid ? peer.identity : undefined;
+}
+
+/** The maps `peers`, then `prefixes`; who is in neither is the world. */
+export function findPeer(image: PolicyImage, address: IpAddress): Pick<PeerEntry | PrefixEntry, 'identity' | 'kind'> {
+  const peer = image.peers.get(address);
+  if (peer !== undefined) return peer;
+  let longest = -1;
+  let found: PrefixEntry = { identity: reservedIdentity.world, kind: 'world' };
+  for (const [prefix, entry] of image.prefixes) {
+    const length = matchedBits(prefix, address);
+    if (length <= longest) continue;
+    longest = length;
+    found = entry;
+  }
+  return found;
+}
+
+/** In the 128 bits that the map compares, where IPv4 is ::ffff:a.b.c.d. @returns The prefix's length there; -1 if no match. */
+function matchedBits(prefix: Prefix, address: IpAddress): number {
+  const { address: network, length, family } = prefixParts(prefix);
+  const bits = family === 4 ? length + 96 : length;
+  const a = ipToBytes16(network);
+  const b = ipToBytes16(address);
+  for (let i = 0; i < 16; i++) {
+    const kept = Math.max(0, Math.min(8, bits - 8 * i));
+    if (((a[i] ?? 0) ^ (b[i] ?? 0)) >> (8 - kept) !== 0) return -1;
+  }
+  return bits;
+}
+
+function highestEntry(set: RuleSet, identity: IdentityNumber, protocol: number, port: number): PolicyEntry | undefined {
+  const entries = indexOf(set);
+  let best: PolicyEntry | undefined;
+  const probe = (who: IdentityNumber, number: number, portLength: number): void => {
+    const match = { identity: who, protocol: number, port: portBlock(port, portLength), portLength };
+    const entry = entries.get(entryKey(match));
+    if (entry === undefined) return;
+    const higher = best === undefined || entry.precedence > best.precedence;
+    if (higher || (entry.precedence === best?.precedence && entry.verdict === 'deny')) best = entry;
+  };
+  for (const who of [identity, reservedIdentity.any]) {
+    for (let length = 0; length <= 16; length++) if (set.probes & (1 << length)) probe(who, protocol, length);
+    if (set.probes & anyProtocolProbe) probe(who, 0, 0);
+  }
+  return best;
+}
+
+const indexes = new WeakMap<RuleSet, ReadonlyMap<number, PolicyEntry>>();
+
+function indexOf(set: RuleSet): ReadonlyMap<number, PolicyEntry> {
+  const known = indexes.get(set);
+  if (known !== undefined) return known;
+  const index = new Map(set.entries.map((entry) => [entryKey(entry), entry]));
+  indexes.set(set, index);
+  return index;
+}

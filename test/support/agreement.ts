@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict';
+import type { Direction, SideDecision } from '../../src/model/verdict.ts';
+import { decideSide, type PolicyFlow, resolveAddress, resolveFlow } from '../../src/policy/decide.ts';
+import { type PolicyImage, reservedRules } from '../../src/policy/image.ts';
+import { type LookupResult, lookup } from '../../src/policy/lookup.ts';
+import type { ClusterView } from '../../src/policy/view.ts';
+
+/** What an evaluation of compiled entries must say where the reference says `decision`. */
+export interface ExpectedOutcome {
+  readonly verdict: 'allow' | 'deny';
+  readonly reason?: LookupResult['reason'];
+  /** A RuleRef of the image, or one of the reserved numbers. */
+  readonly rule: number;
+}
+
+/** Translates a reference decision into the numbers of an image. */
+export function expectedOutcome(image: PolicyImage, decision: SideDecision): ExpectedOutcome {
+  const numberOf = (ref: unknown): number => {
+    for (const [number, known] of image.rules) if (JSON.stringify(known) === JSON.stringify(ref)) return number;
+    return assert.fail(`the image has no number for ${JSON.stringify(ref)}`);
+  };
+  if (decision.verdict === 'allow') {
+    if (decision.by === 'rule') return { verdict: 'allow', rule: numberOf(decision.rule) };
+    if (decision.by === 'default') return { verdict: 'allow', rule: reservedRules.none };
+    return { verdict: 'allow', rule: decision.why.includes('itself') ? reservedRules.self : reservedRules.ownNode };
+  }
+  switch (decision.by) {
+    case 'rule':
+      return { verdict: 'deny', reason: 'POLICY_DENIED_EXPLICIT', rule: numberOf(decision.rule) };
+    case 'isolation':
+      return { verdict: 'deny', reason: 'POLICY_DENIED', rule: numberOf(decision.policies[0]) };
+    case 'default':
+      return { verdict: 'deny', reason: 'POLICY_DENIED', rule: reservedRules.defaultDeny };
+    case 'reason':
+      return { verdict: 'deny', reason: decision.reason, rule: reservedRules.none };
+  }
+}
+
+/**
+ * Holds every side of a flow that has an endpoint on the image's node against the reference.
+ * @returns How many sides were compared.
+ */
+export function assertAgreement(view: ClusterView, image: PolicyImage, flow: PolicyFlow): number {
+  const resolved = resolveFlow(view, flow);
+  let compared = 0;
+  for (const direction of ['egress', 'ingress'] satisfies Direction[]) {
+    const [subject, peer] =
+      direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
+    if (subject.kind !== 'pod' || subject.pod.node !== image.node || peer.address === undefined) continue;
+    const found = lookup(image, subject.pod.uid, direction, peer.address, resolved.protocol, resolved.port);
+    // The datapath knows the peer by its address only, which may be nobody's.
+    const known = resolveAddress(view, peer.address);
+    const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
+    const expected = expectedOutcome(image, decideSide(view, seen, direction));
+    const { verdict, reason, rule } = found;
+    assert.deepEqual(
+      { verdict, rule, ...(reason === undefined ? {} : { reason }) },
+      expected,
+      `${direction} of ${subject.pod.uid}`,
+    );
+    compared++;
+  }
+  return compared;
+}

@@ -1,0 +1,305 @@
+import fc from 'fast-check';
+import { type IpAddress, parseIp } from '../../src/model/address.ts';
+import type { NamedPort, PodView } from '../../src/model/endpoint.ts';
+import type { Labels } from '../../src/model/labels.ts';
+import { parsePrefix, prefixWithin } from '../../src/model/prefix.ts';
+import type { Direction } from '../../src/model/verdict.ts';
+import type { FlowEnd, PolicyFlow } from '../../src/policy/decide.ts';
+import { parseNetworkPolicy } from '../../src/policy/network-policy/parse.ts';
+import type { Policy, Rule } from '../../src/policy/rule.ts';
+import type { ClusterView, NodeView } from '../../src/policy/view.ts';
+
+/**
+ * Random clusters, policies and flows out of alphabets small enough that things meet: labels that several pods share,
+ * CIDRs that hold each other, pods, nodes and strangers in the same prefixes, ports at the edges of ranges.
+ */
+
+export const nodeNames = ['node-1', 'node-2'] as const;
+const namespaceNames = ['ns-x', 'ns-y', 'ns-z'] as const;
+const nodes: ReadonlyMap<string, NodeView> = new Map([
+  ['node-1', { addresses: [parseIp('10.0.0.1'), parseIp('fd00::1')] }],
+  ['node-2', { addresses: [parseIp('10.0.0.2'), parseIp('fd00::2')] }],
+]);
+
+/** Pod addresses: 10.0.1.0 to 10.0.1.15 and fd00:0:0:1::0 to ::f. */
+const slots = 16;
+const maxPods = 8;
+const podAddress = (slot: number, family: 4 | 6): IpAddress =>
+  parseIp(family === 4 ? `10.0.1.${slot}` : `fd00:0:0:1::${slot.toString(16)}`);
+
+const cidrs = [
+  '0.0.0.0/0',
+  '10.0.0.0/8',
+  '10.0.0.0/24',
+  '10.0.0.2/32',
+  '10.0.1.0/24',
+  '10.0.1.0/29',
+  '10.0.1.4/30',
+  '10.0.1.5/32',
+  '10.0.2.0/24',
+  '192.0.2.0/24',
+  '192.0.2.128/25',
+  '192.0.2.7/32',
+  '::/0',
+  'fd00::/16',
+  'fd00::/64',
+  'fd00:0:0:1::/64',
+  'fd00:0:0:1::/125',
+  'fd00:0:0:1::5/128',
+  '2001:db8::/32',
+  '2001:db8:0:1::/64',
+].map(parsePrefix);
+const strangers = [
+  '10.0.1.9',
+  '10.0.2.9',
+  '192.0.2.7',
+  '192.0.2.200',
+  '8.8.8.8',
+  'fd00:0:0:1::9',
+  'fd00:9::9',
+  '2001:db8::7',
+  '2001:db8:0:1::7',
+  '::7',
+].map(parseIp);
+
+const ports = [0, 1, 53, 79, 80, 81, 443, 1023, 1024, 8080, 32768, 65535];
+const transports = ['TCP', 'UDP', 'SCTP'] as const;
+const portNames = ['web', 'dns'] as const;
+
+export const labelsArbitrary: fc.Arbitrary<Labels> = fc
+  .record(
+    {
+      app: fc.constantFrom('a', 'b', 'c'),
+      tier: fc.constantFrom('x', 'y'),
+      // Names that plain objects have by birth, and one that classes leave out unless a policy names it.
+      constructor: fc.constantFrom('p', 'q'),
+      'pod-template-hash': fc.constantFrom('h1', 'h2'),
+    },
+    { requiredKeys: [] },
+  )
+  .map((labels) => ({ ...labels }));
+
+const requirementArbitrary = fc.oneof(
+  fc.record({
+    key: fc.constantFrom('app', 'tier', 'constructor', 'pod-template-hash', 'absent'),
+    operator: fc.constantFrom('In', 'NotIn'),
+    values: fc.subarray(['a', 'b', 'x', 'p', 'h1'], { minLength: 1 }),
+  }),
+  fc.record({
+    key: fc.constantFrom('app', 'tier', 'constructor', 'toString', 'pod-template-hash'),
+    operator: fc.constantFrom('Exists', 'DoesNotExist'),
+  }),
+);
+
+/** A LabelSelector as it stands in a manifest. */
+export const selectorArbitrary = fc.record(
+  { matchLabels: labelsArbitrary, matchExpressions: fc.array(requirementArbitrary, { maxLength: 2 }) },
+  { requiredKeys: [] },
+);
+
+const ipBlockArbitrary = fc.constantFrom(...cidrs).chain((cidr) => {
+  const inner = cidrs.filter((other) => other !== cidr && prefixWithin(other, cidr));
+  return fc.record(
+    { cidr: fc.constant(cidr), except: fc.subarray(inner, { maxLength: Math.min(3, inner.length) }) },
+    { requiredKeys: ['cidr'] },
+  );
+});
+
+const peerArbitrary = fc.oneof(
+  fc.record({ podSelector: selectorArbitrary }),
+  fc.record({ namespaceSelector: selectorArbitrary }),
+  fc.record({ podSelector: selectorArbitrary, namespaceSelector: selectorArbitrary }),
+  fc.record({ ipBlock: ipBlockArbitrary }),
+);
+
+const protocolArbitrary = fc.constantFrom(...transports);
+const positivePorts = ports.filter((port) => port > 0);
+const portArbitrary = fc.oneof(
+  fc.record({ protocol: protocolArbitrary }, { requiredKeys: [] }),
+  fc.record({ protocol: protocolArbitrary, port: fc.constantFrom(...positivePorts) }, { requiredKeys: ['port'] }),
+  fc.record({ protocol: protocolArbitrary, port: fc.constantFrom(...portNames) }, { requiredKeys: ['port'] }),
+  fc
+    .tuple(fc.constantFrom(...positivePorts), fc.constantFrom(...positivePorts), protocolArbitrary)
+    .map(([a, b, protocol]) => ({ protocol, port: Math.min(a, b), endPort: Math.max(a, b) })),
+);
+
+const peersArbitrary = fc.array(peerArbitrary, { maxLength: 3 });
+const portsArbitrary = fc.array(portArbitrary, { maxLength: 3 });
+
+/** The `spec` of a NetworkPolicy as it stands in a manifest; always valid. */
+export const networkPolicySpecArbitrary = fc.record(
+  {
+    podSelector: selectorArbitrary,
+    policyTypes: fc.subarray(['Ingress', 'Egress']),
+    ingress: fc.array(fc.record({ from: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] }), {
+      maxLength: 3,
+    }),
+    egress: fc.array(fc.record({ to: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] }), { maxLength: 3 }),
+  },
+  { requiredKeys: ['podSelector'] },
+);
+
+const networkPolicyArbitrary = fc
+  .record({ namespace: fc.constantFrom(...namespaceNames), spec: networkPolicySpecArbitrary })
+  .map(({ namespace, spec }) => (name: string): Policy => {
+    const result = parseNetworkPolicy({ metadata: { name, namespace }, spec });
+    if (!result.ok) throw new Error(`a generated policy does not parse: ${JSON.stringify(result.issues)}`);
+    return result.policy;
+  });
+
+/**
+ * Policies that no API here makes yet, in the rule form: denies, tiers, subjects across namespaces, no isolation. They
+ * reuse the peers and ports of NetworkPolicies.
+ */
+const tieredPolicyArbitrary = fc
+  .record({
+    base: networkPolicyArbitrary,
+    isolates: fc.subarray<Direction>(['ingress', 'egress']),
+    subject: fc.option(selectorArbitrary, { nil: undefined }),
+    styles: fc.array(
+      fc.record({
+        verdict: fc.constantFrom<Rule['verdict']>('allow', 'deny'),
+        level: fc.constantFrom<Rule['level']>('admin', 'deny', 'allow', 'baseline'),
+        priority: fc.nat(2),
+      }),
+      { minLength: 1, maxLength: 6 },
+    ),
+  })
+  .map(({ base, isolates, subject, styles }) => (name: string): Policy => {
+    const made = base(name);
+    const rename = (rule: Rule, index: number): Rule => {
+      const style = styles[index % styles.length];
+      return { ...rule, ...style, ref: { ...rule.ref, kind: 'Tiered', namespace: '' } };
+    };
+    const namespaces = subject === undefined ? made.subject.namespaces : { selector: subject };
+    return {
+      ...made,
+      kind: 'Tiered',
+      namespace: '',
+      isolates,
+      subject: { ...made.subject, namespaces },
+      rules: made.rules.map(rename),
+    };
+  });
+
+const namedPortsArbitrary: fc.Arbitrary<readonly NamedPort[]> = fc.array(
+  fc.record({
+    name: fc.constantFrom(...portNames),
+    protocol: protocolArbitrary,
+    port: fc.constantFrom(53, 80, 443, 8080),
+  }),
+  { maxLength: 3 },
+);
+
+const podArbitrary = fc
+  .record({
+    slot: fc.nat(slots - 1),
+    namespace: fc.constantFrom(...namespaceNames),
+    serviceAccount: fc.constantFrom('default', 'other'),
+    node: fc.constantFrom(...nodeNames),
+    labels: labelsArbitrary,
+    families: fc.constantFrom<readonly (4 | 6)[]>([4, 6], [4, 6], [4], [6], []),
+    namedPorts: namedPortsArbitrary,
+    hostNetwork: fc.integer({ min: 0, max: 9 }).map((n) => n === 9),
+  })
+  .map(({ slot, families, ...pod }) => (uid: string): PodView => {
+    const addresses = pod.hostNetwork
+      ? (nodes.get(pod.node)?.addresses ?? [])
+      : families.map((family) => podAddress(slot, family));
+    return { ...pod, uid, name: uid, addresses };
+  });
+
+/** Mostly true pods; now and then two claim one address. */
+export const podsArbitrary: fc.Arbitrary<ReadonlyMap<string, PodView>> = fc
+  .array(podArbitrary, { minLength: 1, maxLength: maxPods })
+  .map((makers) => new Map(makers.map((make, i) => [`pod-${i}`, make(`pod-${i}`)])));
+
+/** @param tiered Whether to add policies in the rule form that no API makes yet. */
+export function policiesArbitrary(options: { tiered?: boolean; maxLength?: number } = {}): fc.Arbitrary<Policy[]> {
+  const one = options.tiered ? fc.oneof(networkPolicyArbitrary, tieredPolicyArbitrary) : networkPolicyArbitrary;
+  return (
+    fc
+      .array(one, { maxLength: options.maxLength ?? 5 })
+      // Names in the reverse order of the list, so that sorting by name shows.
+      .map((makers) => makers.map((make, i) => make(`policy-${makers.length - i}`)))
+  );
+}
+
+export const settingsArbitrary: fc.Arbitrary<ClusterView['settings']> = fc.record(
+  {
+    defaultDeny: fc.boolean(),
+    namespaceDefaultDeny: fc.constantFrom(new Map([['ns-x', true]]), new Map([['ns-x', false]])),
+    podCidrs: fc.constant(['10.0.1.0/24', 'fd00:0:0:1::/64'].map(parsePrefix)),
+    serviceCidrs: fc.constantFrom(['10.0.2.0/24'].map(parsePrefix), ['10.0.1.0/24', 'fd00:9::/64'].map(parsePrefix)),
+  },
+  { requiredKeys: [] },
+);
+
+export const namespacesArbitrary: fc.Arbitrary<ReadonlyMap<string, Labels>> = fc
+  .tuple(labelsArbitrary, labelsArbitrary, fc.option(labelsArbitrary, { nil: undefined }))
+  .map(
+    (labels) =>
+      // A namespace may be not known yet.
+      new Map(
+        namespaceNames.flatMap((name, i): [string, Labels][] => (labels[i] === undefined ? [] : [[name, labels[i]]])),
+      ),
+  );
+
+export function viewArbitrary(options: { tiered?: boolean; maxPolicies?: number } = {}): fc.Arbitrary<ClusterView> {
+  const { tiered = true, maxPolicies = 5 } = options;
+  return fc.record({
+    pods: podsArbitrary,
+    namespaces: namespacesArbitrary,
+    nodes: fc.constant(nodes),
+    policies: policiesArbitrary({ tiered, maxLength: maxPolicies }),
+    settings: settingsArbitrary,
+  });
+}
+
+/** One end of a flow, apart from any view: so flows and views shrink independently of each other. */
+type EndSpec = { readonly nthPod: number } | Exclude<FlowEnd, { readonly pod: string }>;
+
+const endArbitrary: fc.Arbitrary<EndSpec> = fc.oneof(
+  { weight: 6, arbitrary: fc.nat(maxPods - 1).map((nthPod) => ({ nthPod })) },
+  { weight: 1, arbitrary: fc.constantFrom(...nodeNames).map((host) => ({ host })) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(fc.nat(slots - 1), fc.constantFrom<4 | 6>(4, 6))
+      .map(([slot, family]) => ({ address: podAddress(slot, family) })),
+  },
+  { weight: 2, arbitrary: fc.constantFrom(...strangers).map((address) => ({ address })) },
+);
+
+/** Protocols with ports, without, and one that has no name here. */
+export const protocolsArbitrary = fc.oneof(
+  { weight: 6, arbitrary: fc.constantFrom<PolicyFlow['protocol']>('TCP', 'UDP', 'SCTP') },
+  { weight: 1, arbitrary: fc.constantFrom<PolicyFlow['protocol']>('ICMP', 'ICMPv6', 47) },
+);
+
+type FlowSpec = Omit<PolicyFlow, 'source' | 'destination'> & {
+  readonly source: EndSpec;
+  readonly destination: EndSpec;
+};
+
+const flowArbitrary: fc.Arbitrary<FlowSpec> = fc
+  .record({
+    source: endArbitrary,
+    destination: endArbitrary,
+    protocol: protocolsArbitrary,
+    port: fc.oneof(fc.constantFrom(...ports), fc.integer({ min: 0, max: 65535 })),
+    family: fc.constantFrom<4 | 6>(4, 6),
+  })
+  .map((flow) => (typeof flow.protocol === 'number' || flow.protocol.startsWith('ICMP') ? { ...flow, port: 0 } : flow));
+
+/** Flows for any view, to be made concrete by `flowsIn`. Portless protocols have port 0. */
+export function flowsArbitrary(count = 30): fc.Arbitrary<FlowSpec[]> {
+  return fc.array(flowArbitrary, { minLength: 1, maxLength: count, size: 'max' });
+}
+
+/** The flows between the pods, nodes and addresses of this view. */
+export function flowsIn(view: ClusterView, specs: readonly FlowSpec[]): PolicyFlow[] {
+  const pods = [...view.pods.keys()];
+  const end = (spec: EndSpec): FlowEnd => ('nthPod' in spec ? { pod: pods[spec.nthPod % pods.length] ?? '' } : spec);
+  return specs.map((flow) => ({ ...flow, source: end(flow.source), destination: end(flow.destination) }));
+}
