@@ -1,0 +1,271 @@
+import { rmSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { isApiError } from '../../api/client/error.ts';
+import type { Api } from '../../api/client/types.ts';
+import { type Container, kinds, type Live, type Pod } from '../../api/kinds.ts';
+import { removeCgroup } from '../../kernel/cgroup.ts';
+import { run } from '../../kernel/command.ts';
+import { enterCommand, RunningContainer, recordOf } from './container.ts';
+import { ContainerLife } from './container-life.ts';
+import { containerSpec, podPaths } from './container-spec.ts';
+import type { NodeContext } from './context.ts';
+import { kindOfImage } from './images.ts';
+import { podStatus } from './pod-status.ts';
+import { tryProbe } from './probe-loop.ts';
+import type { ProbeResult } from './prober.ts';
+import { createSandbox, removeSandbox, type Sandbox } from './sandbox.ts';
+import { loadSources } from './sources.ts';
+
+export interface PodLifeDeps {
+  readonly api: Api;
+  readonly log: Logger;
+  /** Bounds how many sandboxes are being made at once. */
+  readonly turn: <T>(job: () => Promise<T>) => Promise<T>;
+}
+
+const retryMs = { first: 250, last: 5000 };
+/** Seconds. A stand-in needs no warm-up; its manifest was written for what it stands in for. */
+const standInDelay = 1;
+
+/** One pod on its node, from the first sight of it to its last trace. What a kubelet does. */
+export class PodLife {
+  readonly #node: NodeContext;
+  readonly #deps: PodLifeDeps;
+  readonly #log: Logger;
+  readonly #startTime = new Date();
+  readonly #end = new AbortController();
+  /** Ends the present sandbox only: its node was restarted. */
+  #reset = new AbortController();
+  #pod: Live<Pod>;
+  #sandbox: Sandbox | undefined;
+  #attempt = 0;
+  #lives: { init: Map<string, ContainerLife>; main: Map<string, ContainerLife> } = { init: new Map(), main: new Map() };
+  #trouble: { reason: string; message: string } | undefined;
+  #inApi = true;
+  #reporting: Promise<void> | undefined;
+  #dirty = false;
+  /** Resolves when nothing of the pod is left on the node. Never rejects. */
+  readonly done: Promise<void>;
+
+  constructor(pod: Live<Pod>, node: NodeContext, deps: PodLifeDeps) {
+    this.#pod = pod;
+    this.#node = node;
+    this.#deps = deps;
+    this.#log = deps.log.child({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, node: node.name });
+    if (pod.metadata.deletionTimestamp !== undefined) this.#end.abort();
+    this.done = this.#live();
+  }
+
+  /** The API has a newer version. */
+  update(pod: Live<Pod>): void {
+    this.#pod = pod;
+    if (pod.metadata.deletionTimestamp !== undefined) this.#end.abort();
+  }
+
+  /** The API has it no longer. */
+  vanish(): void {
+    this.#inApi = false;
+    this.#end.abort();
+  }
+
+  /** Its node was switched off and on: processes and namespace are gone, and nobody told the CNI plugin. */
+  restart(): void {
+    this.#reset.abort();
+  }
+
+  async #live(): Promise<void> {
+    try {
+      while (!this.#end.signal.aborted) {
+        this.#reset = new AbortController();
+        const signal = AbortSignal.any([this.#end.signal, this.#reset.signal]);
+        const finished = await this.#incarnate(signal);
+        await this.#stopContainers(this.#reset.signal.aborted && !this.#end.signal.aborted ? 0 : this.#graceMs());
+        if (this.#reset.signal.aborted) this.#attempt++;
+        else await this.#removeSandbox();
+        if (finished) await aborted(this.#end.signal);
+      }
+      await this.#removeSandbox();
+      await this.#forget();
+    } catch (error) {
+      this.#log.error({ err: error }, 'the pod’s end went wrong');
+    }
+  }
+
+  /** @returns Whether all its containers have ended for good, as those of a job do. */
+  async #incarnate(signal: AbortSignal): Promise<boolean> {
+    await this.#makeSandbox(signal);
+    const sandbox = this.#sandbox;
+    if (sandbox === undefined) return false;
+    const sources = await loadSources(this.#deps.api, this.#pod.metadata.namespace, this.#pod.spec);
+    const { initContainers = [], containers, restartPolicy = 'Always' } = this.#pod.spec;
+    const lives = (list: readonly Container[], policy: 'Always' | 'OnFailure' | 'Never') =>
+      new Map(
+        list.map((each) => [each.name, this.#newLife(each, sandbox, sources, sidecar(each) ? 'Always' : policy)]),
+      );
+    this.#lives = {
+      init: lives(initContainers, restartPolicy === 'Never' ? 'Never' : 'OnFailure'),
+      main: lives(containers, restartPolicy),
+    };
+    for (const container of initContainers) {
+      const life = this.#lives.init.get(container.name);
+      const ended = life?.run();
+      await Promise.race([sidecar(container) ? life?.begun : ended, aborted(signal)]);
+      if (signal.aborted) return false;
+      if (life?.view.state.kind === 'terminated' && life.view.state.exitCode !== 0) return true;
+    }
+    await Promise.race([Promise.all([...this.#lives.main.values()].map((life) => life.run())), aborted(signal)]);
+    return !signal.aborted;
+  }
+
+  async #makeSandbox(signal: AbortSignal): Promise<void> {
+    const pod = { ...this.#pod.metadata };
+    if (this.#pod.spec.hostNetwork === true) {
+      this.#sandbox = { id: '', netns: this.#node.netns, addresses: this.#node.addresses };
+      return this.#report();
+    }
+    for (let delay = retryMs.first; !signal.aborted; delay = Math.min(2 * delay, retryMs.last)) {
+      try {
+        this.#sandbox = await this.#deps.turn(() => createSandbox(this.#node, pod, this.#attempt));
+        this.#trouble = undefined;
+        return this.#report();
+      } catch (error) {
+        const message = error instanceof Error ? error.message : String(error);
+        this.#log.warn({ err: error }, 'no sandbox yet');
+        this.#trouble = { reason: 'FailedCreatePodSandBox', message };
+        this.#report();
+        await sleep(delay, undefined, { signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  #newLife(
+    container: Container,
+    sandbox: Sandbox,
+    sources: Awaited<ReturnType<typeof loadSources>>,
+    restart: 'Always' | 'OnFailure' | 'Never',
+  ): ContainerLife {
+    const node = this.#node;
+    const address = sandbox.addresses[0] ?? node.addresses[0];
+    const standIn = kindOfImage(container.image ?? '') === 'standin';
+    return new ContainerLife({
+      container,
+      restart,
+      longestDelay: standIn ? standInDelay : Number.POSITIVE_INFINITY,
+      graceMs: this.#graceMs(),
+      log: this.#log,
+      onChange: () => this.#report(),
+      start: async () => {
+        const spec = containerSpec(node, this.#pod, container, sandbox, sources);
+        return 'missing' in spec ? spec : await RunningContainer.start(spec);
+      },
+      tryProbe: async (probe) => {
+        if (address === undefined) return { ok: false, ms: 0, error: 'the pod has no address' };
+        const exec = (command: readonly string[], timeoutMs: number) => this.#exec(container, command, timeoutMs);
+        return await tryProbe(probe, { container, address, prober: node.prober, exec });
+      },
+    });
+  }
+
+  async #exec(container: Container, command: readonly string[], timeout: number): Promise<ProbeResult> {
+    const record = recordOf(`${podPaths(this.#node, this.#pod.metadata.uid).directory}/${container.name}`);
+    if (record === undefined) return { ok: false, ms: 0, error: 'the container is not running' };
+    const [file = '', ...args] = enterCommand(record, command);
+    return await run(file, args, { timeout }).then(
+      () => ({ ok: true, ms: 0 }),
+      (error: Error) => ({ ok: false, ms: 0, error: error.message }),
+    );
+  }
+
+  async #stopContainers(graceMs: number): Promise<void> {
+    await Promise.all([...this.#lives.main.values(), ...this.#lives.init.values()].map((life) => life.stop(graceMs)));
+  }
+
+  async #removeSandbox(): Promise<void> {
+    const sandbox = this.#sandbox;
+    if (sandbox === undefined || this.#pod.spec.hostNetwork === true) return;
+    for (let delay = retryMs.first; ; delay = Math.min(2 * delay, retryMs.last)) {
+      try {
+        await removeSandbox(this.#node, sandbox, this.#pod.metadata);
+        this.#sandbox = undefined;
+        return;
+      } catch (error) {
+        this.#log.warn({ err: error }, 'the sandbox cannot be removed yet');
+        await sleep(delay);
+      }
+    }
+  }
+
+  /** Removes what the node has of the pod, then the object itself: its name is free when this is done. */
+  async #forget(): Promise<void> {
+    const { namespace, name, uid } = this.#pod.metadata;
+    const { directory, cgroup } = podPaths(this.#node, uid);
+    await removeCgroup(cgroup);
+    rmSync(directory, { recursive: true, force: true });
+    await this.#reporting;
+    if (!this.#inApi) return;
+    await this.#deps.api
+      .delete(kinds.Pod, { namespace, name }, { gracePeriodSeconds: 0, uid })
+      .catch((error: unknown) => {
+        if (!isApiError(error, 'NotFound', 'Conflict')) throw error;
+      });
+  }
+
+  #graceMs(): number {
+    if (!this.#inApi) return 0;
+    const { deletionGracePeriodSeconds } = this.#pod.metadata;
+    return (deletionGracePeriodSeconds ?? this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1000;
+  }
+
+  /** Tells the API how the pod is, one report at a time; what changes meanwhile goes into the next. */
+  #report(): void {
+    this.#dirty = true;
+    this.#reporting ??= this.#sendReports().finally(() => {
+      this.#reporting = undefined;
+    });
+  }
+
+  async #sendReports(): Promise<void> {
+    while (this.#dirty && this.#inApi) {
+      this.#dirty = false;
+      const views = (lives: Map<string, ContainerLife>) => new Map([...lives].map(([name, life]) => [name, life.view]));
+      const status = podStatus({
+        pod: this.#pod,
+        hostAddresses: this.#node.addresses,
+        addresses: this.#sandbox?.addresses ?? [],
+        hasSandbox: this.#sandbox !== undefined,
+        init: views(this.#lives.init),
+        main: views(this.#lives.main),
+        ...(this.#trouble === undefined ? {} : { trouble: this.#trouble }),
+        startTime: this.#startTime,
+        now: new Date(),
+      });
+      const { namespace, name } = this.#pod.metadata;
+      try {
+        const pod = await this.#deps.api.patchStatus(
+          kinds.Pod,
+          { namespace, name },
+          { type: 'merge', patch: { metadata: { uid: this.#pod.metadata.uid }, status } },
+          { fieldManager: 'myelin-lab' },
+        );
+        if (this.#pod.metadata.uid === pod.metadata.uid) this.#pod = pod;
+      } catch (error) {
+        if (isApiError(error, 'NotFound', 'Conflict')) return;
+        this.#log.warn({ err: error }, 'the pod’s status could not be reported');
+        this.#dirty = true;
+        await sleep(retryMs.first);
+      }
+    }
+  }
+}
+
+function sidecar(container: Container): boolean {
+  return container.restartPolicy === 'Always';
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
