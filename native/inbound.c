@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "inbound.h"
+
+#include <errno.h>
+
+#include "esp.h"
+#include "log.h"
+
+#define KEEPALIVE 0xff
+
+bool inbound_init(struct inbound *in, struct worker *worker, struct sa_table *table, const struct tun *tun,
+                  int udp_fd) {
+  memset(in, 0, sizeof *in);
+  in->worker = worker;
+  in->table = table;
+  in->tun = *tun;
+  in->coalescer.udp = tun->udp_offload;
+  return udp_in_init(&in->udp, udp_fd);
+}
+
+void inbound_flush(struct inbound *in) { tun_write(&in->tun, &in->coalescer, in->worker); }
+
+static void drop(struct inbound *in, enum drop reason, struct sa *sa, const struct underlay *from) {
+  worker_drop(in->worker, reason, 1, &(struct dropped){.sa = sa, .from = from});
+}
+
+void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const struct underlay *from) {
+  struct worker *worker = in->worker;
+  if (length == 1 && data[0] == KEEPALIVE) { // RFC 3948 section 2.3
+    COUNT(worker->counters.keepalives, 1);
+    return;
+  }
+  if (length < 4) return drop(in, DROP_UDP_TOO_SHORT, NULL, from);
+  uint32_t spi = load_be32(data);
+  if (spi == 0) return drop(in, DROP_NON_ESP, NULL, from); // RFC 3948 section 2.2
+  if (length < ESP_MIN) return drop(in, DROP_UDP_TOO_SHORT, NULL, from);
+  struct sa *sa = table_inbound(in->table, spi);
+  if (UNLIKELY(sa == NULL)) return worker_unknown_spi(worker, spi, from);
+  if (UNLIKELY(sa_expired(sa))) return drop(in, DROP_EXPIRED_IN, sa, from);
+
+  struct esp_opened opened;
+  enum drop reason = esp_open(sa, data, length, &opened);
+  if (UNLIKELY(reason != DROP_NONE)) return drop(in, reason, sa, from);
+  // RFC 6040 would look here at the outer packet's ECN.
+  COUNT(worker->counters.opened_packets, 1);
+  COUNT(worker->counters.opened_bytes, opened.length);
+  sa_account(sa, 1, opened.length, worker->now_ms, worker->notices);
+  if (coalesce_add(&in->coalescer, opened.inner, opened.length)) return;
+  inbound_flush(in);
+  coalesce_add(&in->coalescer, opened.inner, opened.length);
+}
+
+static void message(struct inbound *in, int index) {
+  struct udp_received received = udp_in_message(&in->udp, index);
+  struct underlay from = udp_in_sender(&in->udp, index);
+  uint32_t at = 0;
+  do {
+    uint32_t rest = received.length - at;
+    inbound_datagram(in, received.data + at, rest < received.segment ? rest : received.segment, &from);
+    at += received.segment;
+  } while (at < received.length);
+}
+
+void *inbound_run(void *argument) {
+  struct inbound *in = argument;
+  struct worker *worker = in->worker;
+  for (;;) {
+    rcu_offline(&worker->reader);
+    int count = udp_in_receive(&in->udp);
+    int error = errno;
+    rcu_quiescent(worker->rcu, &worker->reader);
+    worker_clock(worker);
+    if (count < 0) {
+      // ICMP errors surface here too; only a broken descriptor is the end.
+      if (error == EBADF || error == ENOTSOCK) log_exit("the UDP socket is gone", error);
+      continue;
+    }
+    COUNT(worker->counters.udp_receive_calls, 1);
+    COUNT(worker->counters.udp_messages_received, (uint64_t)count);
+    for (int i = 0; i < count; i++) message(in, i);
+    inbound_flush(in);
+  }
+  return NULL;
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the UDP socket to the TUN device: open, check, join, write.
+#pragma once
+
+#include "coalesce.h"
+#include "io_tun.h"
+#include "io_udp.h"
+#include "table.h"
+#include "worker.h"
+
+struct inbound {
+  struct worker *worker;
+  struct sa_table *table;
+  struct tun tun;
+  struct udp_in udp;
+  struct coalescer coalescer;
+};
+
+// False when memory ran out.
+bool inbound_init(struct inbound *inbound, struct worker *worker, struct sa_table *table, const struct tun *tun,
+                  int udp_fd);
+// One datagram from the underlay. What it carried waits in the coalescer, in place, for inbound_flush.
+void inbound_datagram(struct inbound *inbound, uint8_t *data, size_t length, const struct underlay *from);
+// Writes what waits.
+void inbound_flush(struct inbound *inbound);
+// The thread.
+void *inbound_run(void *inbound);

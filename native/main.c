@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// myelin-engine: started by the agent with descriptors 3 (TUN device), 4 (UDP socket), 5 (listening control socket).
+// Takes them, gives everything else up, and carries packets until it is told to end or the device goes.
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "aead.h"
+#include "control.h"
+#include "engine.h"
+#include "lockdown.h"
+#include "log.h"
+#include "probe.h"
+#include "vault.h"
+
+enum { TUN_FD = 3, UDP_FD = 4, CONTROL_FD = 5 };
+
+static struct engine engine;
+static struct control control;
+
+static uint64_t number(const char *text) {
+  char *end;
+  errno = 0;
+  uint64_t value = strtoull(text, &end, 10);
+  if (errno != 0 || end == text || *end != 0 || value == 0) log_exit("an option wants a positive number", EINVAL);
+  return value;
+}
+
+static void parse_options(int argc, char **argv, struct engine_options *options) {
+  enum { AEAD, TIMEOUT, PACKETS, PAIR_BYTES, TOTAL_BYTES };
+  static const struct option known[] = {
+      {"aead", required_argument, NULL, AEAD},
+      {"hold-timeout-ms", required_argument, NULL, TIMEOUT},
+      {"hold-packets", required_argument, NULL, PACKETS},
+      {"hold-pair-bytes", required_argument, NULL, PAIR_BYTES},
+      {"hold-bytes", required_argument, NULL, TOTAL_BYTES},
+      {0},
+  };
+  for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+    switch (option) {
+      case AEAD: options->aead = optarg; break;
+      case TIMEOUT: options->hold.timeout_ms = number(optarg); break;
+      case PACKETS: options->hold.packets_per_pair = (unsigned)number(optarg); break;
+      case PAIR_BYTES: options->hold.bytes_per_pair = number(optarg); break;
+      case TOTAL_BYTES: options->hold.bytes_total = number(optarg); break;
+      default: log_exit("unknown option", EINVAL);
+    }
+  }
+}
+
+static void check_control_fd(void) {
+  int listening = 0;
+  socklen_t length = sizeof listening;
+  if (getsockopt(CONTROL_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || !listening)
+    log_exit("descriptor 5 has to be a listening control socket", errno);
+}
+
+// Held until the lockdown is complete: no thread looks at a packet before.
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+static void pass_gate(void) {
+  pthread_mutex_lock(&gate);
+  pthread_mutex_unlock(&gate);
+}
+
+static void *run_outbound(void *argument) {
+  pass_gate();
+  return outbound_run(argument);
+}
+
+static void *run_inbound(void *argument) {
+  pass_gate();
+  return inbound_run(argument);
+}
+
+static void start_thread(struct worker *worker, void *(*run)(void *), void *argument) {
+  int error = pthread_create(&worker->thread, NULL, run, argument);
+  if (error != 0) log_exit("cannot start a thread", error);
+}
+
+int main(int argc, char **argv) {
+  struct engine_options options = {
+      .aead = "auto",
+      .hold = {.packets_per_pair = 64, .bytes_per_pair = 256 << 10, .bytes_total = 16 << 20, .timeout_ms = 5000},
+  };
+  struct tun tun;
+  bool gro;
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN); // the agent's terminal may go
+  parse_options(argc, argv, &options);
+  mallopt(M_ARENA_MAX, 1); // a second arena would ask for the number of CPUs, which is not on the list of system calls
+  if (!lockdown_process()) log_exit("cannot forbid core dumps", errno);
+  if (!vault_adopt_libcrypto()) log_exit("libcrypto refused its allocator", 0);
+  if (!aead_select(options.aead)) log_exit("no usable implementation of AES-256-GCM by that name", 0);
+  if (!tun_configure(&tun, TUN_FD)) log_exit("descriptor 3 has to be a TUN device, IFF_NO_PI and IFF_VNET_HDR", errno);
+  if (!udp_configure(UDP_FD, &gro)) log_exit("descriptor 4 has to be a bound UDP socket", errno);
+  check_control_fd();
+  int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd < 0 || !engine_init(&engine, &options, &tun, UDP_FD, gro, wake_fd)) log_exit("out of memory", errno);
+  if (!control_init(&control, &engine, CONTROL_FD, wake_fd)) log_exit("cannot watch the control socket", errno);
+
+  if (!lockdown_privileges()) log_exit("cannot drop privileges", errno);
+  pthread_mutex_lock(&gate);
+  start_thread(&engine.workers[WORKER_OUTBOUND], run_outbound, &engine.outbound);
+  start_thread(&engine.workers[WORKER_INBOUND], run_inbound, &engine.inbound);
+  if (!lockdown_calls()) log_exit("cannot restrict system calls", errno);
+  pthread_mutex_unlock(&gate);
+  char ready[64];
+  snprintf(ready, sizeof ready, "ready, AES-256-GCM by %s", aead->name);
+  log_line(LOG_INFO, ready, 0);
+  probe_lockdown();
+  control_run(&control);
+  vault_destroy();
+  _exit(0);
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "outbound.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "esp.h"
+#include "log.h"
+
+// Packets read before what was queued is sent, whatever else waits: bounds the delay, and the time to a quiescent state.
+#define BATCH 64
+
+bool outbound_init(struct outbound *o, struct worker *worker, struct sa_table *table, struct hold *hold,
+                   const struct tun *tun, int udp_fd) {
+  *o = (struct outbound){.worker = worker, .table = table, .hold = hold, .tun = *tun};
+  o->buffer = malloc(TUN_BUFFER);
+  return o->buffer != NULL && udp_out_init(&o->udp, udp_fd, worker);
+}
+
+// Seals all segments of a packet that the SA has admitted.
+static void seal(struct outbound *o, struct sa *sa, const struct super *super) {
+  const struct peer *peer = atomic_load_explicit(&sa->peer, memory_order_acquire);
+  uint8_t next_header = super->version == 4 ? NEXT_HEADER_IP4 : NEXT_HEADER_IP6;
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < super->count; i++) {
+    uint32_t inner = segment_length(super, i);
+    // Outer ECN and DSCP are the socket's own. Copying the inner ones (RFC 6040) would make them part of what a message is.
+    uint8_t *packet = udp_out_reserve(&o->udp, peer, (uint32_t)esp_sealed_length(inner));
+    segment_write(super, i, packet + SA_HEADER);
+    esp_seal(sa, packet, inner, next_header);
+    bytes += inner;
+  }
+  COUNT(o->worker->counters.sealed_packets, super->count);
+  COUNT(o->worker->counters.sealed_bytes, bytes);
+  sa_account(sa, super->count, bytes, o->worker->now_ms, o->worker->notices);
+}
+
+// Reads one packet's headers; drops it and returns false if it cannot be carried.
+static bool parse(struct outbound *o, struct super *super, const uint8_t *data, size_t length) {
+  struct virtio_net_hdr request;
+  if (length < sizeof request) {
+    worker_drop(o->worker, DROP_TUN_MALFORMED, 1, &(struct dropped){0});
+    return false;
+  }
+  memcpy(&request, data, sizeof request);
+  enum drop drop = segment_parse(super, &request, data + sizeof request, length - sizeof request);
+  bool known = drop != DROP_TUN_MALFORMED;
+  if (drop == DROP_NONE && esp_sealed_length(segment_length(super, 0)) > UDP_MAX_PAYLOAD) drop = DROP_TOO_BIG;
+  if (drop == DROP_NONE) return true;
+  worker_drop(o->worker, drop, 1, &(struct dropped){.pair = known ? &super->pair : NULL});
+  return false;
+}
+
+static struct sa *admitted(struct outbound *o, const struct super *super) {
+  struct sa *sa;
+  // An SA that reaches its limit here is skipped by the next look-up.
+  while ((sa = table_outbound(o->table, &super->pair)) != NULL)
+    if (sa_admits(sa, super->count, o->worker->notices)) return sa;
+  return NULL;
+}
+
+// No SA: look again under the lock that installing takes, then keep the packet.
+static void hold_or_seal(struct outbound *o, const struct super *super, const uint8_t *data, size_t length) {
+  bool fresh = false;
+  enum drop drop = DROP_NONE;
+  udp_out_flush(&o->udp); // what is queued comes before anything the control thread may send for this pair
+  pthread_mutex_lock(&o->hold->lock);
+  struct sa *sa = admitted(o, super);
+  if (sa == NULL) drop = hold_add(o->hold, &super->pair, data, length, o->worker->now_ms, &fresh);
+  pthread_mutex_unlock(&o->hold->lock);
+  if (sa != NULL) return seal(o, sa, super);
+  uint64_t one = 1;
+  if (fresh && write(o->worker->notices->wake_fd, &one, sizeof one) < 0) return; // full counter: awake already
+  if (drop != DROP_NONE) worker_drop(o->worker, drop, 1, &(struct dropped){.pair = &super->pair});
+}
+
+void outbound_packet(struct outbound *o, const uint8_t *data, size_t length) {
+  struct super super;
+  if (!parse(o, &super, data, length)) return;
+  if (super.count > 1) COUNT(o->worker->counters.tun_super_packets, 1);
+  struct sa *sa = admitted(o, &super);
+  if (LIKELY(sa != NULL))
+    seal(o, sa, &super);
+  else
+    hold_or_seal(o, &super, data, length);
+}
+
+static void release(struct outbound *o, struct sa *sa, struct held_pair *held) {
+  for (struct held_packet *packet = held->first; packet != NULL; packet = packet->next) {
+    struct super super;
+    if (!parse(o, &super, packet->data, packet->length)) continue;
+    if (sa_admits(sa, super.count, o->worker->notices))
+      seal(o, sa, &super);
+    else
+      worker_drop(o->worker, DROP_HOLD_FAILED, 1, &(struct dropped){.sa = sa, .pair = &held->pair});
+  }
+  udp_out_flush(&o->udp);
+  hold_free(held);
+}
+
+void outbound_install(struct outbound *o, struct sa *sa) {
+  worker_clock(o->worker);
+  pthread_mutex_lock(&o->hold->lock);
+  // Not published yet, the SA is this thread's alone; a packet that misses it meanwhile waits for the lock.
+  for (unsigned family = 0; family < 2; family++) {
+    struct held_pair *held = sa->has[family] ? hold_take(o->hold, &sa->pairs[family].pair) : NULL;
+    if (held != NULL) release(o, sa, held);
+  }
+  table_insert(o->table, sa);
+  pthread_mutex_unlock(&o->hold->lock);
+}
+
+void *outbound_run(void *argument) {
+  struct outbound *o = argument;
+  struct worker *worker = o->worker;
+  for (;;) {
+    rcu_offline(&worker->reader);
+    ssize_t length = tun_read(&o->tun, o->buffer, true);
+    int error = errno;
+    rcu_quiescent(worker->rcu, &worker->reader);
+    worker_clock(worker);
+    if (length < 0 && error != EINTR && error != EAGAIN) log_exit("the TUN device is gone", error);
+    for (unsigned n = 1; length >= 0; n++) {
+      COUNT(worker->counters.tun_reads, 1);
+      outbound_packet(o, o->buffer, (size_t)length);
+      if (n == BATCH) break;
+      length = tun_read(&o->tun, o->buffer, false);
+      if (length < 0) COUNT(worker->counters.tun_read_empty, 1);
+    }
+    udp_out_flush(&o->udp);
+  }
+  return NULL;
+}

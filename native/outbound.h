@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the TUN device to the UDP socket: cut, seal, send; or hold.
+#pragma once
+
+#include "hold.h"
+#include "io_tun.h"
+#include "io_udp.h"
+#include "segment.h"
+#include "table.h"
+#include "worker.h"
+
+struct outbound {
+  struct worker *worker;
+  struct sa_table *table;
+  struct hold *hold;
+  struct tun tun;
+  struct udp_out udp;
+  uint8_t *buffer; // TUN_BUFFER bytes
+};
+
+// False when memory ran out.
+bool outbound_init(struct outbound *outbound, struct worker *worker, struct sa_table *table, struct hold *hold,
+                   const struct tun *tun, int udp_fd);
+// One packet as the TUN device gave it, virtio header first: queues it sealed, holds it, or drops it.
+void outbound_packet(struct outbound *outbound, const uint8_t *data, size_t length);
+// Publishes an outbound SA and sends, before anything else with it, what its pairs were held for. Control thread, with an
+// `outbound` of its own.
+void outbound_install(struct outbound *outbound, struct sa *sa);
+// The thread; ends the process when the device is gone.
+void *outbound_run(void *outbound);

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// The requests of the control protocol, one function each.
+#include "engine.h"
+#include "esp.h"
+#include "vault.h"
+#include "wire.h"
+
+#define FIRST_SPI 256 // RFC 4303 section 2.1: 1 … 255 are reserved, 0 is the non-ESP marker
+
+static void done(struct engine *e, uint32_t id, enum message_status status, bool more) {
+  struct wire_done *answer = connection_append(&e->connection, MSG_DONE, sizeof *answer);
+  if (answer != NULL) *answer = (struct wire_done){.id = id, .status = (uint8_t)status, .more = more};
+}
+
+static bool install_valid(const struct wire_install *m) {
+  if (m->sa.direction > DIRECTION_OUT || m->sa.spi < FIRST_SPI) return false;
+  if (m->selector_count < 1 || m->selector_count > 2) return false;
+  bool has[2] = {false, false};
+  for (unsigned i = 0; i < m->selector_count; i++) {
+    struct pair pair = pair_from_wire(&m->selectors[i]);
+    bool ip4 = addr_is_ip4(pair.local);
+    if (ip4 != addr_is_ip4(pair.remote) || has[ip4]) return false;
+    has[ip4] = true;
+  }
+  if (m->sa.direction == DIRECTION_OUT) return true;
+  uint32_t window = m->replay_window;
+  return window >= REPLAY_MIN && window <= REPLAY_MAX && (window & (window - 1)) == 0;
+}
+
+static struct peer *make_peer(const struct engine *e, const struct wire_underlay *wire) {
+  struct peer *peer = vault_alloc(sizeof *peer);
+  if (peer == NULL || udp_peer_address(peer, underlay_from_wire(wire), e->udp_ip6)) return peer;
+  vault_free(peer);
+  return NULL;
+}
+
+static enum message_status install(struct engine *e, const struct wire_install *m, const uint8_t *note) {
+  if (!install_valid(m)) return STATUS_INVALID;
+  // A key's sequence numbers must never start twice: an SA that is there stays as it is.
+  if (table_find(&e->table, &m->sa) != NULL) return STATUS_EXISTS;
+  if (e->table.count[0] + e->table.count[1] >= TABLE_MAX_SAS) return STATUS_FULL;
+  struct peer *peer = make_peer(e, &m->sa.peer);
+  if (peer == NULL) return STATUS_INVALID;
+  struct sa_parameters parameters = {
+      .direction = m->sa.direction,
+      .spi = m->sa.spi,
+      .pair_count = m->selector_count,
+      .pairs = {pair_from_wire(&m->selectors[0]), pair_from_wire(&m->selectors[1])},
+      .limits = m->lifetimes,
+      .replay_window = m->replay_window,
+      .key = m->key,
+      .salt = m->salt,
+      .note = (const char *)note,
+      .note_length = m->note_length,
+  };
+  struct sa *sa = sa_create(&parameters, peer);
+  if (sa == NULL) {
+    vault_free(peer);
+    return STATUS_FULL;
+  }
+  if (sa->direction == DIRECTION_OUT)
+    outbound_install(&e->release, sa);
+  else
+    table_insert(&e->table, sa);
+  return STATUS_OK;
+}
+
+static bool on_install(struct engine *e, const struct message *message) {
+  struct wire_install m;
+  if (message->length < sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  bool whole = m.note_length <= PROTOCOL_MAX_NOTE && message->length == sizeof m + m.note_length;
+  if (whole) done(e, m.id, install(e, &m, message->payload + sizeof m), false);
+  explicit_bzero(&m, sizeof m);
+  return whole;
+}
+
+// Answers the removal and frees: no thread holds the SA any more.
+static void release_sa(struct rcu_retired *retired, void *context) {
+  struct engine *e = context;
+  struct sa *sa = (struct sa *)((uint8_t *)retired - offsetof(struct sa, retired));
+  if (atomic_load(&sa->noticed)) engine_events(e); // it is linked there: say and unlink
+  if (sa->remove_connection == e->connection.number) done(e, sa->remove_request, STATUS_OK, false);
+  sa_destroy(sa);
+}
+
+static bool on_remove(struct engine *e, const struct message *message) {
+  struct wire_remove m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  struct sa *sa = table_find(&e->table, &m.sa);
+  if (sa == NULL) {
+    done(e, m.id, STATUS_NO_SUCH_SA, false);
+    return true;
+  }
+  table_remove(&e->table, sa);
+  sa->remove_request = m.id;
+  sa->remove_connection = e->connection.number;
+  rcu_retire(&e->rcu, &sa->retired, release_sa);
+  return true;
+}
+
+static void release_peer(struct rcu_retired *retired, void *context) {
+  (void)context;
+  vault_free((uint8_t *)retired - offsetof(struct peer, retired));
+}
+
+static enum message_status move_peer(struct engine *e, const struct wire_move_peer *m) {
+  struct sa *sa = table_find(&e->table, &m->sa);
+  if (sa == NULL) return STATUS_NO_SUCH_SA;
+  struct wire_sa_id moved = m->sa;
+  moved.peer = m->peer;
+  struct sa *there = table_find(&e->table, &moved);
+  if (there != NULL && there != sa) return STATUS_EXISTS;
+  struct peer *peer = make_peer(e, &m->peer);
+  if (peer == NULL) return STATUS_INVALID;
+  rcu_retire(&e->rcu, &table_move_peer(&e->table, sa, peer)->retired, release_peer);
+  return STATUS_OK;
+}
+
+static bool on_move_peer(struct engine *e, const struct message *message) {
+  struct wire_move_peer m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  done(e, m.id, move_peer(e, &m), false);
+  return true;
+}
+
+static void list_one(struct engine *e, uint32_t id, const struct sa *sa, uint64_t now_ms) {
+  uint64_t used = COUNTED(sa->last_used_ms);
+  struct wire_sa m = {
+      .id = id,
+      .serial = sa->serial,
+      .flags = sa_expired(sa) ? SA_FLAG_EXPIRED : 0,
+      .lifetimes = sa->limits,
+      .replay_window = sa->direction == DIRECTION_IN ? sa->replay.size : 0,
+      .packets = COUNTED(sa->packets),
+      .bytes = COUNTED(sa->bytes),
+      .idle_ms = used == 0 ? PROTOCOL_NO_LIMIT : now_ms > used ? now_ms - used : 0,
+      .sequence = sa->direction == DIRECTION_IN ? COUNTED(sa->replay.top) : COUNTED(sa->sequence),
+      .drop_count = DROP_COUNT,
+      .note_length = sa->note_length,
+  };
+  sa_id_to_wire(&m.sa, sa);
+  for (unsigned family = 0; family < 2; family++)
+    if (sa->has[family]) pair_to_wire(&m.selectors[m.selector_count++], &sa->pairs[family].pair);
+  uint8_t *to = connection_append(&e->connection, MSG_SA, sizeof m + sizeof sa->drops + sa->note_length);
+  if (to == NULL) return;
+  memcpy(to, &m, sizeof m);
+  to += sizeof m;
+  for (unsigned i = 0; i < DROP_COUNT; i++) {
+    uint32_t count = COUNTED(sa->drops[i]);
+    memcpy(to + i * sizeof count, &count, sizeof count);
+  }
+  memcpy(to + sizeof sa->drops, sa->note, sa->note_length);
+}
+
+static bool on_list(struct engine *e, const struct message *message) {
+  struct wire_list m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  struct worker *self = &e->workers[WORKER_CONTROL];
+  worker_clock(self);
+  // From the new end: a listing is asked for page after page, and the later pages are then the shorter walks.
+  struct sa *sa = e->table.newest;
+  while (sa != NULL && sa->older != NULL && sa->older->serial > m.after) sa = sa->older;
+  if (sa != NULL && sa->serial <= m.after) sa = NULL;
+  unsigned count = 0;
+  for (; sa != NULL && count < PROTOCOL_PAGE; sa = sa->newer, count++) list_one(e, m.id, sa, self->now_ms);
+  done(e, m.id, STATUS_OK, sa != NULL);
+  return true;
+}
+
+static uint64_t sum(const struct engine *e, size_t offset) {
+  uint64_t total = 0;
+  for (unsigned i = 0; i < WORKER_COUNT; i++)
+    total += COUNTED(*(const uint64_t *)((const uint8_t *)&e->workers[i].counters + offset));
+  return total;
+}
+
+uint64_t engine_drops(const struct engine *e, enum drop reason) {
+  return sum(e, offsetof(struct counters, drops) + reason * sizeof(uint64_t));
+}
+
+static const struct {
+  const char *name;
+  size_t offset;
+} details[] = {
+#define X(name) {#name, offsetof(struct counters, name)},
+    DETAILS(X)
+#undef X
+};
+
+static bool on_statistics(struct engine *e, const struct message *message) {
+  struct wire_request m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  struct wire_counters counters = {
+      .id = m.id,
+      .sealed_packets = sum(e, offsetof(struct counters, sealed_packets)),
+      .sealed_bytes = sum(e, offsetof(struct counters, sealed_bytes)),
+      .opened_packets = sum(e, offsetof(struct counters, opened_packets)),
+      .opened_bytes = sum(e, offsetof(struct counters, opened_bytes)),
+      .sas_in = e->table.count[DIRECTION_IN],
+      .sas_out = e->table.count[DIRECTION_OUT],
+      .drop_count = DROP_COUNT,
+      .detail_count = ARRAY_SIZE(details) + 1,
+  };
+  pthread_mutex_lock(&e->hold.lock);
+  counters.held_pairs = e->hold.pair_count;
+  counters.held_packets = e->hold.packet_count;
+  counters.held_bytes = e->hold.packet_bytes;
+  pthread_mutex_unlock(&e->hold.lock);
+  size_t length = sizeof counters + DROP_COUNT * sizeof(uint64_t) + (ARRAY_SIZE(details) + 1) * sizeof(struct wire_detail);
+  uint8_t *to = connection_append(&e->connection, MSG_COUNTERS, length);
+  if (to == NULL) return true;
+  memcpy(to, &counters, sizeof counters);
+  to += sizeof counters;
+  for (unsigned i = 0; i < DROP_COUNT; i++, to += sizeof(uint64_t)) {
+    uint64_t count = engine_drops(e, i);
+    memcpy(to, &count, sizeof count);
+  }
+  for (size_t i = 0; i <= ARRAY_SIZE(details); i++, to += sizeof(struct wire_detail)) {
+    bool last = i == ARRAY_SIZE(details);
+    struct wire_detail detail = {.value = last ? vault_bytes() : sum(e, details[i].offset)};
+    strncpy(detail.name, last ? "vault_bytes" : details[i].name, sizeof detail.name);
+    memcpy(to, &detail, sizeof detail);
+  }
+  done(e, m.id, STATUS_OK, false);
+  return true;
+}
+
+static bool on_fail(struct engine *e, const struct message *message) {
+  struct wire_fail m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  struct pair pair = pair_from_wire(&m.pair);
+  pthread_mutex_lock(&e->hold.lock);
+  struct held_pair *held = hold_take(&e->hold, &pair);
+  pthread_mutex_unlock(&e->hold.lock);
+  if (held != NULL) {
+    worker_clock(&e->workers[WORKER_CONTROL]);
+    worker_drop(&e->workers[WORKER_CONTROL], DROP_HOLD_FAILED, held->packets, &(struct dropped){.pair = &pair});
+    hold_free(held);
+  }
+  done(e, m.id, STATUS_OK, false);
+  return true;
+}
+
+static bool on_shutdown(struct engine *e, const struct message *message) {
+  struct wire_request m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  done(e, m.id, STATUS_OK, false);
+  e->ending = true;
+  return true;
+}
+
+static bool request(struct engine *e, const struct message *message) {
+  switch (message->type) {
+    case MSG_INSTALL: return on_install(e, message);
+    case MSG_REMOVE: return on_remove(e, message);
+    case MSG_MOVE_PEER: return on_move_peer(e, message);
+    case MSG_LIST: return on_list(e, message);
+    case MSG_STATISTICS: return on_statistics(e, message);
+    case MSG_FAIL: return on_fail(e, message);
+    case MSG_SHUTDOWN: return on_shutdown(e, message);
+    default: return false;
+  }
+}
+
+bool engine_requests(struct engine *e) {
+  struct message message;
+  size_t at = 0;
+  enum frame frame = FRAME_NONE;
+  bool good = true;
+  while (good && connection_pending(&e->connection) < CONNECTION_BUSY &&
+         (frame = connection_next(&e->connection, &at, &message)) == FRAME_MESSAGE)
+    good = request(e, &message);
+  connection_consume(&e->connection, at);
+  return good && frame != FRAME_BAD && !e->connection.broken;
+}
+
+bool engine_reclaim(struct engine *e) { return rcu_reclaim(&e->rcu, e); }
