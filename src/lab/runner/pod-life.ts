@@ -6,6 +6,7 @@ import type { Api } from '../../api/client/types.ts';
 import { type Container, kinds, type Live, type Pod } from '../../api/kinds.ts';
 import { removeCgroup } from '../../kernel/cgroup.ts';
 import { run } from '../../kernel/command.ts';
+import { deleteNamespace } from '../../kernel/netns.ts';
 import { enterCommand, RunningContainer, recordOf } from './container.ts';
 import { ContainerLife } from './container-life.ts';
 import { containerSpec, podPaths } from './container-spec.ts';
@@ -24,6 +25,8 @@ export interface PodLifeDeps {
   readonly turn: <T>(job: () => Promise<T>) => Promise<T>;
 }
 
+/** Takes back in a merge patch what an earlier report said. */
+const noTrouble = { reason: null, message: null };
 const retryMs = { first: 250, last: 5000 };
 /** Seconds. A stand-in needs no warm-up; its manifest was written for what it stands in for. */
 const standInDelay = 1;
@@ -79,9 +82,14 @@ export class PodLife {
       while (!this.#end.signal.aborted) {
         this.#reset = new AbortController();
         const signal = AbortSignal.any([this.#end.signal, this.#reset.signal]);
-        const finished = await this.#incarnate(signal);
-        await this.#stopContainers(this.#reset.signal.aborted && !this.#end.signal.aborted ? 0 : this.#graceMs());
-        if (this.#reset.signal.aborted) this.#attempt++;
+        const finished = await this.#incarnate(signal).catch(async (error: unknown) => {
+          this.#log.warn({ err: error }, 'will start it again');
+          await sleep(retryMs.last, undefined, { signal }).catch(() => undefined);
+          return false;
+        });
+        const restarted = this.#reset.signal.aborted && !this.#end.signal.aborted;
+        await this.#stopContainers(restarted ? 0 : this.#graceMs());
+        if (restarted) this.#loseSandbox();
         else await this.#removeSandbox();
         if (finished) await aborted(this.#end.signal);
       }
@@ -181,6 +189,13 @@ export class PodLife {
     await Promise.all([...this.#lives.main.values(), ...this.#lives.init.values()].map((life) => life.stop(graceMs)));
   }
 
+  /** As a node does that loses power: the namespace is gone and nobody was told. */
+  #loseSandbox(): void {
+    if (this.#sandbox !== undefined && this.#pod.spec.hostNetwork !== true) deleteNamespace(this.#sandbox.netns);
+    this.#sandbox = undefined;
+    this.#attempt++;
+  }
+
   async #removeSandbox(): Promise<void> {
     const sandbox = this.#sandbox;
     if (sandbox === undefined || this.#pod.spec.hostNetwork === true) return;
@@ -245,7 +260,7 @@ export class PodLife {
         const pod = await this.#deps.api.patchStatus(
           kinds.Pod,
           { namespace, name },
-          { type: 'merge', patch: { metadata: { uid: this.#pod.metadata.uid }, status } },
+          { type: 'merge', patch: { metadata: { uid: this.#pod.metadata.uid }, status: { ...noTrouble, ...status } } },
           { fieldManager: 'myelin-lab' },
         );
         if (this.#pod.metadata.uid === pod.metadata.uid) this.#pod = pod;
