@@ -1,0 +1,138 @@
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { MyelinError } from '../model/error.ts';
+import type { FlowEvent } from '../model/flow.ts';
+import { type FlowFilter, parseFilter } from '../observe/filter.ts';
+import type { FlowLog } from '../observe/flow-log.ts';
+import {
+  type EndpointReport,
+  type StatusReport,
+  type TunnelReport,
+  type WhyAnswer,
+  type WhyQuestion,
+  whyQuestionSchema,
+} from './wire.ts';
+
+/** Who knows the answers. */
+export interface Answers {
+  status(): Promise<StatusReport>;
+  tunnels(): Promise<TunnelReport[]>;
+  endpoints(): EndpointReport[];
+  why(question: WhyQuestion): WhyAnswer;
+  metrics(): Promise<string>;
+  readonly flows: FlowLog;
+}
+
+const maxQuestionBytes = 64 * 1024;
+/** What a follower may lag behind before flows are left out for it, and counted. */
+const maxBacklogBytes = 4 * 1024 * 1024;
+
+/** agent.sock: what people and scrapers ask of an agent, as HTTP and JSON over a Unix socket that only root can open. */
+export class QuestionServer {
+  readonly #answers: Answers;
+  readonly #log: Logger;
+  readonly #server: Server;
+
+  constructor(answers: Answers, log: Logger) {
+    this.#answers = answers;
+    this.#log = log;
+    this.#server = createServer((request, response) => {
+      this.#route(request, response).catch((error: unknown) => this.#refuse(response, error));
+    });
+  }
+
+  /** @throws {Error} whatever the system says of a path that cannot be bound */
+  async start(path: string): Promise<void> {
+    rmSync(path, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(path, resolve);
+    });
+    chmodSync(path, 0o600);
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', 'http://agent');
+    const answers = this.#answers;
+    switch (`${request.method} ${url.pathname}`) {
+      case 'GET /status':
+        return reply(response, await answers.status());
+      case 'GET /tunnels':
+        return reply(response, await answers.tunnels());
+      case 'GET /endpoints':
+        return reply(response, answers.endpoints());
+      case 'GET /metrics':
+        response.setHeader('content-type', 'text/plain; version=0.0.4').end(await answers.metrics());
+        return;
+      case 'GET /flows': {
+        const query = Object.fromEntries(url.searchParams);
+        const filter = parseFilter(query);
+        if (query.follow === undefined) return reply(response, answers.flows.recent(filter, count(query.last)));
+        return this.#follow(response, filter);
+      }
+      case 'POST /why':
+        return reply(response, answers.why(whyQuestionSchema.parse(await readJson(request))));
+      default:
+        response.statusCode = 404;
+        return reply(response, { code: 'NotFound', message: `there is no ${request.method} ${url.pathname}` });
+    }
+  }
+
+  #follow(response: ServerResponse, filter: FlowFilter): void {
+    response.setHeader('content-type', 'application/x-ndjson');
+    response.flushHeaders();
+    const stop = this.#answers.flows.follow(filter, (flow: FlowEvent) => {
+      if (response.writableLength > maxBacklogBytes) this.#answers.flows.countSlow();
+      else response.write(`${JSON.stringify(flow)}\n`);
+    });
+    response.once('close', stop);
+  }
+
+  #refuse(response: ServerResponse, error: unknown): void {
+    const known = error instanceof MyelinError || error instanceof z.ZodError;
+    if (!known) this.#log.error({ err: error }, 'a question could not be answered');
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    response.statusCode = known ? 400 : 500;
+    const message =
+      error instanceof z.ZodError ? z.prettifyError(error) : error instanceof Error ? error.message : String(error);
+    reply(response, { code: error instanceof MyelinError ? error.code : 'BadQuestion', message });
+  }
+}
+
+function reply(response: ServerResponse, value: unknown): void {
+  response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
+}
+
+/** How many past flows are wanted; whatever is no number means the default. */
+function count(text: string | undefined): number {
+  const value = Number(text ?? 50);
+  return Number.isInteger(value) && value >= 0 ? value : 50;
+}
+
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of request) {
+    const bytes = Buffer.from(chunk);
+    length += bytes.length;
+    if (length > maxQuestionBytes)
+      throw new MyelinError('BadQuestion', `a question has at most ${maxQuestionBytes} bytes`);
+    chunks.push(bytes);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+  } catch (cause) {
+    throw new MyelinError('BadQuestion', 'the question is not JSON', { cause });
+  }
+}
