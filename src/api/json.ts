@@ -34,18 +34,26 @@ export function valueAt(value: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 /**
- * Kubernetes reads a field that is null as one that is absent (as is one that is undefined, which JSON cannot say). A null that is a list's element stays, for validation to refuse.
- * @returns `value` itself where there is no null in it, else a copy; the original is not touched.
+ * Kubernetes reads a field that is null as one that is absent. A null that is a list's element stays, for validation to refuse.
+ * @returns `value` itself where there is nothing to drop, else a copy; the original is not touched.
  */
 export function withoutNulls(value: unknown): unknown {
+  return without(value, (member) => member === null || member === undefined);
+}
+
+/** Drops the fields that JSON has no word for; null stays. */
+export function withoutUndefined(value: unknown): unknown {
+  return without(value, (member) => member === undefined);
+}
+
+function without(value: unknown, absent: (member: unknown) => boolean): unknown {
   if (isList(value)) {
     let changed: unknown[] | undefined;
     for (const [i, element] of value.entries()) {
-      const kept = withoutNulls(element);
-      if (kept !== element) {
-        changed ??= [...value];
-        changed[i] = kept;
-      }
+      const kept = without(element, absent);
+      if (kept === element) continue;
+      changed ??= [...value];
+      changed[i] = kept;
     }
     return changed ?? value;
   }
@@ -53,11 +61,11 @@ export function withoutNulls(value: unknown): unknown {
   let changed: JsonObject | undefined;
   for (const key of Object.keys(value)) {
     const element = value[key];
-    const absent = element === null || element === undefined;
-    const kept = absent ? undefined : withoutNulls(element);
-    if (!absent && kept === element) continue;
+    const gone = absent(element);
+    const kept = gone ? undefined : without(element, absent);
+    if (!gone && kept === element) continue;
     changed ??= { ...value };
-    if (absent) delete changed[key];
+    if (gone) delete changed[key];
     else changed[key] = kept;
   }
   return changed ?? value;

@@ -115,10 +115,13 @@ export class Store {
     return this.#change(previous === undefined ? 'ADDED' : 'MODIFIED', resource, key, object, previous);
   }
 
-  /** @returns The last state, with the resourceVersion of the deletion; undefined where there is no such object. */
-  remove(resource: string, key: string): Stored | undefined {
+  /**
+   * @param last What the object was in the end, where that is not what is stored.
+   * @returns The last state, with the resourceVersion of the deletion; undefined where there is no such object.
+   */
+  remove(resource: string, key: string, last?: AnyObject): Stored | undefined {
     const previous = this.get(resource, key);
-    return previous && this.#change('DELETED', resource, key, previous.object, previous);
+    return previous && this.#change('DELETED', resource, key, last ?? previous.object, previous);
   }
 
   /** Calls `listener` for every change from now on, of one kind or of all. @returns Ends it. */
