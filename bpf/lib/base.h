@@ -18,6 +18,12 @@
 #define __noinline __attribute__((noinline))
 #endif
 
+/*
+ * A global function: the verifier walks it once, whatever its callers look like, and they know nothing of it but its
+ * types. So its pointers are checked, and as Linux 6.1 takes map keys from a function's own stack only, copied.
+ */
+#define SUBPROGRAM __noinline
+
 #define IPPROTO_SCTP_NUMBER 132
 #define IPPROTO_ICMPV6_NUMBER 58
 

@@ -48,7 +48,9 @@ struct config {
 
 struct endpoint {
 	__u32 id;
-	__u32 identity;
+	/* What the pod's own packets stand for, by family: a policy's CIDRs may tell its two addresses apart. */
+	__u32 identity4;
+	__u32 identity6;
 	__u32 ingress_set;
 	__u32 egress_set;
 	__u32 flags;
@@ -81,6 +83,14 @@ struct prefix_key {
 /* rule_set.probes: bit n = the set has entries of one protocol whose port prefix has n bits. */
 #define PROBE_ANY_PROTOCOL (1U << 17)
 #define RULE_SET_ISOLATED (1U << 0)
+
+/* Rule numbers that are no policy's; src/policy/image.ts reservedRules. */
+enum reserved_rule {
+	RULE_NONE = 0,
+	RULE_OWN_NODE = 1,
+	RULE_SELF = 2,
+	RULE_DEFAULT_DENY = 3,
+};
 
 struct rule_set {
 	__u32 probes;
@@ -140,9 +150,7 @@ struct ct_entry {
 	__u8 direction;
 	__u8 state;
 	__u8 tcp_flags[2];
-	__u32 local_identity; /* of the pod at the address this connection uses */
 	__u32 flags;
-	__u32 pad;
 };
 
 struct service_key {

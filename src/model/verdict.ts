@@ -29,6 +29,7 @@ export const dropReasons = {
   VLAN: { code: 24, text: 'a VLAN tag' },
   TOO_BIG: { code: 25, text: 'larger than the path takes, with fragmentation forbidden' },
   UNKNOWN_RULE_SET: { code: 26, text: 'the rule set of the pod is not in the map' },
+  UNTRANSLATABLE: { code: 27, text: 'a service’s translation cannot be applied to it without breaking it' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What comes out of a tunnel: tc ingress of the tunnel device. The pair of inner addresses says which security
+ * association decrypted the packet, and that says who proved to be its source. Only pods are reached by this way.
+ *
+ * `from_tunnel` is for devices without a link header (TUN, xfrm); `from_tunnel_ethernet` is the same for those with one
+ * (TAP), and what a test run can feed.
+ */
+#include "lib/deliver.h"
+#include "lib/events.h"
+#include "lib/maps.h"
+#include "lib/parse.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* Whether the kernel decrypted the packet with the association that was proven for this pair, or its predecessor. */
+static __always_inline bool decrypted_by(struct __sk_buff *skb, const struct tunnel *tunnel)
+{
+	struct bpf_xfrm_state state = {};
+	__u32 spi;
+
+	if (bpf_skb_get_xfrm_state(skb, 0, &state, sizeof(state), 0) < 0)
+		return false;
+	spi = bpf_ntohl(state.spi);
+	return spi != 0 && (spi == tunnel->spi || spi == tunnel->previous_spi);
+}
+
+static __always_inline enum drop_reason arrive(struct __sk_buff *skb, struct packet *packet, struct place *place,
+					       const bool framed, __be16 ethertype, int *action)
+{
+	enum drop_reason reason = parse_network(skb, packet, framed ? ETH_HLEN : 0, ethertype);
+	struct config *settings = config_get();
+	struct endpoint *target;
+	struct tunnel_key key;
+	struct tunnel *tunnel;
+	__u32 *ifindex;
+	__u32 link;
+
+	if (reason)
+		return reason;
+	if (!settings)
+		return ENDPOINT_NOT_READY;
+	ifindex = bpf_map_lookup_elem(&local, &packet->destination);
+	if (!ifindex)
+		return TUNNEL_TO_NODE;
+	link = *ifindex;
+	place->ifindex = link;
+	target = bpf_map_lookup_elem(&endpoints, &link);
+	if (!target)
+		return ENDPOINT_NOT_READY;
+	place->endpoint = target->id;
+	place->destination_identity = packet->family == 4 ? target->identity4 : target->identity6;
+	key.local = packet->destination;
+	key.remote = packet->source;
+	tunnel = bpf_map_lookup_elem(&tunnel_in, &key);
+	if (!tunnel || tunnel->identity == IDENTITY_ANY)
+		return TUNNEL_SELECTOR;
+	if ((settings->flags & CONFIG_XFRM) && !decrypted_by(skb, tunnel))
+		return TUNNEL_SELECTOR;
+	place->source_identity = tunnel->identity;
+	return deliver_to_pod(skb, link, target, tunnel->identity, framed, action);
+}
+
+static __always_inline int receive(struct __sk_buff *skb, const bool framed, __be16 ethertype)
+{
+	struct packet packet = {};
+	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_INGRESS };
+	__u32 length = skb->len;
+	int action = TC_ACT_SHOT;
+	enum drop_reason reason;
+
+	skb->mark = 0;
+	reason = arrive(skb, &packet, &place, framed, ethertype, &action);
+	if (!reason)
+		return action;
+	if (packet.l4 != 0)
+		parse_transport(skb, &packet); /* for the event's ports */
+	event_deny(&place, &packet, reason, length);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int from_tunnel(struct __sk_buff *skb)
+{
+	return receive(skb, false, (__be16)skb->protocol);
+}
+
+SEC("tc")
+int from_tunnel_ethernet(struct __sk_buff *skb)
+{
+	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
+
+	return receive(skb, true, ethernet ? ethernet->h_proto : 0);
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Connections, seen from one endpoint: one entry and one lookup for both directions. A connection lives from the
+ * packet that policy let through until its timeout; its replies pass because it lives.
+ *
+ * What may open a connection: a TCP SYN, any UDP or SCTP packet, an ICMP echo request; and a TCP packet from the middle
+ * of a connection (neither SYN nor RST), if policy allows a connection in its direction. So what the table forgot (an
+ * eviction, a new table) goes on with the originator's next packet, while nothing passes that policy would not have
+ * let open. A SYN-ACK, a RST and an echo reply answer something, and never open.
+ *
+ * A connection whose revision is not the current one, or whose peer now proves another identity, is judged again, in the
+ * direction in which it was opened, before the packet passes. Judged against it, the entry stays: otherwise the
+ * answering side's next packet would count as opening a connection the other way.
+ */
+#pragma once
+
+#include "maps.h"
+#include "packet.h"
+#include "place.h"
+#include "policy.h"
+
+#define SECOND_NS 1000000000ULL
+#define CT_DEFAULT_OPENING_NS (60 * SECOND_NS)
+#define CT_DEFAULT_TCP_ESTABLISHED_NS (21600 * SECOND_NS)
+#define CT_DEFAULT_TCP_HALF_CLOSED_NS (120 * SECOND_NS)
+#define CT_DEFAULT_CLOSED_NS (10 * SECOND_NS)
+#define CT_DEFAULT_UDP_NS (180 * SECOND_NS)
+#define CT_DEFAULT_SCTP_NS (300 * SECOND_NS)
+#define CT_DEFAULT_ICMP_NS (30 * SECOND_NS)
+
+#define SCTP_ABORT 6
+#define SCTP_SHUTDOWN_COMPLETE 14
+
+/* What the hook knows of the packet's connection, and what came out of tracking it. */
+#define TRACK_EXEMPT (1U << 0)     /* in: may open a connection without policy: its own node, or itself (TRACK_SELF) */
+#define TRACK_SELF (1U << 1)
+#define TRACK_REMOTE_POD (1U << 2) /* in: the other end is a pod, so replies need proof */
+#define TRACK_UNPROVEN (1U << 3)   /* in: arrived without proof, so it can only be a reply */
+#define TRACK_NOT_READY (1U << 4)  /* in: the endpoint's policy is not loaded; only its own node reaches it */
+
+struct track {
+	struct ct_key key;
+	__u32 flags;
+	__u32 service;    /* in: through which service it goes, 0: none. out: whose address a reply must bear */
+	__u32 identity;   /* in: of the other end */
+	__u32 found;      /* out: it belongs to a live connection */
+	__u32 reply;      /* out: it answers the connection's originator */
+	__u32 event;      /* out: enum event_kind that is due, 0: none */
+	__u64 expires_ns; /* out */
+};
+
+static __always_inline __u64 ct_timeout(const struct config *settings, __u8 protocol, __u8 state)
+{
+	if (state == CT_CLOSED)
+		return settings->closed_ns ?: CT_DEFAULT_CLOSED_NS;
+	if (state == CT_HALF_CLOSED)
+		return settings->tcp_half_closed_ns ?: CT_DEFAULT_TCP_HALF_CLOSED_NS;
+	if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6_NUMBER)
+		return settings->icmp_ns ?: CT_DEFAULT_ICMP_NS;
+	if (state == CT_OPENING)
+		return settings->opening_ns ?: CT_DEFAULT_OPENING_NS;
+	if (protocol == IPPROTO_TCP)
+		return settings->tcp_established_ns ?: CT_DEFAULT_TCP_ESTABLISHED_NS;
+	if (protocol == IPPROTO_SCTP_NUMBER)
+		return settings->sctp_ns ?: CT_DEFAULT_SCTP_NS;
+	return settings->udp_ns ?: CT_DEFAULT_UDP_NS;
+}
+
+static __always_inline bool ct_is_syn(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP && (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* Whether a packet that belongs to no connection may start one. */
+static __always_inline enum drop_reason ct_may_open(const struct packet *packet)
+{
+	if (packet->flags & PACKET_LATER_FRAGMENT)
+		return FRAGMENT_WITHOUT_FIRST;
+	if (packet->flags & PACKET_REPLY_ONLY)
+		return CT_INVALID;
+	if (packet->protocol == IPPROTO_TCP &&
+	    ((packet->tcp_flags & TCP_RST) || (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK)))
+		return CT_INVALID;
+	return FORWARDED;
+}
+
+/* The state after one more packet, which its flags are already noted of. */
+static __always_inline __u8 ct_next_state(const struct packet *packet, const struct ct_entry *entry, bool reply)
+{
+	if (packet->protocol == IPPROTO_TCP) {
+		if (packet->tcp_flags & TCP_RST)
+			return CT_CLOSED;
+		if (entry->tcp_flags[0] & entry->tcp_flags[1] & TCP_FIN)
+			return CT_CLOSED;
+		if ((entry->tcp_flags[0] | entry->tcp_flags[1]) & TCP_FIN)
+			return CT_HALF_CLOSED;
+	}
+	if (packet->protocol == IPPROTO_SCTP_NUMBER && !(packet->flags & PACKET_LATER_FRAGMENT) &&
+	    (packet->icmp_type == SCTP_ABORT || packet->icmp_type == SCTP_SHUTDOWN_COMPLETE))
+		return CT_CLOSED;
+	return reply && entry->state == CT_OPENING ? CT_ESTABLISHED : entry->state;
+}
+
+/* Asks policy about a connection that was, or would be, opened in `direction` between the endpoint and `identity`. */
+static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, const struct config *settings,
+						 const struct track *track, __u32 direction, struct place *place)
+{
+	bool egress = direction == DIRECTION_EGRESS;
+	struct policy_query query = {
+		.set = egress ? endpoint->egress_set : endpoint->ingress_set,
+		.identity = track->identity,
+		.default_deny = settings->flags &
+				(egress ? CONFIG_DEFAULT_DENY_EGRESS : CONFIG_DEFAULT_DENY_INGRESS),
+		.port = bpf_ntohs(egress ? track->key.remote_port : track->key.local_port),
+		.protocol = track->key.protocol,
+	};
+	enum drop_reason reason;
+
+	if (track->flags & TRACK_NOT_READY)
+		return ENDPOINT_NOT_READY;
+	if (track->identity == IDENTITY_ANY)
+		return UNKNOWN_PEER;
+	reason = policy_decide(&query);
+	place->rule = query.rule;
+	return reason;
+}
+
+/*
+ * Opens the connection of a packet that ct_track found none for, if policy allows it; place->rule becomes the rule that
+ * decided, and place->direction is the direction in which it is opened.
+ */
+SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struct packet *packet, struct track *track,
+				    struct place *place)
+{
+	struct config *settings = config_get();
+	struct ct_entry entry = {};
+	enum drop_reason reason;
+	struct ct_key key;
+	__u64 now;
+
+	if (!settings || !endpoint || !packet || !track || !place)
+		return ENDPOINT_NOT_READY;
+	reason = ct_may_open(packet);
+	if (reason)
+		return reason;
+	if (track->flags & TRACK_UNPROVEN)
+		return NO_PROOF;
+	/* Read before the maps are: what is judged while they change is judged again. */
+	entry.revision = *(volatile __u32 *)&settings->revision;
+	if (track->flags & TRACK_EXEMPT) {
+		entry.flags |= CT_EXEMPT;
+		place->rule = track->flags & TRACK_SELF ? RULE_SELF : RULE_OWN_NODE;
+	} else {
+		reason = ct_judge(endpoint, settings, track, place->direction, place);
+		if (reason)
+			return reason;
+	}
+	now = bpf_ktime_get_coarse_ns();
+	if (track->flags & TRACK_REMOTE_POD)
+		entry.flags |= CT_REMOTE_POD;
+	entry.expires_ns = now + ct_timeout(settings, packet->protocol, CT_OPENING);
+	entry.created_ns = now;
+	entry.last_report_ns = now;
+	entry.packets[0] = 1;
+	entry.bytes[0] = packet->length;
+	entry.rule = place->rule;
+	entry.remote_identity = track->identity;
+	entry.service = track->service;
+	entry.direction = place->direction;
+	entry.state = CT_OPENING;
+	entry.tcp_flags[0] = packet->tcp_flags;
+	key = track->key;
+	if (bpf_map_update_elem(&ct, &key, &entry, BPF_ANY) < 0)
+		return CT_FULL;
+	track->event = EVENT_NEW;
+	track->expires_ns = entry.expires_ns;
+	return FORWARDED;
+}
+
+static __always_inline void ct_account(const struct config *settings, const struct packet *packet, struct track *track,
+				       struct ct_entry *entry, __u64 now)
+{
+	__u32 way = track->reply ? 1 : 0;
+	__u8 state = entry->state;
+	__u8 next;
+
+	__sync_fetch_and_add(&entry->packets[way], 1);
+	__sync_fetch_and_add(&entry->bytes[way], packet->length);
+	if (packet->tcp_flags & ~entry->tcp_flags[way])
+		entry->tcp_flags[way] |= packet->tcp_flags;
+	next = ct_next_state(packet, entry, track->reply);
+	/* A closed connection's last packets do not keep it. */
+	if (next != CT_CLOSED || state != CT_CLOSED)
+		entry->expires_ns = now + ct_timeout(settings, packet->protocol, next);
+	if (next != state) {
+		entry->state = next;
+		if (next == CT_CLOSED)
+			track->event = EVENT_END;
+	} else if (settings->report_interval_ns != 0 && now - entry->last_report_ns >= settings->report_interval_ns) {
+		entry->last_report_ns = now;
+		track->event = EVENT_PERIODIC;
+	}
+}
+
+/* Whether `entry` is this packet's connection: still alive, and not closed while the packet opens the next one. */
+static __always_inline bool ct_is_live(const struct ct_entry *entry, const struct packet *packet, __u32 direction,
+				       __u64 now)
+{
+	if (entry->expires_ns < now)
+		return false;
+	/* A SYN against the direction of the connection opens one of its own, and is judged as that. */
+	return !ct_is_syn(packet) || (entry->direction == direction && entry->state != CT_CLOSED);
+}
+
+/*
+ * Finds the connection of a packet and takes it into account. place->direction is the hook's; place->rule becomes the
+ * rule that decided. FORWARDED with track->found 0 means that there is none: ask ct_open.
+ */
+SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const struct packet *packet, struct track *track,
+				     struct place *place)
+{
+	struct config *settings = config_get();
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct ct_entry *entry;
+	struct ct_key key;
+	__u32 revision;
+	bool exempt;
+
+	if (!settings || !endpoint || !packet || !track || !place)
+		return ENDPOINT_NOT_READY;
+	key = track->key;
+	entry = bpf_map_lookup_elem(&ct, &key);
+	if (!entry || !ct_is_live(entry, packet, place->direction, now))
+		return FORWARDED;
+	track->reply = entry->direction != place->direction;
+	if (!track->reply && entry->service != track->service && entry->state == CT_CLOSED)
+		return FORWARDED;
+	track->found = 1;
+	place->rule = entry->rule;
+	place->service = entry->service;
+	if ((track->flags & TRACK_UNPROVEN) && (!track->reply || (entry->flags & CT_REMOTE_POD)))
+		return NO_PROOF;
+	if (track->reply)
+		track->service = entry->service;
+	else if (entry->service != track->service)
+		return SERVICE_CONFLICT;
+	exempt = (entry->flags & CT_EXEMPT) || (!track->reply && (track->flags & TRACK_EXEMPT));
+	/* Not yet loaded, a pod answers its node's probes and nobody else. */
+	if ((track->flags & TRACK_NOT_READY) && !exempt)
+		return ENDPOINT_NOT_READY;
+	revision = *(volatile __u32 *)&settings->revision;
+	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity)) {
+		enum drop_reason reason = ct_judge(endpoint, settings, track, entry->direction, place);
+
+		if (reason)
+			return reason;
+		entry->rule = place->rule;
+		entry->remote_identity = track->identity;
+		entry->revision = revision;
+	}
+	ct_account(settings, packet, track, entry, now);
+	track->expires_ns = entry->expires_ns;
+	return FORWARDED;
+}
+
+/*
+ * Whether an ICMP error about the connection track->key may pass. It changes nothing of the connection, and it is not
+ * asked of policy: it passes while the connection stands as the current revision judged it, which the packet that the
+ * error is about has seen to. Without proof it comes from a router of the world, about a connection to the world.
+ */
+SUBPROGRAM enum drop_reason ct_related(struct track *track, struct place *place)
+{
+	struct config *settings = config_get();
+	struct ct_entry *entry;
+	struct ct_key key;
+
+	if (!settings || !track || !place)
+		return CT_INVALID;
+	key = track->key;
+	entry = bpf_map_lookup_elem(&ct, &key);
+	if (!entry || entry->expires_ns < bpf_ktime_get_coarse_ns())
+		return CT_INVALID;
+	place->rule = entry->rule;
+	place->service = entry->service;
+	track->service = entry->service;
+	if ((track->flags & TRACK_UNPROVEN) && (entry->flags & CT_REMOTE_POD))
+		return NO_PROOF;
+	if (entry->flags & CT_EXEMPT)
+		return FORWARDED;
+	if (track->flags & TRACK_NOT_READY)
+		return ENDPOINT_NOT_READY;
+	return entry->revision == settings->revision ? FORWARDED : CT_INVALID;
+}
