@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/udp.h>
 #include <sys/mman.h>
 
@@ -34,6 +35,8 @@ bool udp_configure(int fd, bool *gro) {
     errno = ENOTSOCK;
     return false;
   }
+  int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) return false; // both threads sleep in the socket
   grow_buffer(fd, SO_RCVBUF, SO_RCVBUFFORCE);
   grow_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE);
   *gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;

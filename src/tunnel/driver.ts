@@ -63,7 +63,7 @@ interface SaParameters {
 
 export interface InboundSa extends SaParameters {
   readonly direction: 'in';
-  /** Packets of disorder that are tolerated: 64 … 32,768, rounded up to a multiple of 64. Default 4,096. */
+  /** Packets of disorder that are tolerated: 64 … 32,768, rounded up to a power of two. Default 4,096. */
   readonly replayWindow?: number;
 }
 
@@ -118,6 +118,10 @@ export const tunnelDropReasons = {
   UDP_SEND: { code: 20, text: 'the UDP socket refused the packet' },
   TOO_BIG: { code: 21, text: 'larger than the underlay takes' },
   DUMMY: { code: 22, text: 'a dummy packet (RFC 4303 section 2.6), dropped as intended' },
+  TUN_NOT_UNICAST: {
+    code: 23,
+    text: 'a packet from the TUN device that is not between two ordinary unicast addresses',
+  },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type TunnelDropReason = keyof typeof tunnelDropReasons;
