@@ -16,12 +16,13 @@ export interface Selector {
 }
 
 export function selects(selector: Selector, labels: Labels): boolean {
-  for (const [key, value] of Object.entries(selector.matchLabels ?? {})) if (labels[key] !== value) return false;
+  for (const [key, value] of Object.entries(selector.matchLabels ?? {}))
+    if (labelOf(labels, key) !== value) return false;
   return (selector.matchExpressions ?? []).every((requirement) => satisfies(requirement, labels));
 }
 
 function satisfies({ key, operator, values = [] }: SelectorRequirement, labels: Labels): boolean {
-  const value = labels[key];
+  const value = labelOf(labels, key);
   switch (operator) {
     case 'In':
       return value !== undefined && values.includes(value);
@@ -33,6 +34,11 @@ function satisfies({ key, operator, values = [] }: SelectorRequirement, labels: 
     case 'DoesNotExist':
       return value === undefined;
   }
+}
+
+/** Only a label that is there: `constructor` and its like are names which every object answers to, and good label keys. */
+function labelOf(labels: Labels, key: string): string | undefined {
+  return Object.hasOwn(labels, key) ? labels[key] : undefined;
 }
 
 /** A text that is equal for equal label sets, whatever the order of their keys. */

@@ -4,27 +4,39 @@ import { MyelinError } from './error.ts';
 /** A CIDR prefix in canonical text with the host bits cleared: `10.0.0.0/8`, `fd00::/48`. Equal prefixes are equal strings. */
 export type Prefix = string & { readonly prefix: unique symbol };
 
-/** @throws {MyelinError} `InvalidPrefix` */
+/**
+ * Host bits may be set and are cleared. An IPv4-mapped IPv6 prefix is the IPv4 prefix that it maps.
+ * @throws {MyelinError} `InvalidPrefix`
+ */
 export function parsePrefix(text: string): Prefix {
-  const [address = '', length, rest] = text.split('/');
+  const [address = '', digits = '', rest] = text.split('/');
   const ip = tryParseIp(address);
-  const bits = length !== undefined && /^\d{1,3}$/.test(length) ? Number(length) : Number.NaN;
-  if (ip === undefined || rest !== undefined || !(bits <= (familyOf(ip) === 4 ? 32 : 128)))
+  const mapped = ip !== undefined && familyOf(ip) === 4 && address.includes(':');
+  const length = Number(digits) - (mapped ? 96 : 0);
+  if (ip === undefined || rest !== undefined || !/^\d{1,3}$/.test(digits) || !isLength(ip, length))
     throw new MyelinError(
       'InvalidPrefix',
       `${JSON.stringify(text)} is not a CIDR prefix such as 10.0.0.0/8 or fd00::/48`,
     );
-  return prefixOf(ip, bits);
+  return prefixOf(ip, length);
 }
 
-/** @param length In bits of the address's own family. Host bits are cleared. */
+/**
+ * @param length In bits of the address's own family. Host bits are cleared.
+ * @throws {MyelinError} `InvalidPrefix` where the family has no such length.
+ */
 export function prefixOf(ip: IpAddress, length: number): Prefix {
+  if (!isLength(ip, length)) throw new MyelinError('InvalidPrefix', `${ip} has no prefix of ${length} bits`);
   const bytes = Uint8Array.from(ipToBytes(ip));
   for (let i = 0; i < bytes.length; i++) {
     const keep = Math.max(0, Math.min(8, length - 8 * i));
     bytes[i] = (bytes[i] ?? 0) & (0xff << (8 - keep));
   }
   return `${ipFromBytes(bytes)}/${length}` as Prefix;
+}
+
+function isLength(ip: IpAddress, length: number): boolean {
+  return Number.isInteger(length) && length >= 0 && length <= (familyOf(ip) === 4 ? 32 : 128);
 }
 
 /** The prefix that holds this address only. */
