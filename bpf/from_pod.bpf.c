@@ -165,13 +165,14 @@ static __always_inline enum drop_reason forward(struct __sk_buff *skb, const str
 {
 	switch (route->peer.kind) {
 	case PEER_LOCAL_POD:
-		return deliver_local(skb, &packet->destination, place->source_identity, action);
+		return deliver_local(skb, &packet->destination,
+				     MARK_PROVEN | (place->source_identity & MARK_IDENTITY), action);
 	case PEER_REMOTE_POD:
 		return deliver_tunnel(action);
 	case PEER_WORLD:
 		/* An answer to who reached the pod at its own address keeps that address: to_underlay lets this mark out. */
 		if (route->track.reply)
-			skb->mark = mark_proven(IDENTITY_WORLD);
+			skb->mark = MARK_WORLD | IDENTITY_WORLD;
 		return FORWARDED;
 	default:
 		return FORWARDED;

@@ -58,7 +58,7 @@ static __always_inline enum drop_reason arrive(struct __sk_buff *skb, struct pac
 	if ((settings->flags & CONFIG_XFRM) && !decrypted_by(skb, tunnel))
 		return TUNNEL_SELECTOR;
 	place->source_identity = tunnel->identity;
-	return deliver_to_pod(skb, link, target, tunnel->identity, framed, action);
+	return deliver_to_pod(skb, link, target, MARK_PROVEN | (tunnel->identity & MARK_IDENTITY), framed, action);
 }
 
 static __always_inline int receive(struct __sk_buff *skb, const bool framed, __be16 ethertype)

@@ -23,10 +23,10 @@ static __always_inline bool from_node_link(const struct packet *packet)
 }
 
 static __always_inline enum drop_reason incoming(struct __sk_buff *skb, const struct endpoint *endpoint,
-						 struct packet *packet, __u32 proven, bool *link)
+						 struct packet *packet, __u32 mark, bool *link)
 {
 	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
-	bool own_node = proven == IDENTITY_ANY || proven == IDENTITY_HOST;
+	bool own_node = mark_identity(mark) == IDENTITY_ANY || mark_identity(mark) == IDENTITY_HOST;
 	enum drop_reason reason;
 	__be16 ethertype;
 
@@ -60,30 +60,35 @@ static __always_inline enum drop_reason incoming(struct __sk_buff *skb, const st
 	return FORWARDED;
 }
 
-/* Says in `track` who sent the packet. Without proof it is the world or another node, answering; never a pod. */
+/*
+ * Says in `track` who sent the packet. Without proof it is the world or another node, answering; never a pod. The node
+ * itself is believed about its addresses, which a policy's CIDRs may tell apart.
+ */
 static __always_inline enum drop_reason sender(const struct endpoint *endpoint, const struct packet *packet,
-					       __u32 proven, struct track *track, struct place *place)
+					       __u32 mark, struct track *track, struct place *place)
 {
+	__u32 identity = mark_identity(mark);
 	struct peer peer = {};
 
 	track->flags = endpoint->flags & ENDPOINT_READY ? 0 : TRACK_NOT_READY;
-	if (proven == IDENTITY_ANY) {
+	if (identity == IDENTITY_ANY || identity == IDENTITY_HOST) {
 		peer_find(&packet->source, &peer);
-		place->source_identity = peer.identity;
-		if (peer_is_pod(&peer) || peer.kind == PEER_SERVICE_CIDR)
-			return NO_PROOF;
-		track->flags |= TRACK_UNPROVEN;
-		track->identity = peer.identity;
-		return FORWARDED;
-	}
-	place->source_identity = proven;
-	track->identity = proven;
-	if (proven == IDENTITY_HOST)
-		track->flags |= TRACK_EXEMPT;
-	else if (proven != IDENTITY_WORLD && proven != IDENTITY_REMOTE_NODE)
+		if (identity == IDENTITY_HOST) {
+			track->flags |= TRACK_EXEMPT;
+		} else {
+			if (peer_is_pod(&peer) || peer.kind == PEER_SERVICE_CIDR)
+				return NO_PROOF;
+			track->flags |= TRACK_UNPROVEN;
+		}
+		if (peer.identity != IDENTITY_ANY)
+			identity = peer.identity;
+	} else if (!mark_is_world(mark)) {
 		track->flags |= TRACK_REMOTE_POD;
-	if (addr_equal(&packet->source, &packet->destination))
-		track->flags |= TRACK_EXEMPT | TRACK_SELF;
+		if (addr_equal(&packet->source, &packet->destination))
+			track->flags |= TRACK_EXEMPT | TRACK_SELF;
+	}
+	track->identity = identity;
+	place->source_identity = identity;
 	return FORWARDED;
 }
 
@@ -172,7 +177,7 @@ int to_pod(struct __sk_buff *skb)
 	struct track track = {};
 	struct endpoint *endpoint;
 	enum drop_reason reason;
-	__u32 proven = mark_identity(skb->mark);
+	__u32 mark = skb->mark;
 	__u32 ifindex = skb->ifindex;
 	__u32 length = skb->len;
 	bool link = false;
@@ -183,14 +188,14 @@ int to_pod(struct __sk_buff *skb)
 		goto drop;
 	}
 	place.endpoint = endpoint->id;
-	place.source_identity = proven;
-	reason = incoming(skb, endpoint, &packet, proven, &link);
+	place.source_identity = mark_identity(mark);
+	reason = incoming(skb, endpoint, &packet, mark, &link);
 	place.destination_identity = packet.family == 6 ? endpoint->identity6 : endpoint->identity4;
 	if (reason)
 		goto drop;
 	if (link)
 		goto pass;
-	reason = sender(endpoint, &packet, proven, &track, &place);
+	reason = sender(endpoint, &packet, mark, &track, &place);
 	if (reason)
 		goto drop;
 	if (packet.flags & PACKET_FRAGMENT) {

@@ -53,7 +53,7 @@ static __always_inline enum drop_reason admit(struct __sk_buff *skb, struct pack
 	place->source_identity = peer.identity;
 	if (peer_is_cluster(&peer))
 		return PLAINTEXT;
-	return deliver_to_pod(skb, link, target, peer.identity, true, action);
+	return deliver_to_pod(skb, link, target, MARK_WORLD | (peer.identity & MARK_IDENTITY), true, action);
 }
 
 SEC("tc")
@@ -94,7 +94,7 @@ static __always_inline enum drop_reason check_leak(struct __sk_buff *skb, const 
 	if (peer_is_pod(&destination))
 		return LEAK_PREVENTED;
 	if (peer_is_pod(&source) &&
-	    (peer_is_cluster(&destination) || skb->mark != mark_proven(IDENTITY_WORLD)))
+	    (peer_is_cluster(&destination) || !mark_is_world(skb->mark)))
 		return LEAK_PREVENTED;
 	return FORWARDED;
 }

@@ -19,10 +19,10 @@ struct link_header {
 /*
  * Hands the packet to the pod at the other end of the link `ifindex`.
  * @param framed Whether it has an Ethernet header: what comes out of a TUN device has none and gets one.
- * @param identity Whose packet it is, proven.
+ * @param mark Whose packet it is (mark.h).
  */
 static __always_inline enum drop_reason deliver_to_pod(struct __sk_buff *skb, __u32 ifindex,
-						       const struct endpoint *target, __u32 identity, const bool framed,
+						       const struct endpoint *target, __u32 mark, const bool framed,
 						       int *action)
 {
 	struct link_header header;
@@ -36,7 +36,7 @@ static __always_inline enum drop_reason deliver_to_pod(struct __sk_buff *skb, __
 	}
 	if (bpf_skb_store_bytes(skb, 0, &header, framed ? 2 * MAC_LENGTH : ETH_HLEN, 0) < 0)
 		return MALFORMED;
-	skb->mark = mark_proven(identity);
+	skb->mark = mark;
 	*action = bpf_redirect(ifindex, 0);
 	return FORWARDED;
 }
@@ -55,7 +55,7 @@ static __always_inline enum drop_reason deliver_local(struct __sk_buff *skb, con
 	target = bpf_map_lookup_elem(&endpoints, &link);
 	if (!target)
 		return ENDPOINT_NOT_READY;
-	return deliver_to_pod(skb, link, target, identity, true, action);
+	return deliver_to_pod(skb, link, target, mark, true, action);
 }
 
 /* Into the tunnel device, which takes IP packets: the kernel strips the Ethernet header of what is redirected there. */
