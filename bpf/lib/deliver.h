@@ -43,7 +43,7 @@ static __always_inline enum drop_reason deliver_to_pod(struct __sk_buff *skb, __
 
 /* Hands the packet to the pod of this node that has its destination address. */
 static __always_inline enum drop_reason deliver_local(struct __sk_buff *skb, const struct addr *destination,
-						      __u32 identity, int *action)
+						      __u32 mark, int *action)
 {
 	__u32 *ifindex = bpf_map_lookup_elem(&local, destination);
 	struct endpoint *target;
