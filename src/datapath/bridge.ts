@@ -1,0 +1,69 @@
+import type { IdentityNumber } from '../model/identity.ts';
+import type { PolicyEntry, PolicyImage } from '../policy/image.ts';
+
+/** Entries to be added to one rule set of the old image for as long as endpoints still use it. */
+export interface Bridge {
+  readonly set: number;
+  readonly entries: readonly PolicyEntry[];
+}
+
+/**
+ * While a revision is applied, addresses get identities that the old rule sets do not know, before endpoints change from
+ * those sets to the new ones. So that the old sets go on treating such an address as they did, they get copies of the
+ * entries for the identity that it had. After a restart this is every address, and traffic must not notice.
+ *
+ * Where the addresses of one new identity had several old ones (or none), the copies allow only what each of those was
+ * allowed, and deny what any of them was denied: a bridge never opens anything.
+ */
+export function bridgesBetween(old: PolicyImage, next: PolicyImage): Bridge[] {
+  const origins = originsOf(old, next);
+  if (origins.size === 0) return [];
+  const bridges: Bridge[] = [];
+  for (const set of old.ruleSets.values()) {
+    // A set that stays has entries for the new identities already.
+    if (next.ruleSets.has(set.id) || set.entries.length === 0) continue;
+    const byIdentity = Map.groupBy(set.entries, ({ identity }) => identity);
+    const entries = [...origins].flatMap(([identity, from]) =>
+      merge([...from].map((origin) => (origin === undefined ? [] : (byIdentity.get(origin) ?? [])))).map((entry) => ({
+        ...entry,
+        identity,
+      })),
+    );
+    if (entries.length > 0) bridges.push({ set: set.id, entries });
+  }
+  return bridges;
+}
+
+/** For each identity that only the new image has: which identities its addresses had; undefined for an address that had none. */
+function originsOf(old: PolicyImage, next: PolicyImage): Map<IdentityNumber, Set<IdentityNumber | undefined>> {
+  const origins = new Map<IdentityNumber, Set<IdentityNumber | undefined>>();
+  const note = (identity: IdentityNumber, before: IdentityNumber | undefined) => {
+    if (!next.identities.has(identity) || old.identities.has(identity)) return;
+    const known = origins.get(identity);
+    if (known === undefined) origins.set(identity, new Set([before]));
+    else known.add(before);
+  };
+  for (const [address, { identity }] of next.peers) note(identity, old.peers.get(address)?.identity);
+  for (const [prefix, { identity }] of next.prefixes) note(identity, old.prefixes.get(prefix)?.identity);
+  return origins;
+}
+
+/** @param lists The entries of each origin, all for the same key but for the identity. */
+function merge(lists: readonly (readonly PolicyEntry[])[]): PolicyEntry[] {
+  const merged: PolicyEntry[] = [];
+  for (const same of Map.groupBy(lists.flat(), keyOf).values()) {
+    const denies = same.filter(({ verdict }) => verdict === 'deny');
+    // Denied if any is denied, as surely as the surest; allowed only if all are, as weakly as the weakest.
+    const candidates = denies.length > 0 ? denies : same.length === lists.length ? same : [];
+    const [first, ...others] = candidates;
+    if (first === undefined) continue;
+    const stronger = (a: PolicyEntry, b: PolicyEntry) =>
+      a.verdict === 'deny' ? a.precedence >= b.precedence : a.precedence <= b.precedence;
+    merged.push(others.reduce((chosen, entry) => (stronger(chosen, entry) ? chosen : entry), first));
+  }
+  return merged;
+}
+
+function keyOf({ protocol, port, portLength }: PolicyEntry): number {
+  return (protocol << 21) | (port << 5) | portLength;
+}

@@ -1,0 +1,264 @@
+import type { Logger } from 'pino';
+import { attachTc, queryTc, type TcDirection } from '../kernel/bpf/tc.ts';
+import type { IpAddress } from '../model/address.ts';
+import { reservedIdentity } from '../model/identity.ts';
+import type { PolicyImage } from '../policy/image.ts';
+import { type Collected, type Connection, ConnectionTable } from './connections.ts';
+import { type EndpointInterface, EndpointTable, type KnownEndpoint } from './endpoints.ts';
+import { evaluateMaps, type MapQuery, type MapVerdict } from './evaluate.ts';
+import { type DatapathEvent, EventReader } from './events.ts';
+import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts.ts';
+import { type DatapathMetrics, readMetrics } from './metrics.ts';
+import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
+import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
+import { type ServiceFront, ServiceTable } from './services.ts';
+import { type TunnelProof, TunnelTable } from './tunnels.ts';
+
+export interface DatapathDeps {
+  readonly log?: Pick<Logger, 'warn'>;
+  /** Called for every event of the datapath, and for the ends of connections that are collected. */
+  readonly onEvent?: (event: DatapathEvent) => void;
+}
+
+/** What the programs go by; members that are not given stay as they are. Times in nanoseconds, 0 for the default. */
+export type DatapathSettings = Partial<
+  Omit<Config, 'revision' | 'flags'> & {
+    /** For endpoints that no policy selects. */
+    readonly defaultDenyIngress: boolean;
+    readonly defaultDenyEgress: boolean;
+    /** Tunnels are the kernel's: packets out of them carry the kernel's proof of the SA. */
+    readonly xfrm: boolean;
+  }
+>;
+
+export interface Usage {
+  readonly used: number;
+  readonly capacity: number;
+}
+
+/** Telemetry that did not get through, since the maps were made (`ring`) or this process started. */
+export interface Losses {
+  /** Events that found the ring full. */
+  readonly ring: number;
+  /** Events that this version could not read. */
+  readonly undecodable: number;
+}
+
+/**
+ * The typed owner of the datapath: programs, maps and what is in them. There is one per node and pin directory. It never
+ * detaches anything: without it, the programs go on enforcing what they were told last.
+ * Everything acts in this process's network namespace.
+ */
+export class Datapath {
+  readonly #objects: DatapathObjects;
+  readonly #endpoints: EndpointTable;
+  readonly #tunnels: TunnelTable;
+  readonly #policy: PolicyTable;
+  readonly #services: ServiceTable;
+  readonly #connections: ConnectionTable;
+  readonly #events: EventReader;
+  readonly #onEvent: (event: DatapathEvent) => void;
+  /** Programs that take the place of others only once the new maps hold a policy. */
+  readonly #deferred = new Map<string, () => void>();
+
+  /**
+   * Loads the programs and takes over the maps that are pinned.
+   * @throws {DatapathError} `LayoutMismatch`, `IncompatibleState`
+   * @throws {KernelError} `Verifier`, `Errno`
+   */
+  static open(options: ObjectOptions, deps: DatapathDeps = {}): Datapath {
+    return new Datapath(loadObjects(options), deps);
+  }
+
+  private constructor(objects: DatapathObjects, deps: DatapathDeps) {
+    const { maps } = objects;
+    this.#objects = objects;
+    this.#onEvent = deps.onEvent ?? (() => {});
+    this.#endpoints = new EndpointTable(maps);
+    this.#tunnels = new TunnelTable(maps);
+    this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log);
+    this.#services = new ServiceTable(maps, deps.log);
+    this.#connections = new ConnectionTable(maps, this.#endpoints, ({ uid }, family) => {
+      const entry = this.policy.endpoints.get(uid);
+      return (family === 4 ? entry?.identity4 : entry?.identity6) ?? reservedIdentity.any;
+    });
+    this.#events = new EventReader(maps, this.#onEvent);
+  }
+
+  /** The policy in force. The next image is to be compiled against it, also the first one after a restart. */
+  get policy(): PolicyImage {
+    return this.#policy.image;
+  }
+
+  /** Of the policy; it grows by two with every image that is applied. */
+  get revision(): number {
+    return this.#policy.revision;
+  }
+
+  /** The pinned maps were another version's and had to be made anew: what they held is lost. */
+  get recreated(): boolean {
+    return this.#objects.recreated;
+  }
+
+  setConfig(settings: DatapathSettings): void {
+    const { defaultDenyIngress, defaultDenyEgress, xfrm, ...rest } = settings;
+    const map = this.#objects.maps.config;
+    const before = map.get(0);
+    if (before === undefined) throw new TypeError('the array map config has no entry 0');
+    let { flags } = before;
+    for (const [name, on] of Object.entries({ defaultDenyIngress, defaultDenyEgress, xfrm }))
+      if (on !== undefined && isConfigFlag(name)) flags = on ? flags | configFlags[name] : flags & ~configFlags[name];
+    map.set(0, { ...before, ...rest, flags });
+  }
+
+  get config(): Config | undefined {
+    return this.#objects.maps.config.get(0);
+  }
+
+  /** Puts the programs on the device that reaches the other nodes. */
+  attachUplink(ifindex: number): void {
+    this.#attach('from_underlay', ifindex, 'ingress');
+    this.#attach('to_underlay', ifindex, 'egress');
+  }
+
+  /** Puts the program on the device that packets come out of tunnels at. */
+  attachTunnel(ifindex: number): void {
+    this.#attach('from_tunnel', ifindex, 'ingress');
+  }
+
+  /**
+   * Guards a pod's interface and lets pass what policy says, or nothing while policy does not know the pod. To be called
+   * for a new interface before it is up, and for every interface there is before the first `applyPolicy` of a process.
+   * @throws {KernelError} `Errno`
+   */
+  setEndpoint(endpoint: EndpointInterface): void {
+    // The guard first: without a map entry it lets nothing pass.
+    this.#attach('from_pod', endpoint.ifindex, 'ingress');
+    this.#attach('to_pod', endpoint.ifindex, 'egress');
+    this.#endpoints.set(endpoint, this.policy.endpoints.get(endpoint.uid));
+  }
+
+  /** Forgets a pod's interface, its addresses and the tunnels that end at them. @returns Whether it was known. */
+  removeEndpoint(uid: string): boolean {
+    const removed = this.#endpoints.remove(uid);
+    for (const address of removed?.addresses ?? []) this.#tunnels.forgetLocal(address);
+    return removed !== undefined;
+  }
+
+  /** Closes interfaces that an earlier process made known and this one has not. @returns Their device indices. */
+  removeStrangers(): number[] {
+    return this.#endpoints.removeStrangers();
+  }
+
+  /** @returns An endpoint by the id that events carry, also if it is gone, but not for long. */
+  endpointById(id: number): KnownEndpoint | undefined {
+    return this.#endpoints.byId(id);
+  }
+
+  endpointByUid(uid: string): KnownEndpoint | undefined {
+    return this.#endpoints.byUid(uid);
+  }
+
+  /**
+   * Puts a policy in force, whole or not at all. Calls must not overlap.
+   * @throws {RevisionRefused} the policy before it is in force, unchanged
+   * @throws {DatapathError} `NumberReused` where it was not compiled against `policy`
+   */
+  async applyPolicy(image: PolicyImage, options: ApplyOptions = {}): Promise<AppliedRevision> {
+    const applied = await this.#policy.apply(image, options);
+    for (const attach of this.#deferred.values()) attach();
+    this.#deferred.clear();
+    return applied;
+  }
+
+  /** Makes `fronts` all the services there are, or changes nothing. @throws {RevisionRefused} `ServicesRefused` */
+  async applyServices(fronts: readonly ServiceFront[]): Promise<void> {
+    await this.#services.apply(fronts);
+  }
+
+  /** @returns The name of a service by the id that events carry. */
+  serviceName(id: number): string | undefined {
+    return this.#services.nameOf(id);
+  }
+
+  /** Admits packets from `remote` to `local` out of the tunnel. @throws {KernelError} `Errno`: it is not admitted */
+  proveTunnel(local: IpAddress, remote: IpAddress, proof: TunnelProof): void {
+    this.#tunnels.prove(local, remote, proof);
+  }
+
+  /** @returns Whether it was admitted. */
+  forgetTunnel(local: IpAddress, remote: IpAddress): boolean {
+    return this.#tunnels.forget(local, remote);
+  }
+
+  /** Every pair that is admitted, also by an earlier process. */
+  tunnels(): (readonly [TunnelKey, Tunnel])[] {
+    return this.#tunnels.all();
+  }
+
+  /** What the maps say now, whatever this process believes. */
+  evaluate(query: MapQuery): MapVerdict {
+    return evaluateMaps(this.#objects.maps, query);
+  }
+
+  connections(): Iterable<Connection> {
+    return this.#connections.all();
+  }
+
+  /** Removes expired connections; to be called every few seconds. The ends come as events. */
+  async collectConnections(signal?: AbortSignal): Promise<Collected> {
+    return this.#connections.collect(this.#onEvent, signal);
+  }
+
+  /** Hands out the events that are there without waiting for the event loop. @returns How many. */
+  drainEvents(): number {
+    return this.#events.drain();
+  }
+
+  metrics(): DatapathMetrics {
+    return readMetrics(this.#objects.maps);
+  }
+
+  losses(): Losses {
+    const ring = Number(this.#objects.maps.eventLosses.sum(0, (count) => count));
+    return { ring, undecodable: this.#events.undecodable };
+  }
+
+  /** How full the maps are, by map. Connections as of their last collection. */
+  usage(): Readonly<Record<string, Usage>> {
+    const { maps } = this.#objects;
+    const { peers, prefixes, ruleSets } = this.policy;
+    let entries = 0;
+    for (const set of ruleSets.values()) entries += set.entries.length;
+    return Object.fromEntries(
+      [
+        { map: maps.policy, used: entries },
+        { map: maps.ruleSets, used: ruleSets.size },
+        { map: maps.peers, used: peers.size },
+        { map: maps.prefixes, used: prefixes.size },
+        { map: maps.endpoints, used: this.#endpoints.size },
+        { map: maps.services, used: this.#services.size },
+        { map: maps.connections, used: this.#connections.lastCount },
+      ].map(({ map, used }) => [map.name, { used, capacity: map.capacity }]),
+    );
+  }
+
+  /** Gives up this process's handles, after what is under way has ended. Programs and pinned maps stay as they are. */
+  async close(): Promise<void> {
+    await Promise.all([this.#policy.settled, this.#services.settled]);
+    this.#events.close();
+    this.#objects.close();
+  }
+
+  #attach(name: ProgramName, ifindex: number, direction: TcDirection): void {
+    const attach = () => attachTc(this.#objects.programs[name], ifindex, direction);
+    // An older program enforces the last policy there was, from maps that only it still has; the new maps have none yet.
+    const enforced = this.#objects.recreated && this.revision === 0 && queryTc(ifindex, direction) !== undefined;
+    if (enforced) this.#deferred.set(`${ifindex} ${direction}`, attach);
+    else attach();
+  }
+}
+
+function isConfigFlag(name: string): name is keyof typeof configFlags {
+  return name in configFlags;
+}

@@ -1,0 +1,191 @@
+import {
+  addr,
+  be16,
+  mac,
+  pad,
+  pair,
+  type Struct,
+  single,
+  someAddr,
+  struct,
+  u8,
+  u16,
+  u32,
+  u32Of,
+  u64,
+  type Value,
+} from '../kernel/bpf/struct.ts';
+import type { IpAddress } from '../model/address.ts';
+import type { IdentityNumber } from '../model/identity.ts';
+
+/**
+ * The datapath's maps, key and value, as bpf/lib/maps.h lays them out. What the members mean stands there.
+ * The layouts are compared with an object's BTF whenever it is loaded, so that the two cannot drift apart unseen.
+ */
+
+const identity = u32Of<IdentityNumber>();
+
+export const config = struct('config', {
+  revision: u32,
+  tunnelIfindex: u32,
+  uplinkIfindex: u32,
+  flags: u32,
+  mtu: u32,
+  pad: pad(4, 'u32'),
+  reportIntervalNs: u64,
+  denyIntervalNs: u64,
+  openingNs: u64,
+  tcpEstablishedNs: u64,
+  tcpHalfClosedNs: u64,
+  closedNs: u64,
+  udpNs: u64,
+  sctpNs: u64,
+  icmpNs: u64,
+  fragmentNs: u64,
+});
+export type Config = Value<typeof config>;
+export const configFlags = { defaultDenyIngress: 1, defaultDenyEgress: 2, xfrm: 4 } as const;
+
+export const endpoint = struct('endpoint', {
+  id: u32,
+  identity4: identity,
+  identity6: identity,
+  ingressSet: u32,
+  egressSet: u32,
+  flags: u32,
+  mac,
+  hostMac: mac,
+  addr4: addr,
+  addr6: addr,
+});
+export type Endpoint = Value<typeof endpoint>;
+export const endpointFlags = { ready: 1 } as const;
+
+export const address = single(someAddr);
+export type Address = IpAddress;
+
+export const peer = struct('peer', { identity, kind: u32 });
+export type Peer = Value<typeof peer>;
+
+export const prefixKey = struct('prefix_key', { length: u32, address: someAddr });
+export type PrefixKey = Value<typeof prefixKey>;
+
+export const ruleSet = struct('rule_set', { probes: u32, flags: u32, rule: u32 });
+export type RuleSetValue = Value<typeof ruleSet>;
+
+export const policyKey = struct('policy_key', { set: u32, identity, port: u16, protocol: u8, portLength: u8 });
+export type PolicyKey = Value<typeof policyKey>;
+
+export const policyEntry = struct('policy_entry', { precedence: u32, rule: u32, verdict: u8, pad: pad(3) });
+export type PolicyValue = Value<typeof policyEntry>;
+
+export const ctKey = struct('ct_key', {
+  endpoint: u32,
+  localPort: be16,
+  remotePort: be16,
+  remote: someAddr,
+  protocol: u8,
+  pad: pad(3),
+});
+export type CtKey = Value<typeof ctKey>;
+
+export const ctStates = { opening: 1, established: 2, halfClosed: 3, closed: 4 } as const;
+
+export const ctEntry = struct('ct_entry', {
+  expiresNs: u64,
+  createdNs: u64,
+  packets: pair(u64),
+  bytes: pair(u64),
+  lastReportNs: u64,
+  rule: u32,
+  revision: u32,
+  remoteIdentity: identity,
+  service: u32,
+  direction: u8,
+  state: u8,
+  tcpFlags: pair(u8),
+  flags: u32,
+});
+export type CtEntry = Value<typeof ctEntry>;
+
+export const serviceKey = struct('service_key', { address: someAddr, port: be16, protocol: u8, pad: pad(1) });
+export type ServiceKey = Value<typeof serviceKey>;
+export const service = struct('service', { id: u32, count: u32 });
+export type ServiceValue = Value<typeof service>;
+export const backendKey = struct('backend_key', { service: u32, slot: u32 });
+export type BackendKey = Value<typeof backendKey>;
+export const serviceEnd = struct('service_end', { address: someAddr, port: be16, pad: pad(2) });
+export type ServiceEnd = Value<typeof serviceEnd>;
+export const serviceFlow = struct('service_flow', {
+  address: someAddr,
+  port: be16,
+  flags: u16,
+  service: u32,
+  expiresNs: u64,
+});
+export const serviceFlowFlags = { hairpinReply: 1 } as const;
+export type ServiceFlow = Value<typeof serviceFlow>;
+
+export const tunnelKey = struct('tunnel_key', { local: someAddr, remote: someAddr });
+export type TunnelKey = Value<typeof tunnelKey>;
+export const tunnel = struct('tunnel', { identity, spi: u32, previousSpi: u32, pad: pad(4, 'u32') });
+export type Tunnel = Value<typeof tunnel>;
+
+export const metric = struct('metric', { packets: u64, bytes: u64 });
+export type Metric = Value<typeof metric>;
+
+export const event = struct('event', {
+  timeNs: u64,
+  kind: u8,
+  direction: u8,
+  verdict: u8,
+  reason: u8,
+  protocol: u8,
+  tcpFlags: u8,
+  pad: pad(2),
+  endpoint: u32,
+  ifindex: u32,
+  rule: u32,
+  sourceIdentity: identity,
+  destinationIdentity: identity,
+  service: u32,
+  source: someAddr,
+  destination: someAddr,
+  sourcePort: be16,
+  destinationPort: be16,
+  pad2: pad(4, 'u32'),
+  packets: u64,
+  bytes: u64,
+  durationNs: u64,
+});
+
+export type EventRecord = Value<typeof event>;
+
+/** `enum direction`, in connections and events. */
+export const directionCodes = { egress: 1, ingress: 2 } as const;
+
+/** A key or value that is a plain number: an index, a device, a rule set, a service. */
+export const number32 = single(u32);
+export const number64 = single(u64);
+
+/** Every struct above, to be compared with what an object was compiled from. */
+export const structs: readonly Struct<unknown>[] = [
+  config,
+  endpoint,
+  peer,
+  prefixKey,
+  ruleSet,
+  policyKey,
+  policyEntry,
+  ctKey,
+  ctEntry,
+  serviceKey,
+  service,
+  backendKey,
+  serviceEnd,
+  serviceFlow,
+  tunnelKey,
+  tunnel,
+  metric,
+  event,
+];

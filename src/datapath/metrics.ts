@@ -1,0 +1,37 @@
+import { type Direction, type DropReason, dropReasonFromCode } from '../model/verdict.ts';
+import type { DatapathMaps } from './objects.ts';
+
+export interface Count {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+export interface DropCount extends Count {
+  /** A code that this version does not know is given as a number. */
+  readonly reason: DropReason | number;
+  readonly direction: Direction;
+}
+
+/** Since the maps were made, over all CPUs. */
+export interface DatapathMetrics {
+  readonly forwarded: Readonly<Record<Direction, Count>>;
+  /** Only reasons that occurred, in the order of their codes. */
+  readonly drops: readonly DropCount[];
+}
+
+const directions: readonly Direction[] = ['egress', 'ingress'];
+
+/** Sums the map `metrics`: index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
+export function readMetrics(maps: Pick<DatapathMaps, 'metrics'>): DatapathMetrics {
+  const count = (index: number): Count => ({
+    packets: Number(maps.metrics.sum(index, ({ packets }) => packets)),
+    bytes: Number(maps.metrics.sum(index, ({ bytes }) => bytes)),
+  });
+  const drops: DropCount[] = [];
+  for (let code = 1; code < maps.metrics.capacity / 2; code++)
+    for (const [i, direction] of directions.entries()) {
+      const counted = count(2 * code + i);
+      if (counted.packets > 0) drops.push({ reason: dropReasonFromCode(code) ?? code, direction, ...counted });
+    }
+  return { forwarded: { egress: count(0), ingress: count(1) }, drops };
+}

@@ -1,0 +1,169 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { BpfMap } from '../kernel/bpf/map.ts';
+import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
+import type { BpfProgram } from '../kernel/bpf/program.ts';
+import { ensurePinDirectory } from '../kernel/bpffs.ts';
+import { KernelError } from '../kernel/error.ts';
+import { DatapathError } from './error.ts';
+import * as layouts from './layouts.ts';
+import { TypedMap } from './typed-map.ts';
+
+/** One object file per place where programs are attached; all of them define all maps. */
+export const objectFiles = ['from_pod', 'to_pod', 'from_tunnel', 'underlay'] as const;
+
+const programFiles = {
+  from_pod: 'from_pod',
+  to_pod: 'to_pod',
+  from_tunnel: 'from_tunnel',
+  from_underlay: 'underlay',
+  to_underlay: 'underlay',
+} as const satisfies Record<string, (typeof objectFiles)[number]>;
+export type ProgramName = keyof typeof programFiles;
+
+/** Every map, typed. bpf/lib/maps.h says what each is for. */
+export interface DatapathMaps {
+  readonly config: TypedMap<number, layouts.Config>;
+  readonly endpoints: TypedMap<number, layouts.Endpoint>;
+  readonly local: TypedMap<layouts.Address, number>;
+  readonly peers: TypedMap<layouts.Address, layouts.Peer>;
+  readonly prefixes: TypedMap<layouts.PrefixKey, layouts.Peer>;
+  readonly ruleSets: TypedMap<number, layouts.RuleSetValue>;
+  readonly policy: TypedMap<layouts.PolicyKey, layouts.PolicyValue>;
+  readonly connections: TypedMap<layouts.CtKey, layouts.CtEntry>;
+  readonly services: TypedMap<layouts.ServiceKey, layouts.ServiceValue>;
+  readonly backends: TypedMap<layouts.BackendKey, layouts.ServiceEnd>;
+  readonly serviceFronts: TypedMap<number, layouts.ServiceEnd>;
+  readonly serviceFlows: TypedMap<layouts.CtKey, layouts.ServiceFlow>;
+  readonly tunnels: TypedMap<layouts.TunnelKey, layouts.Tunnel>;
+  readonly metrics: TypedMap<number, layouts.Metric>;
+  readonly eventLosses: TypedMap<number, bigint>;
+  /** The ring buffer. */
+  readonly events: BpfMap;
+}
+
+export interface ObjectOptions {
+  /** Where the compiled object files are: build/bpf. */
+  readonly objectDir: string;
+  /** A directory on a BPF file system, made if it is missing; without, the maps end with this process (tests). */
+  readonly pinDir?: string;
+  /** Capacities by map name. */
+  readonly maxEntries?: Readonly<Record<string, number>>;
+  /**
+   * What to do where the pinned maps are another version's. `refuse` (default) throws `IncompatibleState`. `recreate`
+   * starts with empty maps; the programs that are attached go on with the old ones until they are replaced.
+   */
+  readonly onIncompatible?: 'refuse' | 'recreate';
+}
+
+export interface DatapathObjects {
+  readonly maps: DatapathMaps;
+  readonly programs: Readonly<Record<ProgramName, BpfProgram>>;
+  /** The maps are new although programs may be attached that use older ones. */
+  readonly recreated: boolean;
+  close(): void;
+}
+
+/**
+ * Loads the four objects; their maps are shared and, by their pins, those of the process before this one.
+ * @throws {DatapathError} `LayoutMismatch`, `IncompatibleState`
+ * @throws {KernelError} `Verifier`, `Errno`
+ */
+export function loadObjects(options: ObjectOptions): DatapathObjects {
+  const specs = new Map(objectFiles.map((file) => [file, BpfObject.open(join(options.objectDir, `${file}.bpf.o`))]));
+  for (const spec of specs.values()) checkLayouts(spec);
+  if (options.pinDir !== undefined) ensurePinDirectory(options.pinDir);
+  try {
+    return { ...loadAll(specs, options), recreated: false };
+  } catch (error) {
+    if (!(error instanceof KernelError) || error.code !== 'IncompatiblePin' || options.pinDir === undefined)
+      throw error;
+    if (options.onIncompatible !== 'recreate')
+      throw new DatapathError('IncompatibleState', `${error.message}: start with a new pin directory or recreate it`, {
+        cause: error,
+        data: { ...error.data },
+      });
+    for (const spec of specs.values())
+      for (const name of spec.maps.keys()) rmSync(join(options.pinDir, name), { force: true });
+    return { ...loadAll(specs, options), recreated: true };
+  }
+}
+
+function loadAll(specs: ReadonlyMap<string, BpfObject>, options: ObjectOptions): Omit<DatapathObjects, 'recreated'> {
+  const loaded = new Map<string, LoadedObject>();
+  const close = () => {
+    for (const object of loaded.values()) object.close();
+  };
+  try {
+    const shared = new Map<string, BpfMap>();
+    for (const [file, spec] of specs) {
+      const object = spec.load({
+        ...(options.pinDir === undefined ? { maps: shared } : { pinDir: options.pinDir }),
+        ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
+      });
+      loaded.set(file, object);
+      for (const [name, map] of object.maps)
+        if (spec.maps.get(name)?.internal === false && !shared.has(name)) shared.set(name, map);
+    }
+    const program = (name: ProgramName): BpfProgram => {
+      const object = loaded.get(programFiles[name]);
+      if (object === undefined) throw new TypeError(`object ${programFiles[name]} is not loaded`);
+      return object.program(name);
+    };
+    const programs = {
+      from_pod: program('from_pod'),
+      to_pod: program('to_pod'),
+      from_tunnel: program('from_tunnel'),
+      from_underlay: program('from_underlay'),
+      to_underlay: program('to_underlay'),
+    };
+    return { maps: typedMaps(shared), programs, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
+  const map = (name: string): BpfMap => {
+    const found = maps.get(name);
+    if (found !== undefined) return found;
+    throw new DatapathError('LayoutMismatch', `the BPF objects have no map ${name}`, { data: { map: name } });
+  };
+  return {
+    config: new TypedMap(map('config'), layouts.number32, layouts.config),
+    endpoints: new TypedMap(map('endpoints'), layouts.number32, layouts.endpoint),
+    local: new TypedMap(map('local'), layouts.address, layouts.number32),
+    peers: new TypedMap(map('peers'), layouts.address, layouts.peer),
+    prefixes: new TypedMap(map('prefixes'), layouts.prefixKey, layouts.peer),
+    ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
+    policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
+    connections: new TypedMap(map('ct'), layouts.ctKey, layouts.ctEntry),
+    services: new TypedMap(map('services'), layouts.serviceKey, layouts.service),
+    backends: new TypedMap(map('backends'), layouts.backendKey, layouts.serviceEnd),
+    serviceFronts: new TypedMap(map('service_fronts'), layouts.number32, layouts.serviceEnd),
+    serviceFlows: new TypedMap(map('service_flows'), layouts.ctKey, layouts.serviceFlow),
+    tunnels: new TypedMap(map('tunnel_in'), layouts.tunnelKey, layouts.tunnel),
+    metrics: new TypedMap(map('metrics'), layouts.number32, layouts.metric),
+    eventLosses: new TypedMap(map('event_losses'), layouts.number32, layouts.number64),
+    events: map('events'),
+  };
+}
+
+/**
+ * Compares this program's layouts with what an object was compiled from.
+ * @throws {DatapathError} `LayoutMismatch` with every difference
+ */
+export function checkLayouts(spec: BpfObject): void {
+  // What no type of this one object mentions is in another's.
+  const differences = layouts.structs.flatMap((layout) => {
+    const actual = spec.btf.struct(layout.name);
+    return actual === undefined ? [] : layout.differences(actual);
+  });
+  if (differences.length === 0) return;
+  throw new DatapathError(
+    'LayoutMismatch',
+    `${spec.path} was compiled from other layouts (build it anew: make): ${differences[0]}`,
+    { data: { differences } },
+  );
+}

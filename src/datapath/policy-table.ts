@@ -1,0 +1,261 @@
+import type { Logger } from 'pino';
+import { KernelError } from '../kernel/error.ts';
+import { waitForPackets } from '../kernel/rcu.ts';
+import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
+import { diff, type PolicyOperation } from '../policy/diff.ts';
+import { type PolicyEntry, type PolicyImage, type RuleSet, verdictCodes } from '../policy/image.ts';
+import { type Bridge, bridgesBetween } from './bridge.ts';
+import type { EndpointTable } from './endpoints.ts';
+import { DatapathError, RevisionRefused } from './error.ts';
+import type { PolicyKey, PolicyValue } from './layouts.ts';
+import type { DatapathMaps } from './objects.ts';
+import { placeValue, prefixKeyOf } from './places.ts';
+import { restoreImage } from './restore.ts';
+import { Transaction } from './transaction.ts';
+import type { TunnelIdentity, TunnelTable } from './tunnels.ts';
+
+export interface ApplyOptions {
+  /** Gives proven tunnels their identities in the new revision, at the step where they belong. */
+  readonly tunnelIdentity?: TunnelIdentity;
+}
+
+export interface AppliedRevision {
+  readonly revision: number;
+  /** Steps that the change took. */
+  readonly operations: number;
+}
+
+type PolicyMaps = Pick<DatapathMaps, 'config' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+
+/** Owner of policy in the maps: one revision is in force, and the next one takes its place whole or not at all. */
+export class PolicyTable {
+  readonly #all: DatapathMaps;
+  readonly #maps: PolicyMaps;
+  readonly #endpoints: EndpointTable;
+  readonly #tunnels: TunnelTable;
+  readonly #log: Pick<Logger, 'warn'> | undefined;
+  #image: PolicyImage;
+  /** The image was read back from the maps: its numbers mean nothing that a new image could know. */
+  #restored = true;
+  /** Undoing failed: what is in the maps is neither the one revision nor the other. */
+  #damaged = false;
+  /** What the revision before has left is being removed. */
+  #cleanup: Promise<void> = Promise.resolve();
+
+  constructor(maps: DatapathMaps, endpoints: EndpointTable, tunnels: TunnelTable, log?: Pick<Logger, 'warn'>) {
+    this.#log = log;
+    this.#all = maps;
+    this.#maps = maps;
+    this.#endpoints = endpoints;
+    this.#tunnels = tunnels;
+    this.#image = restoreImage(maps);
+  }
+
+  /** The revision in force: what the next one is to be compiled against, also the first one after a restart. */
+  get image(): PolicyImage {
+    return this.#image;
+  }
+
+  get revision(): number {
+    return this.#maps.config.get(0)?.revision ?? 0;
+  }
+
+  /** Resolves when nothing of an earlier revision is in the maps any more. */
+  get settled(): Promise<void> {
+    return this.#cleanup;
+  }
+
+  /**
+   * Puts a revision in force. When it returns, new connections are judged by it, and established ones with their next
+   * packet. What only the revision before needs is removed afterwards. Calls must not overlap.
+   * @throws {RevisionRefused} where it does not fit or cannot be written: the old revision is in force, unchanged
+   * @throws {DatapathError} `NumberReused` where `next` was not compiled against `image`
+   */
+  async apply(next: PolicyImage, options: ApplyOptions = {}): Promise<AppliedRevision> {
+    await this.#cleanup;
+    if (this.#damaged) {
+      this.#image = restoreImage(this.#all);
+      this.#damaged = false;
+    } else if (this.#restored) refuseReusedNumbers(this.#image, next);
+    const old = this.#image;
+    const operations = diff(old, next);
+    const removals = operations.findIndex(({ kind }) => kind === 'delete-entries' || kind === 'delete-rule-set');
+    const changes = operations.slice(0, removals < 0 ? operations.length : removals);
+    const leftovers = removals < 0 ? [] : operations.slice(removals);
+    this.#refuseOverflow(old, next, changes);
+    const bridges = this.#fittingBridges(old, next, changes);
+    this.#change(old, changes, bridges, options.tunnelIdentity);
+    this.#image = next;
+    this.#restored = false;
+    const revision = this.#bumpRevision();
+    this.#cleanup = this.#cleanUp(leftovers, bridges);
+    return { revision, operations: operations.length };
+  }
+
+  #change(
+    old: PolicyImage,
+    changes: readonly PolicyOperation[],
+    bridges: readonly Bridge[],
+    tunnelIdentity: TunnelIdentity | undefined,
+  ): void {
+    const transaction = new Transaction();
+    const isNew = (identity: IdentityNumber | undefined) =>
+      identity !== undefined && identity >= firstFreeIdentity && !old.identities.has(identity);
+    let beforeFlip = true;
+    const flip = () => {
+      // Tunnels follow the rule that policy's diff has for addresses: new identities first, known ones last.
+      if (beforeFlip && tunnelIdentity !== undefined) this.#tunnels.identify(transaction, tunnelIdentity, isNew);
+      beforeFlip = false;
+    };
+    try {
+      for (const { set, entries } of bridges) transaction.add(this.#maps.policy, encodeEntries(set, entries));
+      for (const operation of changes) {
+        if (operation.kind === 'put-endpoint' || operation.kind === 'delete-endpoint') flip();
+        this.#perform(transaction, operation, old);
+      }
+      flip();
+      if (tunnelIdentity !== undefined) this.#tunnels.identify(transaction, tunnelIdentity, () => true);
+    } catch (error) {
+      this.#damaged = transaction.rollback().length > 0;
+      if (!(error instanceof KernelError)) throw error;
+      throw refusal(error, this.#maps);
+    }
+  }
+
+  #perform(transaction: Transaction, operation: PolicyOperation, old: PolicyImage): void {
+    const { peers, prefixes, ruleSets, policy } = this.#maps;
+    switch (operation.kind) {
+      case 'put-entries': {
+        const entries = encodeEntries(operation.set, operation.entries);
+        if (old.ruleSets.has(operation.set)) for (const [key, value] of entries) transaction.put(policy, key, value);
+        else transaction.add(policy, entries);
+        return;
+      }
+      case 'delete-entries':
+        for (const [key] of encodeEntries(operation.set, operation.entries)) transaction.remove(policy, key);
+        return;
+      case 'put-rule-set':
+        transaction.put(ruleSets, operation.set.id, operation.set);
+        return;
+      case 'delete-rule-set':
+        transaction.remove(ruleSets, operation.set);
+        return;
+      case 'put-endpoint':
+        this.#endpoints.setPolicy(transaction, operation.uid, operation.endpoint);
+        return;
+      case 'delete-endpoint':
+        this.#endpoints.setPolicy(transaction, operation.uid, undefined);
+        return;
+      case 'put-peer':
+        transaction.put(peers, operation.address, placeValue(operation.peer));
+        return;
+      case 'delete-peer':
+        transaction.remove(peers, operation.address);
+        return;
+      case 'put-prefix':
+        transaction.put(prefixes, prefixKeyOf(operation.prefix), placeValue(operation.entry));
+        return;
+      case 'delete-prefix':
+        transaction.remove(prefixes, prefixKeyOf(operation.prefix));
+        return;
+    }
+  }
+
+  /** Connections that were admitted under another revision are judged again with their next packet. */
+  #bumpRevision(): number {
+    const config = this.#maps.config.get(0);
+    if (config === undefined) throw new TypeError('the array map config has no entry 0');
+    const revision = config.revision === 0xffff_ffff ? 1 : config.revision + 1;
+    this.#maps.config.set(0, { ...config, revision });
+    return revision;
+  }
+
+  async #cleanUp(leftovers: readonly PolicyOperation[], bridges: readonly Bridge[]): Promise<void> {
+    try {
+      await this.#removeLeftovers(leftovers, bridges);
+    } catch (error) {
+      // The new revision is in force all the same. What is left over takes room, until the next revision finds it.
+      this.#damaged = true;
+      this.#log?.warn({ error }, 'what the policy revision before needed could not be removed');
+    }
+  }
+
+  async #removeLeftovers(leftovers: readonly PolicyOperation[], bridges: readonly Bridge[]): Promise<void> {
+    // A packet that was inside a program may have been judged by the old rule set and noted under the new revision.
+    // Once no such packet is left, one more revision has every connection judged by what is in force.
+    await waitForPackets();
+    this.#bumpRevision();
+    const transaction = new Transaction();
+    for (const { set, entries } of bridges)
+      for (const [key] of encodeEntries(set, entries)) transaction.remove(this.#maps.policy, key);
+    for (const operation of leftovers) this.#perform(transaction, operation, this.#image);
+  }
+
+  /** @throws {RevisionRefused} before anything is written */
+  #refuseOverflow(old: PolicyImage, next: PolicyImage, changes: readonly PolicyOperation[]): void {
+    const check = (map: { readonly name: string; readonly capacity: number }, needed: number) => {
+      if (needed > map.capacity)
+        throw new RevisionRefused('RevisionRefused', { map: map.name, needed, capacity: map.capacity });
+    };
+    const added = (oldKeys: ReadonlyMap<unknown, unknown>, newKeys: ReadonlyMap<unknown, unknown>) =>
+      oldKeys.size + [...newKeys.keys()].filter((key) => !oldKeys.has(key)).length;
+    check(this.#maps.policy, entriesAtMost(old, changes));
+    check(this.#maps.ruleSets, added(old.ruleSets, next.ruleSets));
+    check(this.#maps.peers, added(old.peers, next.peers));
+    check(this.#maps.prefixes, added(old.prefixes, next.prefixes));
+  }
+
+  /** Bridges are for the comfort of traffic; where there is no room for them, the revision is applied without. */
+  #fittingBridges(old: PolicyImage, next: PolicyImage, changes: readonly PolicyOperation[]): readonly Bridge[] {
+    const bridges = bridgesBetween(old, next);
+    const needed = bridges.reduce((sum, { entries }) => sum + entries.length, entriesAtMost(old, changes));
+    return needed <= this.#maps.policy.capacity ? bridges : [];
+  }
+}
+
+function entriesAtMost(old: PolicyImage, changes: readonly PolicyOperation[]): number {
+  let count = 0;
+  for (const { entries } of old.ruleSets.values()) count += entries.length;
+  for (const operation of changes) {
+    if (operation.kind !== 'put-entries') continue;
+    const known = old.ruleSets.get(operation.set);
+    count += known === undefined ? operation.entries.length : newEntries(known, operation.entries);
+  }
+  return count;
+}
+
+function newEntries(known: RuleSet, entries: readonly PolicyEntry[]): number {
+  const keys = new Set(known.entries.map(keyText));
+  return entries.filter((entry) => !keys.has(keyText(entry))).length;
+}
+
+function keyText({ identity, protocol, port, portLength }: PolicyEntry): string {
+  return `${identity} ${protocol} ${port} ${portLength}`;
+}
+
+function encodeEntries(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
+  return entries.map(({ identity, protocol, port, portLength, precedence, rule, verdict }) => [
+    { set, identity, protocol, port, portLength },
+    { precedence, rule, verdict: verdictCodes[verdict] },
+  ]);
+}
+
+/** After a restart: the same number twice, for different things, would mix old and new entries. */
+function refuseReusedNumbers(restored: PolicyImage, next: PolicyImage): void {
+  const reused =
+    [...next.ruleSets.keys()].find((id) => restored.ruleSets.has(id)) ??
+    [...next.identities.keys()].find((identity) => restored.identities.has(identity));
+  if (reused === undefined) return;
+  throw new DatapathError(
+    'NumberReused',
+    `number ${reused} is in use in the maps: compile the policy against the image that the datapath gives`,
+    { data: { number: reused } },
+  );
+}
+
+function refusal(error: KernelError, maps: PolicyMaps): RevisionRefused {
+  const map = String(error.data.map);
+  const capacity = Object.values(maps).find(({ name }) => name === map)?.capacity ?? 0;
+  const full = error.errno === 'E2BIG' || error.errno === 'ENOSPC';
+  return new RevisionRefused('RevisionRefused', { map, needed: full ? capacity + 1 : capacity, capacity }, error);
+}

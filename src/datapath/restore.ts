@@ -1,0 +1,97 @@
+import type { IpAddress } from '../model/address.ts';
+import { firstFreeIdentity, type IdentityNumber, lastIdentity } from '../model/identity.ts';
+import { type Prefix, parsePrefix } from '../model/prefix.ts';
+import {
+  firstFreeRule,
+  type IdentityClass,
+  type PeerEntry,
+  type PolicyEntry,
+  type PolicyImage,
+  type PrefixEntry,
+  type RuleSet,
+  verdictCodes,
+} from '../policy/image.ts';
+import type { DatapathMaps } from './objects.ts';
+import { isPeerKind, isPrefixKind, kindOf, prefixOfKey } from './places.ts';
+
+const everywhere = parsePrefix('::/0');
+
+/**
+ * Reads back from the maps which revision is in force, after a restart. What the numbers stood for is not in the maps:
+ * classes, rules and keys of sets are placeholders that equal nothing. `counters` are beyond every number that the maps
+ * use, so that what is compiled next shares none with what is there.
+ */
+export function restoreImage(maps: DatapathMaps): PolicyImage {
+  const identities = new Set<IdentityNumber>();
+  let lastRule = firstFreeRule - 1;
+  const note = (identity: IdentityNumber, rule = 0) => {
+    if (identity >= firstFreeIdentity) identities.add(identity);
+    lastRule = Math.max(lastRule, rule);
+  };
+  const peers = new Map<IpAddress, PeerEntry>();
+  for (const [address, { identity, kind }] of maps.peers.entries()) {
+    note(identity);
+    const name = kindOf(kind);
+    peers.set(address, { identity, kind: isPeerKind(name) ? name : 'remote-pod', owner: '' });
+  }
+  const prefixes = new Map<Prefix, PrefixEntry>();
+  for (const [key, { identity, kind }] of maps.prefixes.entries()) {
+    note(identity);
+    const name = kindOf(kind);
+    prefixes.set(prefixOfKey(key), { identity, kind: isPrefixKind(name) ? name : 'unknown-pod' });
+  }
+  const entriesOf = new Map<number, PolicyEntry[]>();
+  for (const [{ set, ...key }, { precedence, rule, verdict }] of maps.policy.entries()) {
+    note(key.identity, rule);
+    const entry: PolicyEntry = {
+      ...key,
+      precedence,
+      rule,
+      verdict: verdict === verdictCodes.allow ? 'allow' : 'deny',
+    };
+    const known = entriesOf.get(set);
+    if (known === undefined) entriesOf.set(set, [entry]);
+    else known.push(entry);
+  }
+  const ruleSets = new Map<number, RuleSet>();
+  const restoreSet = (id: number, head: Pick<RuleSet, 'probes' | 'flags' | 'rule'>) =>
+    ruleSets.set(id, { id, key: `restored ${id}`, direction: 'ingress', ...head, entries: entriesOf.get(id) ?? [] });
+  for (const [id, head] of maps.ruleSets.entries()) {
+    lastRule = Math.max(lastRule, head.rule);
+    restoreSet(id, head);
+  }
+  // Entries without their set were left by a process that ended in between: nothing finds them, and they are to go.
+  for (const id of entriesOf.keys()) if (!ruleSets.has(id)) restoreSet(id, { probes: 0, flags: 0, rule: 0 });
+  for (const [, { identity4, identity6 }] of maps.endpoints.entries()) {
+    note(identity4);
+    note(identity6);
+  }
+  for (const [, { identity }] of maps.tunnels.entries()) note(identity);
+  for (const [, { remoteIdentity, rule }] of maps.connections.entries()) note(remoteIdentity, rule);
+  return {
+    node: '',
+    identities: new Map([...identities].map((number) => [number, placeholder(number)])),
+    peers,
+    prefixes,
+    ruleSets,
+    endpoints: new Map(),
+    rules: new Map(),
+    conflicts: [],
+    counters: {
+      identity: following(identities, firstFreeIdentity, lastIdentity),
+      ruleSet: following(ruleSets.keys(), 1, 0xffff_ffff),
+      rule: lastRule + 1,
+    },
+  };
+}
+
+function placeholder(number: IdentityNumber): IdentityClass {
+  return { key: `restored ${number}`, kind: 'world', region: everywhere };
+}
+
+/** The number after the highest; the first again where that is the last there is. */
+function following(numbers: Iterable<number>, first: number, last: number): number {
+  let highest = first - 1;
+  for (const number of numbers) highest = Math.max(highest, number);
+  return highest >= last ? first : highest + 1;
+}
