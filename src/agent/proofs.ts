@@ -15,38 +15,48 @@ export interface ProofTable {
   forgetTunnel(local: IpAddress, remote: IpAddress): void;
 }
 
+/** The number that stands for a pod at one of its addresses; undefined for a pod that is not known. */
+export type IdentityOf = (uid: string, address: IpAddress) => IdentityNumber | undefined;
+
 /**
  * Keeps the datapath's proven tunnels in step with identities: a proof names a pod by its UID, the datapath wants that
  * pod's identity number, and the number changes when its labels do. A pod that is no longer known proves nothing.
  */
 export class Proofs {
   readonly #table: ProofTable;
-  readonly #identityOf: (uid: string) => IdentityNumber | undefined;
+  readonly #identityOf: IdentityOf;
   readonly #held = new Map<string, { proof: Proof; identity: IdentityNumber | undefined }>();
 
-  constructor(table: ProofTable, identityOf: (uid: string) => IdentityNumber | undefined) {
+  /** @param identityOf In the policy that is in force. */
+  constructor(table: ProofTable, identityOf: IdentityOf) {
     this.#table = table;
     this.#identityOf = identityOf;
   }
 
   hold(proof: Proof): void {
-    const identity = this.#identityOf(proof.remoteUid);
-    this.#held.set(key(proof), { proof, identity });
+    const identity = this.#identityOf(proof.remoteUid, proof.remote);
+    this.#held.set(key(proof.local, proof.remote), { proof, identity });
     this.#write(proof, identity);
   }
 
-  forget(pair: Pick<Proof, 'local' | 'remote'>, spi: number): void {
-    const held = this.#held.get(key(pair));
+  forget(local: IpAddress, remote: IpAddress, spi: number): void {
+    const held = this.#held.get(key(local, remote));
     // A rekey has put a newer association in this one's place already.
     if (held === undefined || held.proof.spi !== spi) return;
-    this.#held.delete(key(pair));
-    this.#table.forgetTunnel(pair.local, pair.remote);
+    this.#held.delete(key(local, remote));
+    this.#table.forgetTunnel(local, remote);
   }
 
-  /** To be called after every revision of the policy: numbers may have changed. */
+  /** Who the pod at the other end of a proven pair is, by another policy than the one in force. */
+  identityBy(identityOf: IdentityOf, local: IpAddress, remote: IpAddress): IdentityNumber | undefined {
+    const held = this.#held.get(key(local, remote));
+    return held === undefined ? undefined : identityOf(held.proof.remoteUid, remote);
+  }
+
+  /** To be called after every revision of the policy: a pod that was not known may be now. */
   refresh(): void {
     for (const held of this.#held.values()) {
-      const identity = this.#identityOf(held.proof.remoteUid);
+      const identity = this.#identityOf(held.proof.remoteUid, held.proof.remote);
       if (identity === held.identity) continue;
       held.identity = identity;
       this.#write(held.proof, identity);
@@ -59,6 +69,6 @@ export class Proofs {
   }
 }
 
-function key(pair: Pick<Proof, 'local' | 'remote'>): string {
-  return `${pair.local} ${pair.remote}`;
+function key(local: IpAddress, remote: IpAddress): string {
+  return `${local} ${remote}`;
 }

@@ -54,8 +54,8 @@ test('the end of an old association leaves the proof of the one that replaced it
   const { proofs, row } = fixture();
   proofs.hold({ local, remote, remoteUid: 'uid-b', spi: 7 });
   proofs.hold({ local, remote, remoteUid: 'uid-b', spi: 8 });
-  proofs.forget({ local, remote }, 7);
+  proofs.forget(local, remote, 7);
   assert.equal(row(), '300/8');
-  proofs.forget({ local, remote }, 8);
+  proofs.forget(local, remote, 8);
   assert.equal(row(), undefined);
 });

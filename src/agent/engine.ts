@@ -1,0 +1,115 @@
+import { closeSync } from 'node:fs';
+import type { Logger } from 'pino';
+import { KernelError } from '../kernel/error.ts';
+import { deviceIndex } from '../kernel/ffi/libc.ts';
+import { ipBatch } from '../kernel/ip.ts';
+import { listenUnix, openUdp } from '../kernel/sockets.ts';
+import { openTun } from '../kernel/tun.ts';
+import type { IpAddress } from '../model/address.ts';
+import { EngineDriver } from '../tunnel/engine/engine-driver.ts';
+import { spawnEngine } from '../tunnel/engine/spawn.ts';
+
+/** The device that packets enter tunnels by and come out of. */
+export const tunnelDevice = 'myelin0';
+
+const udpBufferBytes = 8 * 1024 * 1024;
+const respawnDelayMs = 100;
+
+export interface EngineOptions {
+  readonly socketPath: string;
+  /** Where ESP is received; `::` takes both families. */
+  readonly address: IpAddress;
+  readonly port: number;
+  /** Of the pods' devices, so that a packet that fits theirs fits the tunnel. */
+  readonly mtu: number;
+}
+
+/**
+ * The node's engine process: taken over where one runs, started where none does, and started again when it dies. The TUN
+ * device persists without it, so that the datapath's programs and indices stay right through a crash; packets that nobody
+ * reads meanwhile are dropped by the device, never sent in clear.
+ */
+export class Engine {
+  readonly driver: EngineDriver;
+  readonly #options: EngineOptions;
+  readonly #log: Logger;
+  #closed = false;
+  #respawn: NodeJS.Timeout | undefined;
+
+  private constructor(options: EngineOptions, log: Logger) {
+    this.#options = options;
+    this.#log = log;
+    this.driver = new EngineDriver({ socketPath: options.socketPath }, { log });
+    this.driver.on('down', () => this.#later());
+  }
+
+  /**
+   * @throws {KernelError} `Missing` (no TUN), `Errno` (the port is taken)
+   * @throws {TunnelError} `DriverDown`
+   */
+  static async open(options: EngineOptions, log: Logger): Promise<Engine> {
+    const engine = new Engine(options, log);
+    const started = await engine.#startIfNone();
+    await ipBatch([
+      `link set dev ${tunnelDevice} mtu ${options.mtu} txqueuelen 4096 addrgenmode none`,
+      `link set dev ${tunnelDevice} up`,
+    ]);
+    await engine.driver.open();
+    log.info({ started }, started ? 'the engine was started' : 'a running engine was taken over');
+    return engine;
+  }
+
+  /** Index of the TUN device. */
+  get ifindex(): number {
+    return deviceIndex(tunnelDevice);
+  }
+
+  /** Lets go of the engine, which goes on. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#respawn);
+    await this.driver.close();
+  }
+
+  /** @returns Whether it had to be started: a TUN device that is held by a process has its engine. */
+  async #startIfNone(): Promise<boolean> {
+    const { socketPath, address, port } = this.#options;
+    const held: number[] = [];
+    try {
+      const tun = openTun({ name: tunnelDevice, persist: true });
+      held.push(...tun.fds);
+      const udp = openUdp({ address, port, gro: true, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
+      held.push(udp.fd);
+      const controlFd = listenUnix(socketPath);
+      held.push(controlFd);
+      const [tunFd] = tun.fds;
+      if (tunFd === undefined) throw new TypeError('a TUN device has a queue');
+      await spawnEngine({ tunFd, udpFd: udp.fd, controlFd });
+      return true;
+    } catch (error) {
+      if (error instanceof KernelError && error.errno === 'EBUSY') return false;
+      throw error;
+    } finally {
+      for (const fd of held) closeSync(fd);
+    }
+  }
+
+  #later(): void {
+    if (this.#closed) return;
+    clearTimeout(this.#respawn);
+    this.#respawn = setTimeout(() => {
+      if (this.#closed || this.driver.engine !== undefined) return;
+      this.#startIfNone().then(
+        (started) => {
+          if (started) this.#log.warn('the engine had died and was started again');
+          // One that is still going down holds the device: look again until either it answers or it is gone.
+          if (this.driver.engine === undefined) this.#later();
+        },
+        (error: unknown) => {
+          this.#log.error({ err: error }, 'the engine cannot be started');
+          this.#later();
+        },
+      );
+    }, respawnDelayMs);
+  }
+}

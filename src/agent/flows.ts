@@ -1,0 +1,53 @@
+import type { DatapathEvent, DatapathEventEnd } from '../datapath/events.ts';
+import type { IpAddress } from '../model/address.ts';
+import type { FlowEvent, FlowPeer } from '../model/flow.ts';
+import { protocolFromNumber } from '../model/port.ts';
+import type { RuleRef } from '../model/verdict.ts';
+import type { ClusterState } from './cluster-state.ts';
+
+/** What the agent knows that the datapath's numbers stand for. */
+export interface FlowNames {
+  readonly node: string;
+  readonly state: Pick<ClusterState, 'podAt' | 'nodeAt'>;
+  /** Prefixes whose addresses are pods': nobody there is the world. */
+  readonly isPodAddress: (address: IpAddress) => boolean;
+  readonly rule: (number: number) => RuleRef | undefined;
+  readonly service: (id: number) => string | undefined;
+}
+
+/** Joins what the datapath saw with who the ends are now and which rule a number stands for. */
+export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
+  const rule = event.rule === 0 ? undefined : names.rule(event.rule);
+  const service = event.service === 0 ? undefined : names.service(event.service);
+  return {
+    kind: event.kind,
+    time: event.time,
+    node: names.node,
+    direction: event.direction,
+    protocol: protocolFromNumber(event.protocol) ?? event.protocol,
+    source: endOf(event.source, names),
+    destination: endOf(event.destination, names),
+    ...(service === undefined ? {} : { service }),
+    verdict: event.verdict,
+    ...(typeof event.reason === 'string' ? { reason: event.reason } : {}),
+    ...(rule === undefined ? {} : { rule: { ...rule, direction: event.direction } }),
+    packets: event.packets,
+    bytes: event.bytes,
+    ...(event.durationNs === undefined ? {} : { durationNs: event.durationNs }),
+  };
+}
+
+function endOf(end: DatapathEventEnd, names: FlowNames): FlowEvent['source'] {
+  return { ...peerOf(end.address, names), address: end.address, port: end.port, identity: end.identity };
+}
+
+function peerOf(address: IpAddress, { node, state, isPodAddress }: FlowNames): FlowPeer {
+  const pod = state.podAt(address);
+  if (pod !== undefined) {
+    const { namespace, name, serviceAccount } = pod;
+    return { kind: 'pod', namespace, name, serviceAccount, node: pod.node };
+  }
+  const nodeName = state.nodeAt(address);
+  if (nodeName !== undefined) return nodeName === node ? { kind: 'host' } : { kind: 'node', name: nodeName };
+  return { kind: isPodAddress(address) ? 'unknown' : 'world' };
+}
