@@ -66,6 +66,14 @@ const ports = [0, 1, 53, 79, 80, 81, 443, 1023, 1024, 8080, 32768, 65535];
 const transports = ['TCP', 'UDP', 'SCTP'] as const;
 const portNames = ['web', 'dns'] as const;
 
+function seldom<T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.oneof({ weight: 11, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
+}
+
+function often<T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.oneof({ weight: 1, arbitrary: fc.constant(undefined) }, { weight: 2, arbitrary });
+}
+
 export const labelsArbitrary: fc.Arbitrary<Labels> = fc
   .record(
     {
@@ -91,10 +99,23 @@ const requirementArbitrary = fc.oneof(
   }),
 );
 
-/** A LabelSelector as it stands in a manifest. */
-export const selectorArbitrary = fc.record(
-  { matchLabels: labelsArbitrary, matchExpressions: fc.array(requirementArbitrary, { maxLength: 2 }) },
-  { requiredKeys: [] },
+const oneLabel = fc.oneof(
+  fc.constantFrom('a', 'b', 'c').map((app): Labels => ({ app })),
+  fc.constantFrom('x', 'y').map((tier): Labels => ({ tier })),
+);
+
+/** A LabelSelector as it stands in a manifest; mostly one that selects somebody. */
+export const selectorArbitrary = fc.oneof(
+  { weight: 3, arbitrary: fc.constant({}) },
+  { weight: 4, arbitrary: fc.record({ matchLabels: oneLabel }) },
+  { weight: 3, arbitrary: fc.record({ matchExpressions: fc.tuple(requirementArbitrary) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record(
+      { matchLabels: labelsArbitrary, matchExpressions: fc.array(requirementArbitrary, { maxLength: 2 }) },
+      { requiredKeys: [] },
+    ),
+  },
 );
 
 const ipBlockArbitrary = fc.constantFrom(...cidrs).chain((cidr) => {
@@ -126,15 +147,17 @@ const portArbitrary = fc.oneof(
 const peersArbitrary = fc.array(peerArbitrary, { maxLength: 3 });
 const portsArbitrary = fc.array(portArbitrary, { maxLength: 3 });
 
+function rulesOf<T>(rule: fc.Arbitrary<T>): fc.Arbitrary<T[]> {
+  return fc.array(rule, { maxLength: 3, size: 'max' });
+}
+
 /** The `spec` of a NetworkPolicy as it stands in a manifest; always valid. */
 export const networkPolicySpecArbitrary = fc.record(
   {
     podSelector: selectorArbitrary,
     policyTypes: fc.subarray(['Ingress', 'Egress']),
-    ingress: fc.array(fc.record({ from: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] }), {
-      maxLength: 3,
-    }),
-    egress: fc.array(fc.record({ to: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] }), { maxLength: 3 }),
+    ingress: rulesOf(fc.record({ from: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] })),
+    egress: rulesOf(fc.record({ to: peersArbitrary, ports: portsArbitrary }, { requiredKeys: [] })),
   },
   { requiredKeys: ['podSelector'] },
 );
@@ -193,50 +216,51 @@ const namedPortsArbitrary: fc.Arbitrary<readonly NamedPort[]> = fc.array(
 
 const podArbitrary = fc
   .record({
-    slot: fc.nat(slots - 1),
+    stolenSlot: seldom(fc.nat(slots - 1)),
     namespace: fc.constantFrom(...namespaceNames),
     serviceAccount: fc.constantFrom('default', 'other'),
     node: fc.constantFrom(...nodeNames),
     labels: labelsArbitrary,
-    families: fc.constantFrom<readonly (4 | 6)[]>([4, 6], [4, 6], [4], [6], []),
+    families: fc.constantFrom<readonly (4 | 6)[]>([4, 6], [4, 6], [4, 6], [4, 6], [4], [6], []),
     namedPorts: namedPortsArbitrary,
-    hostNetwork: fc.integer({ min: 0, max: 9 }).map((n) => n === 9),
+    hostNetwork: seldom(fc.constant(true)),
   })
-  .map(({ slot, families, ...pod }) => (uid: string): PodView => {
-    const addresses = pod.hostNetwork
+  .map(({ stolenSlot, families, hostNetwork = false, ...pod }) => (uid: string, slot: number): PodView => {
+    const addresses = hostNetwork
       ? (nodes.get(pod.node)?.addresses ?? [])
-      : families.map((family) => podAddress(slot, family));
-    return { ...pod, uid, name: uid, addresses };
+      : families.map((family) => podAddress(stolenSlot ?? slot, family));
+    return { ...pod, hostNetwork, uid, name: uid, addresses };
   });
 
 /** Mostly true pods; now and then two claim one address. */
 export const podsArbitrary: fc.Arbitrary<ReadonlyMap<string, PodView>> = fc
-  .array(podArbitrary, { minLength: 1, maxLength: maxPods })
-  .map((makers) => new Map(makers.map((make, i) => [`pod-${i}`, make(`pod-${i}`)])));
+  .array(podArbitrary, { minLength: 2, maxLength: maxPods, size: 'max' })
+  .map((makers) => new Map(makers.map((make, i) => [`pod-${i}`, make(`pod-${i}`, i)])));
 
 /** @param tiered Whether to add policies in the rule form that no API makes yet. */
 export function policiesArbitrary(options: { tiered?: boolean; maxLength?: number } = {}): fc.Arbitrary<Policy[]> {
   const one = options.tiered ? fc.oneof(networkPolicyArbitrary, tieredPolicyArbitrary) : networkPolicyArbitrary;
   return (
     fc
-      .array(one, { maxLength: options.maxLength ?? 5 })
+      .array(one, { maxLength: options.maxLength ?? 5, size: 'max' })
       // Names in the reverse order of the list, so that sorting by name shows.
       .map((makers) => makers.map((make, i) => make(`policy-${makers.length - i}`)))
   );
 }
 
-export const settingsArbitrary: fc.Arbitrary<ClusterView['settings']> = fc.record(
-  {
-    defaultDeny: fc.boolean(),
-    namespaceDefaultDeny: fc.constantFrom(new Map([['ns-x', true]]), new Map([['ns-x', false]])),
-    podCidrs: fc.constant(['10.0.1.0/24', 'fd00:0:0:1::/64'].map(parsePrefix)),
-    serviceCidrs: fc.constantFrom(['10.0.2.0/24'].map(parsePrefix), ['10.0.1.0/24', 'fd00:9::/64'].map(parsePrefix)),
-  },
-  { requiredKeys: [] },
-);
+export const settingsArbitrary: fc.Arbitrary<ClusterView['settings']> = fc
+  .record({
+    defaultDeny: seldom(fc.constant(true)),
+    namespaceDefaultDeny: seldom(fc.constantFrom(new Map([['ns-x', true]]), new Map([['ns-x', false]]))),
+    podCidrs: often(fc.constant(['10.0.1.0/24', 'fd00:0:0:1::/64'].map(parsePrefix))),
+    serviceCidrs: seldom(
+      fc.constantFrom(['10.0.2.0/24'].map(parsePrefix), ['10.0.1.0/24', 'fd00:9::/64'].map(parsePrefix)),
+    ),
+  })
+  .map((settings) => Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)));
 
 export const namespacesArbitrary: fc.Arbitrary<ReadonlyMap<string, Labels>> = fc
-  .tuple(labelsArbitrary, labelsArbitrary, fc.option(labelsArbitrary, { nil: undefined }))
+  .tuple(labelsArbitrary, labelsArbitrary, fc.option(labelsArbitrary, { nil: undefined, freq: 9 }))
   .map(
     (labels) =>
       // A namespace may be not known yet.
@@ -260,7 +284,7 @@ export function viewArbitrary(options: { tiered?: boolean; maxPolicies?: number 
 type EndSpec = { readonly nthPod: number } | Exclude<FlowEnd, { readonly pod: string }>;
 
 const endArbitrary: fc.Arbitrary<EndSpec> = fc.oneof(
-  { weight: 6, arbitrary: fc.nat(maxPods - 1).map((nthPod) => ({ nthPod })) },
+  { weight: 12, arbitrary: fc.noBias(fc.nat(maxPods - 1)).map((nthPod) => ({ nthPod })) },
   { weight: 1, arbitrary: fc.constantFrom(...nodeNames).map((host) => ({ host })) },
   {
     weight: 1,
