@@ -15,7 +15,7 @@ import {
 } from './meta.ts';
 
 export const namespaceSchema = kindSchema('v1', 'Namespace', {
-  spec: z.object({ finalizers: listSet(text).optional() }).optional(),
+  spec: z.object({ finalizers: z.array(text).optional() }).optional(),
   status: z
     .object({
       phase: z.enum(['Active', 'Terminating']).optional(),
@@ -49,7 +49,8 @@ export const nodeSchema = kindSchema('v1', 'Node', {
   status: z
     .object({
       phase: text.optional(),
-      addresses: listMap(z.object({ type: text, address: text }), 'type', 'address').optional(),
+      // One list, replaced as a whole: by Kubernetes' own merge key (type) a dual-stack node would keep one address.
+      addresses: z.array(z.object({ type: text, address: text })).optional(),
       capacity: quantities.optional(),
       allocatable: quantities.optional(),
       conditions: listMap(nodeCondition, 'type').optional(),
@@ -69,7 +70,7 @@ export type Node = z.infer<typeof nodeSchema>;
 
 export const serviceAccountSchema = kindSchema('v1', 'ServiceAccount', {
   automountServiceAccountToken: z.boolean().optional(),
-  imagePullSecrets: listMap(localObjectReference, 'name').optional(),
+  imagePullSecrets: z.array(localObjectReference).optional(),
   secrets: listMap(objectReference, 'name').optional(),
 });
 export type ServiceAccount = z.infer<typeof serviceAccountSchema>;

@@ -1,8 +1,9 @@
 import { z } from 'zod';
 
 /**
- * What a list's elements are known by when two versions of it are merged.
- * The first key is the one of strategic merge patch, all together those of server-side apply.
+ * What a list's elements are known by when two versions of it are merged. The first key is the one of strategic merge
+ * patch, all together those of server-side apply. These must be the keys that Kubernetes' own types have (their
+ * patchMergeKey tags), neither more nor fewer: kubectl makes its patches by those.
  */
 export interface ListSemantics {
   readonly listKeys?: readonly string[];
@@ -108,7 +109,7 @@ export type Live<T extends KubeObject> = T & {
 export const selectorRequirement = z.object({
   key: text,
   operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
-  values: listSet(text).optional(),
+  values: z.array(text).optional(),
 });
 export const labelSelector = z.object({
   matchLabels: textMap.optional(),

@@ -8,7 +8,6 @@ import {
   kindSchema,
   labelSelector,
   listMap,
-  listSet,
   objectReference,
   protocol,
   text,
@@ -86,7 +85,7 @@ export const endpointsSchema = kindSchema('v1', 'Endpoints', {
 export type Endpoints = z.infer<typeof endpointsSchema>;
 
 const endpoint = z.object({
-  addresses: listSet(text),
+  addresses: z.array(text),
   conditions: z
     .object({
       ready: z.boolean().optional(),
@@ -117,7 +116,7 @@ const policyPort = z.object({
 const policyPeer = z.object({
   podSelector: labelSelector.optional(),
   namespaceSelector: labelSelector.optional(),
-  ipBlock: z.object({ cidr: text, except: listSet(text).optional() }).optional(),
+  ipBlock: z.object({ cidr: text, except: z.array(text).optional() }).optional(),
 });
 
 export const networkPolicySchema = kindSchema('networking.k8s.io/v1', 'NetworkPolicy', {

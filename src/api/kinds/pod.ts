@@ -48,7 +48,7 @@ const envSource = z.object({ name: text.optional(), optional: z.boolean().option
 const resources = z.object({
   requests: quantities.optional(),
   limits: quantities.optional(),
-  claims: listMap(freeForm, 'name').optional(),
+  claims: z.array(freeForm).optional(),
 });
 const httpGet = z.object({
   path: text.optional(),

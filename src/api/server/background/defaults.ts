@@ -10,6 +10,7 @@ export class ClusterDefaults {
   readonly #catalog: Catalog;
   readonly #objects: Objects;
   readonly #unsubscribe: () => void;
+  #closed = false;
 
   constructor(deps: { store: Store; catalog: Catalog; objects: Objects }) {
     this.#store = deps.store;
@@ -23,6 +24,7 @@ export class ClusterDefaults {
   }
 
   close(): void {
+    this.#closed = true;
     this.#unsubscribe();
   }
 
@@ -35,6 +37,7 @@ export class ClusterDefaults {
   }
 
   ensureAccount(namespace: string): void {
+    if (this.#closed) return;
     const found = this.#store.get('/namespaces', namespace);
     if (found === undefined || found.object.metadata.deletionTimestamp !== undefined) return;
     if (this.#store.get('/serviceaccounts', `${namespace}/default`) !== undefined) return;

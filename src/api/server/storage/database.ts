@@ -1,3 +1,4 @@
+import { closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { MyelinError } from '../../../model/error.ts';
 import { type AnyObject, isKubeObject } from '../../json.ts';
@@ -56,6 +57,8 @@ export class Database {
    * @throws {MyelinError} `StorageLocked` where another server has the file.
    */
   constructor(file: string) {
+    // Secrets are in it: nobody else's to read, from the first moment.
+    if (file !== ':memory:') closeSync(openSync(file, 'a', 0o600));
     this.#db = new DatabaseSync(file);
     try {
       this.#db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');

@@ -1,0 +1,127 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { parse as parseYaml, YAMLParseError } from 'yaml';
+import { checkNesting } from '../decode.ts';
+import { badRequest, type Status, StatusError } from '../status.ts';
+
+const bodyLimit = 3 * 1024 * 1024;
+
+/** One request and its answer. */
+export class Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly #warnings = new Set<string>();
+
+  constructor(request: IncomingMessage, response: ServerResponse) {
+    this.request = request;
+    this.response = response;
+    const url = request.url ?? '/';
+    const mark = url.indexOf('?');
+    this.path = mark < 0 ? url : url.slice(0, mark);
+    this.query = new URLSearchParams(mark < 0 ? '' : url.slice(mark + 1));
+  }
+
+  get method(): string {
+    return this.request.method ?? 'GET';
+  }
+
+  /** The media type of the body, without its parameters. */
+  get contentType(): string {
+    return (this.request.headers['content-type'] ?? 'application/json').split(';')[0]?.trim() ?? '';
+  }
+
+  /** Adds a line that kubectl prints to whoever asked. */
+  warn(message: string): void {
+    this.#warnings.add(message);
+  }
+
+  /** @returns The query parameter, undefined where it is absent or empty. */
+  parameter(name: string): string | undefined {
+    return this.query.get(name) || undefined;
+  }
+
+  /** @throws {StatusError} `BadRequest` */
+  flag(name: string): boolean | undefined {
+    const text = this.parameter(name);
+    if (text === undefined) return undefined;
+    if (text === 'true' || text === '1') return true;
+    if (text === 'false' || text === '0') return false;
+    throw badRequest(`query parameter ${name}: ${JSON.stringify(text)} is not true or false`);
+  }
+
+  /** @throws {StatusError} `BadRequest` */
+  number(name: string): number | undefined {
+    const text = this.parameter(name);
+    if (text === undefined) return undefined;
+    if (!/^\d{1,15}$/.test(text)) throw badRequest(`query parameter ${name}: ${JSON.stringify(text)} is not a number`);
+    return Number(text);
+  }
+
+  /** @throws {StatusError} `RequestEntityTooLarge` */
+  async text(): Promise<string> {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of this.request) {
+      const bytes: Buffer = Buffer.from(chunk);
+      size += bytes.length;
+      if (size > bodyLimit)
+        throw new StatusError(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${bodyLimit} bytes`);
+      chunks.push(bytes);
+    }
+    return Buffer.concat(chunks).toString('utf8');
+  }
+
+  /** Reads the body as JSON, or as YAML where it says so. @returns undefined for an empty one. @throws {StatusError} */
+  async body(): Promise<unknown> {
+    const text = await this.text();
+    if (text.trim() === '') return undefined;
+    const value = this.contentType.endsWith('yaml') ? readYaml(text) : readJson(text);
+    checkNesting(value);
+    return value;
+  }
+
+  send(code: number, value: unknown): void {
+    this.sendText(code, JSON.stringify(value));
+  }
+
+  sendText(code: number, text: string | Buffer, contentType = 'application/json'): void {
+    if (this.response.headersSent) return;
+    this.response.writeHead(code, {
+      'content-type': contentType,
+      'content-length': Buffer.byteLength(text),
+      'cache-control': 'no-cache, private',
+      ...this.warningHeader(),
+    });
+    this.response.end(this.method === 'HEAD' ? undefined : text);
+  }
+
+  sendStatus(status: Status): void {
+    this.send(status.code, status);
+  }
+
+  /** The warnings as RFC 7234 writes them, which kubectl prints. */
+  warningHeader(): Record<string, string[]> {
+    if (this.#warnings.size === 0) return {};
+    const lines = [...this.#warnings].map((text) => `299 - ${JSON.stringify(text.replaceAll(/[^\x20-\x7e]/g, '?'))}`);
+    return { warning: lines };
+  }
+}
+
+function readJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw badRequest(`the body is not JSON: ${error instanceof Error ? error.message : String(error)}`, error);
+  }
+}
+
+function readYaml(text: string): unknown {
+  try {
+    return parseYaml(text, { maxAliasCount: 100 });
+  } catch (error) {
+    if (error instanceof YAMLParseError || error instanceof ReferenceError)
+      throw badRequest(`the body is not YAML: ${error.message}`, error);
+    throw error;
+  }
+}

@@ -1,0 +1,141 @@
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:https';
+import type { Logger } from 'pino';
+import { MyelinError } from '../../model/error.ts';
+import { type Prefix, parsePrefix } from '../../model/prefix.ts';
+import { ContentsRemover } from './background/contents.ts';
+import { ClusterDefaults } from './background/defaults.ts';
+import { EventSweeper } from './background/events.ts';
+import { GarbageCollector } from './background/garbage.ts';
+import { Catalog } from './catalog.ts';
+import { Dispatcher } from './http/dispatch.ts';
+import { Objects } from './objects.ts';
+import { ServiceAddresses } from './service-addresses.ts';
+import { Store } from './storage/store.ts';
+import { worldOf } from './world.ts';
+
+/** PEM texts. */
+export interface ServerTls {
+  readonly cert: string;
+  readonly key: string;
+  /** What client certificates must come from. */
+  readonly clientCa: string;
+}
+
+export interface ApiServerOptions {
+  readonly listen: { readonly host: string; readonly port: number };
+  /** The database file, or `:memory:`. */
+  readonly file: string;
+  readonly tls: ServerTls;
+  /** One prefix, or one of each family; the first is the family of Services that name none. Default 10.96.0.0/16 and fd00:10:96::/112. */
+  readonly serviceCidrs?: readonly Prefix[];
+  /** How many changes watchers can go back. Default 10,000, within 64 MiB. */
+  readonly historyEvents?: number;
+  /** How often watchers are told where they are. Default once a minute. */
+  readonly bookmarkMs?: number;
+}
+
+export type ApiServerErrorCode = 'PortTaken' | 'ListenFailed';
+
+const defaultServiceCidrs = ['10.96.0.0/16', 'fd00:10:96::/112'].map(parsePrefix);
+const drainMs = 2000;
+
+/** The embedded API server: Kubernetes' REST contract over SQLite, for laptops, labs and single machines. */
+export interface ApiServer {
+  /** `https://host:port` */
+  readonly url: string;
+  readonly port: number;
+  /** Takes new certificates for connections from now on. */
+  reloadTls(tls: ServerTls): void;
+  /** Ends watches and connections; what was acknowledged is on disk. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the server.
+ * @returns When it accepts connections.
+ * @throws {MyelinError} `PortTaken`, `ListenFailed`, `StorageLocked`, `StorageCorrupt`
+ */
+export async function startApiServer(options: ApiServerOptions, deps: { logger: Logger }): Promise<ApiServer> {
+  const { logger } = deps;
+  const store = new Store({
+    file: options.file,
+    historyEvents: options.historyEvents ?? 10_000,
+    historyBytes: 64 * 1024 * 1024,
+  });
+  const world = worldOf(store, new ServiceAddresses(options.serviceCidrs ?? defaultServiceCidrs));
+  const catalog = new Catalog(store);
+  const objects: Objects = new Objects(store, world, (kind, { metadata }) => {
+    if (kind.id === '/namespaces') defaults.ensureAccount(metadata.name ?? '');
+  });
+  const defaults = new ClusterDefaults({ store, catalog, objects });
+  defaults.ensure();
+  const background = [
+    defaults,
+    new GarbageCollector({ store, catalog, logger }),
+    new ContentsRemover({ store, catalog, logger }),
+    new EventSweeper(store),
+  ];
+  const stopping = new AbortController();
+  const dispatcher = new Dispatcher({
+    ...{ store, world, catalog, objects, logger },
+    timing: { bookmarkMs: options.bookmarkMs ?? 60_000 },
+    signal: stopping.signal,
+  });
+  const server = createServer(
+    {
+      ...tlsOptions(options.tls),
+      requestCert: true,
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.2',
+      keepAliveTimeout: 120_000,
+    },
+    (request, response) => void dispatcher.handle(request, response),
+  );
+  const shut = () => {
+    for (const part of background) part.close();
+    store.close();
+  };
+  const port = await listen(server, options.listen).catch((error: unknown) => {
+    shut();
+    throw error;
+  });
+  const { host } = options.listen;
+  return {
+    url: `https://${host.includes(':') ? `[${host}]` : host}:${port}`,
+    port,
+    reloadTls: (tls) => server.setSecureContext(tlsOptions(tls)),
+    close: async () => {
+      stopping.abort();
+      const closed = once(server, 'close');
+      server.close();
+      server.closeIdleConnections();
+      const cut = setTimeout(() => server.closeAllConnections(), drainMs);
+      await closed;
+      clearTimeout(cut);
+      shut();
+    },
+  };
+}
+
+function tlsOptions({ cert, key, clientCa }: ServerTls) {
+  return { cert, key, ca: clientCa };
+}
+
+async function listen(server: Server, { host, port }: ApiServerOptions['listen']): Promise<number> {
+  server.listen(port, host);
+  try {
+    await once(server, 'listening');
+  } catch (cause) {
+    const taken = cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE';
+    throw new MyelinError<ApiServerErrorCode>(
+      taken ? 'PortTaken' : 'ListenFailed',
+      taken
+        ? `port ${port} of ${host} is taken by another program; stop it, or give another --listen`
+        : `cannot listen on ${host} port ${port}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause, data: { host, port } },
+    );
+  }
+  const address = server.address();
+  return typeof address === 'object' && address !== null ? address.port : port;
+}
