@@ -61,12 +61,13 @@ static void check_control_fd(void) {
     log_exit("descriptor 5 has to be a listening control socket", errno);
 }
 
-// Held until the lockdown is complete: no thread looks at a packet before.
-static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+// All threads meet here twice: when they run (the C library's own calls at a thread's start are not on the list), and when
+// the lockdown is complete, before any looks at a packet.
+static pthread_barrier_t barrier;
 
 static void pass_gate(void) {
-  pthread_mutex_lock(&gate);
-  pthread_mutex_unlock(&gate);
+  pthread_barrier_wait(&barrier);
+  pthread_barrier_wait(&barrier);
 }
 
 static void *run_outbound(void *argument) {
@@ -106,11 +107,12 @@ int main(int argc, char **argv) {
   if (!control_init(&control, &engine, CONTROL_FD, wake_fd)) log_exit("cannot watch the control socket", errno);
 
   if (!lockdown_privileges()) log_exit("cannot drop privileges", errno);
-  pthread_mutex_lock(&gate);
+  pthread_barrier_init(&barrier, NULL, 3);
   start_thread(&engine.workers[WORKER_OUTBOUND], run_outbound, &engine.outbound);
   start_thread(&engine.workers[WORKER_INBOUND], run_inbound, &engine.inbound);
+  pthread_barrier_wait(&barrier);
   if (!lockdown_calls()) log_exit("cannot restrict system calls", errno);
-  pthread_mutex_unlock(&gate);
+  pthread_barrier_wait(&barrier);
   char ready[64];
   snprintf(ready, sizeof ready, "ready, AES-256-GCM by %s", aead->name);
   log_line(LOG_INFO, ready, 0);

@@ -24,14 +24,14 @@ static enum drop parse_ip(struct super *s, const uint8_t *p, size_t length) {
     s->header = (uint32_t)(p[0] & 15) * 4;
     said = load_be16(p + IP4_TOTAL_LENGTH);
     if (s->header < IP4_HEADER || said < s->header) return DROP_TUN_MALFORMED;
-    if (not_unicast4(p + IP4_SOURCE) || not_unicast4(p + IP4_DESTINATION)) return DROP_TUN_NOT_UNICAST;
     s->pair = (struct pair){.local = addr_from_ip4(p + IP4_SOURCE), .remote = addr_from_ip4(p + IP4_DESTINATION)};
+    if (not_unicast4(p + IP4_SOURCE) || not_unicast4(p + IP4_DESTINATION)) return DROP_TUN_NOT_UNICAST;
   } else if (s->version == 6) {
     if (length < IP6_HEADER) return DROP_TUN_MALFORMED;
     s->header = IP6_HEADER;
     said = (size_t)IP6_HEADER + load_be16(p + IP6_PAYLOAD_LENGTH);
-    if (not_unicast6(p + IP6_SOURCE) || not_unicast6(p + IP6_DESTINATION)) return DROP_TUN_NOT_UNICAST;
     s->pair = (struct pair){.local = addr_from_ip6(p + IP6_SOURCE), .remote = addr_from_ip6(p + IP6_DESTINATION)};
+    if (not_unicast6(p + IP6_SOURCE) || not_unicast6(p + IP6_DESTINATION)) return DROP_TUN_NOT_UNICAST;
   } else {
     return DROP_TUN_MALFORMED;
   }
