@@ -25,7 +25,7 @@ export interface EndpointHooks {
   status?(): Promise<NotReady | undefined>;
 }
 
-/** The points between the steps of ADD (the first six) and of a removal (the others). */
+/** The points between the steps of ADD (the first six; the first two come in either order) and of a removal (the others). */
 export type Step =
   | 'reserved'
   | 'linked'

@@ -173,10 +173,10 @@ export class EndpointManager {
   async #build(request: CniRequest, netns: string): Promise<unknown> {
     let record = this.#reserve(request);
     try {
-      await this.#books.save();
-      this.#step('reserved', record);
-      record = this.#books.put({ ...record, hostIndex: await this.#createPair(record, netns) });
-      this.#step('linked', record);
+      // Together: what is on record without an interface, and an interface that is not on record, are both removed
+      // after a crash. The address is used by nobody before both are done.
+      const [hostIndex] = await both(this.#createPair(record, netns), this.#reserved(record));
+      record = this.#books.put({ ...record, hostIndex });
       await this.#deps.hooks.prepare(record);
       this.#step('prepared', record);
       await this.#network.bringUp(record, netns);
@@ -205,11 +205,18 @@ export class EndpointManager {
     }
   }
 
+  async #reserved(record: EndpointRecord): Promise<void> {
+    await this.#books.save();
+    this.#step('reserved', record);
+  }
+
   async #createPair(record: EndpointRecord, netns: string): Promise<number> {
     // One that nobody remembers, or it would not have come this far.
     await this.#network.remove(record.hostInterface);
     try {
-      return await this.#network.createPair(record, netns);
+      const index = await this.#network.createPair(record, netns);
+      this.#step('linked', record);
+      return index;
     } catch (error) {
       const inside = await readSide(record.ifName, netns);
       if (inside.link === undefined) throw error;
@@ -281,6 +288,12 @@ export class EndpointManager {
   #step(step: Step, endpoint: Attachment): void {
     this.#deps.trace?.(step, endpoint);
   }
+}
+
+/** Ends when both have, so that undoing overlaps with neither. @throws what the first of them that failed did. */
+async function both<A, B>(a: Promise<A>, b: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([a, b]);
+  return Promise.all([a, b]);
 }
 
 async function attempt(job: () => Promise<void>): Promise<{ readonly error: unknown } | undefined> {

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { CniErrorBody } from './cni/error.ts';
 
 /**
@@ -32,7 +33,7 @@ export class FrameReader {
 
   /**
    * @returns The decoded message once it is complete, in an object because `null` is a message too.
-   * @throws {RangeError} too long, or followed by more. @throws {SyntaxError} not JSON. @throws {TypeError} not UTF-8.
+   * @throws {RangeError} too long, or followed by more. @throws {SyntaxError} not UTF-8, or not JSON.
    */
   push(chunk: Buffer): { readonly message: unknown } | undefined {
     this.#chunks.push(chunk);
@@ -44,7 +45,8 @@ export class FrameReader {
     if (this.#size < 4 + this.#length) return undefined;
     if (this.#size > 4 + this.#length) throw new RangeError('bytes after the message');
     const body = this.#joined().subarray(4);
-    return { message: JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body)) };
+    if (!isUtf8(body)) throw new SyntaxError('the message is not UTF-8');
+    return { message: JSON.parse(body.toString('utf8')) };
   }
 
   #joined(): Buffer {

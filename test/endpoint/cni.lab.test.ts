@@ -75,7 +75,7 @@ test('ADD makes the interface as the contract says, denied until it is known; bo
     await ipBatch(['addr add 192.0.2.10/32 dev lo', 'addr add 2001:db8::10/128 dev lo'], {
       netns: node.netns,
     });
-    await node.start({ nodeAddresses: ['192.0.2.10', '2001:db8::10'] });
+    await node.start({ journal: node.journalFile, nodeAddresses: ['192.0.2.10', '2001:db8::10'] });
     const netns = await node.pod('a');
     const result = await node.add({ netns, containerId: 'c0ffee', args: podArgs('cart') });
     const [host, inside] = result.interfaces;
@@ -208,7 +208,7 @@ test('CHECK names everything that is not as ADD left it', () =>
 
 test('DEL is idempotent, needs no namespace, and takes an unknown container for removed', () =>
   TestNode.use(async (node) => {
-    await node.start();
+    await node.start({ journal: node.journalFile });
     const netns = await node.pod('a');
     await node.ok('DEL', { containerId: 'never-seen' });
     const prevResult = await node.add({ netns });

@@ -80,7 +80,7 @@ test('killed at a random moment among many ADDs and DELs: what is left is remove
 for (const failing of ['prepare', 'onAdded'] as const) {
   test(`ADD is undone where the agent fails in ${failing}`, () =>
     TestNode.use(async (node) => {
-      await node.start({ failing });
+      await node.start({ failing, journal: node.journalFile });
       const netns = await node.pod('a');
       const refusal = await node.refused('ADD', { netns });
       assert.equal(refusal.code, 103);

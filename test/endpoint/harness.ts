@@ -76,11 +76,11 @@ export class TestNode {
     rmSync(this.directory, { recursive: true, force: true });
   }
 
+  /** @param change `journal` is set to {@link journalFile} where a test looks at {@link journal}: writing it takes time. */
   async start(change: Partial<AgentSettings> = {}): Promise<Started> {
     const settings: AgentSettings = {
       socket: this.socket,
       stateFile: this.stateFile,
-      journal: this.journalFile,
       cidrs: ['10.244.1.0/24', 'fd00:10:244:1::/64'],
       ...change,
     };

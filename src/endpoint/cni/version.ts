@@ -17,6 +17,11 @@ export function isCniVersion(text: unknown): text is CniVersion {
   return cniVersions.some((version) => version === text);
 }
 
+/** The `cniVersion` of a configuration that nobody has checked yet. */
+export function versionOf(config: unknown): unknown {
+  return typeof config === 'object' && config !== null && 'cniVersion' in config ? config.cniVersion : undefined;
+}
+
 export function atLeast(version: CniVersion, other: CniVersion): boolean {
   return cniVersions.indexOf(version) >= cniVersions.indexOf(other);
 }

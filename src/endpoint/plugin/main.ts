@@ -1,35 +1,28 @@
 /**
- * The CNI plugin: what a container runtime executes for every pod. It checks what it was given, passes it to the node's
- * agent, and prints the answer; it keeps nothing. Its import graph is small on purpose: exec to result is on the path of
- * every pod's start.
+ * The CNI plugin: what a container runtime executes for every pod. It passes its environment and standard input to the
+ * node's agent, which checks them, and prints the answer; it keeps nothing. Exec to result is on the path of every pod's
+ * start and most of it is Node's own, so what only a failure needs is loaded only then (failure.ts).
  */
+import { isUtf8 } from 'node:buffer';
 import { readSync, writeSync } from 'node:fs';
-import { isatty } from 'node:tty';
-import { CniError, type CniErrorBody, toCniError } from '../cni/error.ts';
-import { maxRequestBytes, parseCommand, parseRequest, type RawRequest } from '../cni/request.ts';
-import { cniVersions, isCniVersion, newestVersion } from '../cni/version.ts';
+import type { RawRequest } from '../cni/request.ts';
 import { askAgent } from './agent.ts';
 
-/** The version that errors are written in: the configuration's, once that is known to be spoken. */
-let errorVersion: string = newestVersion;
+/** Standard input; the agent takes no more either. */
+const maxInputBytes = 1024 * 1024;
+const defaultSocket = '/run/myelin/cni.sock';
 
-/** @throws {CniError} `IoFailure` */
+/** @throws {RangeError} where there is too much; the system's error where it cannot be read. */
 function readInput(): Buffer {
   const chunks: Buffer[] = [];
-  let size = 0;
-  try {
-    for (;;) {
-      const chunk = Buffer.allocUnsafe(65_536);
-      const length = readSome(chunk);
-      if (length === 0) return Buffer.concat(chunks);
-      chunks.push(chunk.subarray(0, length));
-      size += length;
-      if (size > maxRequestBytes) break;
-    }
-  } catch (error) {
-    throw toCniError(error, 'IoFailure', 'failed to read the network configuration from standard input');
+  for (let size = 0; size <= maxInputBytes; ) {
+    const chunk = Buffer.allocUnsafe(65_536);
+    const length = readSome(chunk);
+    if (length === 0) return Buffer.concat(chunks);
+    chunks.push(chunk.subarray(0, length));
+    size += length;
   }
-  throw new CniError('IoFailure', 'the network configuration is too long', `the limit is ${maxRequestBytes} bytes`);
+  throw new RangeError(`longer than ${maxInputBytes} bytes`);
 }
 
 function readSome(chunk: Buffer): number {
@@ -44,69 +37,28 @@ function readSome(chunk: Buffer): number {
   }
 }
 
-/** @throws {CniError} `DecodingFailure` */
+/** @throws {SyntaxError} */
 function decode(input: Buffer): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(input));
-  } catch (error) {
-    throw toCniError(error, 'DecodingFailure', 'failed to decode the network configuration');
-  }
+  if (!isUtf8(input)) throw new SyntaxError('it is not UTF-8');
+  return JSON.parse(input.toString('utf8'));
 }
 
-function versionOf(config: unknown): unknown {
-  return typeof config === 'object' && config !== null && 'cniVersion' in config ? config.cniVersion : undefined;
+function socketOf(config: unknown): string {
+  const socket = typeof config === 'object' && config !== null && 'socket' in config ? config.socket : undefined;
+  return typeof socket === 'string' ? socket : defaultSocket;
 }
 
-/** The spec echoes the version that was asked in; a person at a terminal, or a caller with nothing to say, gets the newest. */
-function versionAnswer(): unknown {
-  const input = isatty(0) ? Buffer.alloc(0) : readInput();
-  const asked = input.length === 0 ? undefined : versionOf(decode(input));
-  return { cniVersion: typeof asked === 'string' ? asked : newestVersion, supportedVersions: cniVersions };
-}
-
-/** @returns What goes to standard output; undefined for the commands that print nothing. */
-async function answer(env: NodeJS.ProcessEnv): Promise<unknown> {
-  const command = parseCommand(env.CNI_COMMAND ?? '');
-  if (command === 'VERSION') return versionAnswer();
-  const raw: RawRequest = {
-    command,
-    containerId: env.CNI_CONTAINERID ?? '',
-    netns: env.CNI_NETNS ?? '',
-    ifName: env.CNI_IFNAME ?? '',
-    args: env.CNI_ARGS ?? '',
-    path: env.CNI_PATH ?? '',
-    config: decode(readInput()),
+function requestFrom(env: NodeJS.ProcessEnv): RawRequest {
+  const { CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH } = env;
+  return {
+    command: CNI_COMMAND ?? '',
+    containerId: CNI_CONTAINERID ?? '',
+    netns: CNI_NETNS ?? '',
+    ifName: CNI_IFNAME ?? '',
+    args: CNI_ARGS ?? '',
+    path: CNI_PATH ?? '',
+    config: undefined,
   };
-  const version = versionOf(raw.config);
-  if (isCniVersion(version)) errorVersion = version;
-  const { socket } = parseRequest(raw).config;
-  const reply = await ask(socket, raw);
-  if ('error' in reply) throw new Refused(reply.error);
-  return command === 'ADD' ? reply.result : undefined;
-}
-
-/**
- * Without its agent a node keeps its pods' traffic going and admits no new peers; so ADD, DEL, CHECK and GC are to be
- * tried again (a DEL that lied would leave the address out of the agent's books), and STATUS says both halves: 51.
- */
-async function ask(socket: string, raw: RawRequest) {
-  const isStatus = raw.command === 'STATUS';
-  try {
-    return await askAgent(socket, raw, !isStatus);
-  } catch (error) {
-    if (!isStatus || !(error instanceof CniError)) throw error;
-    throw new CniError('LimitedConnectivity', error.message, error.details, error);
-  }
-}
-
-/** An error that the agent already put into the spec's form. */
-class Refused extends Error {
-  readonly body: CniErrorBody;
-
-  constructor(body: CniErrorBody) {
-    super(body.msg);
-    this.body = body;
-  }
 }
 
 function print(value: unknown): void {
@@ -114,11 +66,38 @@ function print(value: unknown): void {
   for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at);
 }
 
-try {
-  const result = await answer(process.env);
-  if (result !== undefined) print(result);
-} catch (error) {
-  const body = error instanceof Refused ? error.body : toCniError(error, 'Internal', 'the plugin failed').body;
-  print({ cniVersion: errorVersion, ...body });
+/** Prints the spec's error and ends the process with 1. */
+function fail(error: unknown): void {
+  print(error);
   process.exitCode = 1;
 }
+
+async function main(): Promise<void> {
+  let request = requestFrom(process.env);
+  try {
+    const input = readInput();
+    if (request.command === 'VERSION') {
+      const { versionAnswer } = await import('./version.ts');
+      print(versionAnswer(input.length === 0 ? {} : decode(input)));
+      return;
+    }
+    request = { ...request, config: decode(input) };
+    const { config, command } = request;
+    const reply = await askAgent(socketOf(config), request, async () => {
+      // What is wrong with the request itself is said at once, and STATUS asks about now.
+      const { refuseEarly } = await import('./failure.ts');
+      refuseEarly(request);
+    });
+    if ('result' in reply) {
+      if (command === 'ADD') print(reply.result);
+      return;
+    }
+    const { withVersion } = await import('./failure.ts');
+    fail(withVersion(reply.error, config));
+  } catch (error) {
+    const { explain } = await import('./failure.ts');
+    fail(explain(error, request));
+  }
+}
+
+await main();
