@@ -11,6 +11,9 @@ import { localPods, subjectSides } from './compile/subjects.ts';
 import type { EndpointEntry, PeerEntry, PolicyImage } from './image.ts';
 import type { ClusterView } from './view.ts';
 
+/** What compiling an image has found out, to be found out again only where it changed. */
+const derived = new WeakMap<PolicyImage, { readonly regions: Regions; readonly index: PeerIndex }>();
+
 /**
  * Turns the cluster's policies into what one node's datapath holds. Deterministic; with `previous`, whatever still means
  * the same keeps its number, so that `diff` is small.
@@ -25,7 +28,8 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const rules = new Set(asked.flatMap((side) => side.rules));
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
-  const regions = new Regions(rules);
+  const known = previous === undefined ? undefined : derived.get(previous);
+  const regions = Regions.of(rules, known?.regions);
   const { peers: classified, conflicts } = classify(view, node, rules, regions);
   const world = worldRegions(regions.prefixes, view.settings).map((region) => worldClass(region));
   const classes = [...[...classified.values()].flatMap((peer) => peer.class ?? []), ...world];
@@ -35,7 +39,10 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const peers = new Map<IpAddress, PeerEntry>();
   for (const [address, peer] of classified)
     peers.set(address, { identity: identityOfPeer(peer, byKey), kind: peer.kind, owner: peer.owner });
-  const sets = new RuleSets(new PeerIndex(identities, view.namespaces), identities, ruleNumbers.byKey, previous);
+  const index = known?.index.answersFor(identities, view.namespaces, regions)
+    ? known.index
+    : new PeerIndex(identities, view.namespaces, regions);
+  const sets = new RuleSets(index, identities, ruleNumbers.byRef, previous);
   const endpoints = new Map<string, EndpointEntry>();
   for (const [pod, { egress, ingress }] of sides)
     endpoints.set(pod.uid, {
@@ -48,7 +55,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
     const identity = byKey.get(key);
     return identity === undefined ? [] : [[region, identity] as const];
   });
-  return {
+  const image: PolicyImage = {
     node,
     identities,
     peers,
@@ -63,6 +70,8 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
     conflicts,
     counters: { identity: nextIdentity, rule: ruleNumbers.next, ruleSet: sets.next },
   };
+  derived.set(image, { regions, index });
+  return image;
 }
 
 function identityOfPeer(

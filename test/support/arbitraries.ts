@@ -206,11 +206,13 @@ const tieredPolicyArbitrary = fc
   });
 
 const namedPortsArbitrary: fc.Arbitrary<readonly NamedPort[]> = fc.array(
-  fc.record({
-    name: fc.constantFrom(...portNames),
-    protocol: protocolArbitrary,
-    port: fc.constantFrom(53, 80, 443, 8080),
-  }),
+  fc
+    .record({
+      name: fc.constantFrom(...portNames),
+      protocol: protocolArbitrary,
+      port: fc.constantFrom(53, 80, 443, 8080),
+    })
+    .map((named) => ({ ...named })),
   { maxLength: 3 },
 );
 

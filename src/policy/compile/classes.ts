@@ -5,7 +5,8 @@ import { type Labels, labelsKey, type Selector } from '../../model/labels.ts';
 import type { Prefix } from '../../model/prefix.ts';
 import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
 import type { Rule } from '../rule.ts';
-import type { ClusterView } from '../view.ts';
+import type { ClusterView, NodeView } from '../view.ts';
+import { push } from './lists.ts';
 import type { Regions } from './regions.ts';
 
 /**
@@ -33,7 +34,14 @@ export interface ClassifiedPeer {
   readonly class: IdentityClass | undefined;
 }
 
-type Owner = { readonly pod: PodView } | { readonly node: string };
+interface Owner {
+  /** The pod's UID, or the node's name. */
+  readonly id: string;
+  /** Where it is, or itself. */
+  readonly node: string;
+  readonly pod?: PodView;
+  readonly region: Prefix | undefined;
+}
 
 /**
  * Finds the class of every pod's and node's address.
@@ -46,40 +54,42 @@ export function classify(
   rules: Iterable<Rule>,
   regions: Regions,
 ): { peers: Map<IpAddress, ClassifiedPeer>; conflicts: AddressConflict[] } {
-  const { owners, conflicts } = ownersByAddress(view);
-  const located = [...owners].map(([address, owner]) => ({ address, owner, region: regions.find(address) }));
-  const regionKeys = keysOfRegions(regions, new Set(located.flatMap(({ region }) => region ?? [])));
-  const keyOf = (region: Prefix): string => regionKeys.get(region) ?? region;
+  const { owners, conflicts } = ownersByAddress(view, regions);
+  const inhabited = new Set<Prefix>();
+  for (const { region } of owners.values()) if (region !== undefined) inhabited.add(region);
+  const regionKeys = keysOfRegions(regions, inhabited);
   const named = namedReplicaLabels(rules);
   const classes = new Map<string, IdentityClass>();
   const intern = (key: string, make: () => IdentityClass): IdentityClass => {
-    const known = classes.get(key) ?? make();
-    classes.set(key, known);
-    return known;
+    const known = classes.get(key);
+    if (known !== undefined) return known;
+    const made = make();
+    classes.set(key, made);
+    return made;
   };
-  const podClass = (pod: PodView, region: Prefix | undefined): IdentityClass => {
-    const traits = traitsOfPod(pod, named);
-    const key = region === undefined ? traits.key : `${traits.key} ${keyOf(region)}`;
-    const { namespace, serviceAccount, namedPorts } = pod;
+  const classOf = ({ pod, region }: Owner, kind: ClassifiedPeer['kind']): IdentityClass | undefined => {
     const place = region === undefined ? {} : { region };
-    const { labels } = traits;
-    return intern(key, () => ({ key, kind: 'pod', namespace, serviceAccount, labels, namedPorts, ...place }));
-  };
-  const nodeClass = (kind: 'this-node' | 'other-node', region: Prefix | undefined): IdentityClass | undefined => {
+    const placeKey = region === undefined ? '' : ` ${regionKeys.get(region) ?? region}`;
+    if (pod !== undefined) {
+      const traits = traitsOfPod(pod, named);
+      const key = `${traits.key}${placeKey}`;
+      const { namespace, serviceAccount, namedPorts } = pod;
+      const { labels } = traits;
+      return intern(key, () => ({ key, kind: 'pod', namespace, serviceAccount, labels, namedPorts, ...place }));
+    }
     if (region === undefined) return undefined;
-    const key = `${kind} ${keyOf(region)}`;
-    return intern(key, () => ({ key, kind, region }));
+    const nodeKind = kind === 'this-node' ? kind : 'other-node';
+    const key = `${nodeKind}${placeKey}`;
+    return intern(key, () => ({ key, kind: nodeKind, region }));
   };
 
   const peers = new Map<IpAddress, ClassifiedPeer>();
-  for (const { address, owner, region } of located) {
-    if ('pod' in owner) {
-      const kind = owner.pod.node === node ? 'local-pod' : 'remote-pod';
-      peers.set(address, { kind, owner: owner.pod.uid, class: podClass(owner.pod, region) });
-    } else {
-      const kind = owner.node === node ? 'this-node' : 'other-node';
-      peers.set(address, { kind, owner: owner.node, class: nodeClass(kind, region) });
-    }
+  for (const [address, owner] of owners) {
+    const here = owner.node === node;
+    const podKind = here ? 'local-pod' : 'remote-pod';
+    const nodeKind = here ? 'this-node' : 'other-node';
+    const kind = owner.pod === undefined ? nodeKind : podKind;
+    peers.set(address, { kind, owner: owner.id, class: classOf(owner, kind) });
   }
   return { peers, conflicts };
 }
@@ -90,23 +100,25 @@ export function worldClass(region: Prefix): IdentityClass & { readonly region: P
 }
 
 /** Owners of addresses that have exactly one. */
-function ownersByAddress(view: ClusterView): { owners: Map<IpAddress, Owner>; conflicts: AddressConflict[] } {
+function ownersByAddress(
+  view: ClusterView,
+  regions: Regions,
+): { owners: Map<IpAddress, Owner>; conflicts: AddressConflict[] } {
   const owners = new Map<IpAddress, Owner>();
-  const claims = new Map<IpAddress, Owner[]>();
-  const claim = (address: IpAddress, owner: Owner): void => {
-    const first = owners.get(address);
-    if (first === undefined) owners.set(address, owner);
-    else claims.set(address, [...(claims.get(address) ?? [first]), owner]);
+  const claims = new Map<IpAddress, Set<string>>();
+  const claim = (id: string, node: string, source: PodView | NodeView, pod?: PodView): void => {
+    const found = regions.find(source);
+    for (const [i, address] of source.addresses.entries()) {
+      const first = owners.get(address);
+      const own = { id, node, region: found[i], ...(pod === undefined ? {} : { pod }) };
+      if (first === undefined) owners.set(address, own);
+      else if (first.id !== id) claims.set(address, (claims.get(address) ?? new Set([first.id])).add(id));
+    }
   };
-  for (const [name, { addresses }] of view.nodes)
-    for (const address of new Set(addresses)) claim(address, { node: name });
-  for (const pod of view.pods.values())
-    if (!pod.hostNetwork) for (const address of new Set(pod.addresses)) claim(address, { pod });
-  const conflicts = [...claims].map(([address, all]) => ({
-    address,
-    owners: all.map((owner) => ('pod' in owner ? owner.pod.uid : owner.node)).sort(),
-  }));
-  for (const { address } of conflicts) owners.delete(address);
+  for (const [name, nodeView] of view.nodes) claim(name, name, nodeView);
+  for (const pod of view.pods.values()) if (!pod.hostNetwork) claim(pod.uid, pod.node, pod, pod);
+  for (const address of claims.keys()) owners.delete(address);
+  const conflicts = [...claims].map(([address, ids]) => ({ address, owners: [...ids].sort() }));
   return { owners, conflicts: conflicts.sort((a, b) => (a.address < b.address ? -1 : 1)) };
 }
 
@@ -124,12 +136,6 @@ function keysOfRegions(regions: Regions, inhabited: ReadonlySet<Prefix>): Map<Pr
     return `${region} without ${createHash('sha256').update(own.sort().join()).digest('base64')}`;
   };
   return new Map([...inhabited].map((region) => [region, keyOf(region)]));
-}
-
-function push<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
-  const list = lists.get(key);
-  if (list === undefined) lists.set(key, [value]);
-  else list.push(value);
 }
 
 /** Those replica labels that some rule's peer selector names, as one text. */

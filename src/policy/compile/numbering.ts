@@ -25,24 +25,34 @@ export function numberIdentities(
   return { identities, byKey, next: numbers.next };
 }
 
-/** Numbers for rules, kept from the previous image where the rule was there. `byKey` is keyed by `ruleKey`. */
+/** Numbers for rules, kept from the previous image where the rule was there. `byRef` is by object, not by value. */
 export function numberRules(
   refs: Iterable<RuleRef>,
   previous: PolicyImage | undefined,
-): { rules: Map<number, RuleRef>; byKey: ReadonlyMap<string, number>; next: number } {
+): { rules: Map<number, RuleRef>; byRef: ReadonlyMap<RuleRef, number>; next: number } {
   const known = new Map([...(previous?.rules ?? [])].map(([number, ref]) => [ruleKey(ref), number]));
   const range = { first: firstFreeRule, last: lastRule };
   const numbers = new Numbers(known, previous?.counters.rule ?? range.first, range);
-  const byRefKey = new Map([...refs].map((ref) => [ruleKey(ref), ref]));
-  const byKey = numbers.assign(byRefKey.keys());
+  const keys = new Map([...refs].map((ref) => [ref, ruleKey(ref)]));
+  const byKey = numbers.assign(new Set(keys.values()));
   const rules = new Map(reservedRuleRefs);
-  for (const [key, ref] of byRefKey) {
+  const byRef = new Map<RuleRef, number>();
+  for (const [ref, key] of keys) {
     const number = byKey.get(key);
-    if (number !== undefined) rules.set(number, ref);
+    if (number === undefined) continue;
+    byRef.set(ref, number);
+    rules.set(number, ref);
   }
-  return { rules, byKey, next: numbers.next };
+  return { rules, byRef, next: numbers.next };
 }
 
-export function ruleKey({ kind, namespace, name, direction, index }: RuleRef): string {
-  return `${kind} ${namespace}/${name} ${direction} ${index}`;
+/** Kept by object: rules stay the same objects from image to image. */
+const ruleKeys = new WeakMap<RuleRef, string>();
+
+function ruleKey(ref: RuleRef): string {
+  const known = ruleKeys.get(ref);
+  if (known !== undefined) return known;
+  const key = `${ref.kind} ${ref.namespace}/${ref.name} ${ref.direction} ${ref.index}`;
+  ruleKeys.set(ref, key);
+  return key;
 }

@@ -29,12 +29,18 @@ export class Numbers {
   }
 
   /**
-   * @returns A number for each key, in the order of the keys sorted, so that equal inputs give equal numbers.
+   * @returns A number for each key; new ones in the order of the keys sorted, so that equal inputs give equal numbers.
    * @throws {MyelinError} `NumbersExhausted`
    */
   assign(keys: Iterable<string>): Map<string, number> {
     const assigned = new Map<string, number>();
-    for (const key of [...keys].sort()) assigned.set(key, this.#byKey.get(key) ?? this.fresh());
+    const unknown: string[] = [];
+    for (const key of keys) {
+      const known = this.#byKey.get(key);
+      if (known === undefined) unknown.push(key);
+      else assigned.set(key, known);
+    }
+    for (const key of unknown.sort()) assigned.set(key, this.fresh());
     return assigned;
   }
 

@@ -1,11 +1,13 @@
 import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import { selects } from '../../model/labels.ts';
+import type { Prefix } from '../../model/prefix.ts';
 import type { IdentityClass } from '../image.ts';
 import { matchesNamespace } from '../match.ts';
 import type { PeerMatch, PodMatch, Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
-import { holdsRegion } from './regions.ts';
+import { push } from './lists.ts';
+import type { Regions } from './regions.ts';
 
 type PodClass = Extract<IdentityClass, { kind: 'pod' }>;
 type Numbered<C> = { readonly number: IdentityNumber; readonly class: C };
@@ -15,30 +17,60 @@ type Numbered<C> = { readonly number: IdentityNumber; readonly class: C };
  * Reserved identities have no region and are no pods, so they match `any` only.
  */
 export class PeerIndex {
+  readonly #identities: ReadonlyMap<IdentityNumber, IdentityClass>;
   readonly #namespaces: ClusterView['namespaces'];
   readonly #podsByNamespace = new Map<string, Numbered<PodClass>[]>();
-  readonly #regional: Numbered<IdentityClass>[] = [];
+  readonly #byRegion = new Map<Prefix, IdentityNumber[]>();
+  readonly #regions: Regions;
   readonly #portsByNumber = new Map<IdentityNumber, readonly NamedPort[]>();
   readonly #found = new Map<string, readonly IdentityNumber[]>();
+  readonly #byRule = new WeakMap<Rule, readonly IdentityNumber[]>();
 
-  constructor(identities: ReadonlyMap<IdentityNumber, IdentityClass>, namespaces: ClusterView['namespaces']) {
+  /** @param regions Those of all the rules that will be asked about, and of the classes. */
+  constructor(
+    identities: ReadonlyMap<IdentityNumber, IdentityClass>,
+    namespaces: ClusterView['namespaces'],
+    regions: Regions,
+  ) {
+    this.#identities = identities;
     this.#namespaces = namespaces;
+    this.#regions = regions;
     for (const [number, made] of identities) {
-      if (made.region !== undefined) this.#regional.push({ number, class: made });
+      if (made.region !== undefined) push(this.#byRegion, made.region, number);
       if (made.kind !== 'pod') continue;
       if (made.namedPorts.length > 0) this.#portsByNumber.set(number, made.namedPorts);
-      const list = this.#podsByNamespace.get(made.namespace);
-      if (list === undefined) this.#podsByNamespace.set(made.namespace, [{ number, class: made }]);
-      else list.push({ number, class: made });
+      push(this.#podsByNamespace, made.namespace, { number, class: made });
     }
+  }
+
+  /** Whether an index of these would have the same answers. A number's class never changes, so the numbers suffice. */
+  answersFor(
+    identities: ReadonlyMap<IdentityNumber, IdentityClass>,
+    namespaces: ClusterView['namespaces'],
+    regions: Regions,
+  ): boolean {
+    return (
+      this.#regions === regions &&
+      identities.size === this.#identities.size &&
+      namespaces.size === this.#namespaces.size &&
+      [...namespaces].every(([name, labels]) => this.#namespaces.get(name) === labels) &&
+      [...identities.keys()].every((number) => this.#identities.has(number))
+    );
   }
 
   /** @returns Sorted, without duplicates; `[any]` where the rule is about everybody. */
   identitiesOf(rule: Rule): readonly IdentityNumber[] {
     if (rule.peers === 'any') return [reservedIdentity.any];
+    const known = this.#byRule.get(rule);
+    if (known !== undefined) return known;
     const [only, ...others] = rule.peers;
-    if (only !== undefined && others.length === 0) return this.#find(only);
-    return [...new Set(rule.peers.flatMap((peer) => this.#find(peer)))].sort((a, b) => a - b);
+    const found = only !== undefined && others.length === 0 ? this.#find(only) : this.#union(rule.peers);
+    this.#byRule.set(rule, found);
+    return found;
+  }
+
+  #union(peers: readonly PeerMatch[]): IdentityNumber[] {
+    return [...new Set(peers.flatMap((peer) => this.#find(peer)))].sort((a, b) => a - b);
   }
 
   /** The identities that stand for pods with named ports, which `any` has to be spelt out to where a rule names a port. */
@@ -70,8 +102,6 @@ export class PeerIndex {
   }
 
   #addresses({ cidr, except }: Extract<PeerMatch, { kind: 'cidr' }>): IdentityNumber[] {
-    return this.#regional
-      .filter(({ class: { region } }) => region !== undefined && holdsRegion(cidr, except, region))
-      .map(({ number }) => number);
+    return [...this.#regions.within(cidr, except)].flatMap((region) => this.#byRegion.get(region) ?? []);
   }
 }

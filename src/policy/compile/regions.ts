@@ -1,6 +1,7 @@
 import { type Family, familyOf, type IpAddress } from '../../model/address.ts';
-import { type Prefix, prefixOf, prefixParts, prefixWithin } from '../../model/prefix.ts';
+import { type Prefix, prefixOf, prefixParts } from '../../model/prefix.ts';
 import type { Rule } from '../rule.ts';
+import { push } from './lists.ts';
 
 /**
  * The prefixes that rules name (CIDRs and their exceptions) cut the address space into regions: two addresses whose
@@ -12,30 +13,57 @@ export class Regions {
   readonly #known: ReadonlySet<string>;
   /** Longest first. */
   readonly #lengths: Readonly<Record<Family, readonly number[]>>;
+  /** Directly below each prefix. */
+  readonly #below = new Map<Prefix, Prefix[]>();
+  /** Per owner of addresses: these are never changed in place, and are asked for again with every compilation. */
+  readonly #found = new WeakMap<object, readonly (Prefix | undefined)[]>();
 
-  constructor(rules: Iterable<Rule>) {
-    const known = new Set<Prefix>();
-    for (const { peers } of rules)
-      for (const peer of peers === 'any' ? [] : peers)
-        if (peer.kind === 'cidr') for (const prefix of [peer.cidr, ...peer.except]) known.add(prefix);
-    this.#known = known;
-    this.prefixes = [...known].sort();
+  /** @param prefixes Sorted, without duplicates. */
+  private constructor(prefixes: readonly Prefix[]) {
+    this.prefixes = prefixes;
+    this.#known = new Set(prefixes);
+    const parts = prefixes.map(prefixParts);
     const lengths = (family: Family): number[] => {
-      const parts = this.prefixes.map(prefixParts).filter((part) => part.family === family);
-      return [...new Set(parts.map(({ length }) => length))].sort((a, b) => b - a);
+      const own = parts.filter((part) => part.family === family).map(({ length }) => length);
+      return [...new Set(own)].sort((a, b) => b - a);
     };
     this.#lengths = { 4: lengths(4), 6: lengths(6) };
+    for (const prefix of prefixes) {
+      const [above] = this.around(prefix);
+      if (above !== undefined) push(this.#below, above, prefix);
+    }
   }
 
-  /** @returns The longest prefix that holds the address. */
-  find(address: IpAddress): Prefix | undefined {
-    return this.#holding(address, 128).next().value;
+  /** The regions that these rules make; `previous` itself if they are the same. */
+  static of(rules: Iterable<Rule>, previous?: Regions): Regions {
+    const prefixes = new Set<Prefix>();
+    for (const { peers } of rules)
+      for (const peer of peers === 'any' ? [] : peers)
+        if (peer.kind === 'cidr') for (const prefix of [peer.cidr, ...peer.except]) prefixes.add(prefix);
+    const same = previous?.prefixes.length === prefixes.size && previous.prefixes.every((one) => prefixes.has(one));
+    return same ? previous : new Regions([...prefixes].sort());
+  }
+
+  /** @returns For each of the owner's addresses the longest prefix that holds it. */
+  find(owner: { readonly addresses: readonly IpAddress[] }): readonly (Prefix | undefined)[] {
+    const known = this.#found.get(owner);
+    if (known !== undefined) return known;
+    const found = owner.addresses.map((address): Prefix | undefined => this.#holding(address, 128).next().value);
+    this.#found.set(owner, found);
+    return found;
   }
 
   /** @returns The prefixes that hold all of `prefix` and more, the longest first. */
   around(prefix: Prefix): Iterable<Prefix> {
     const { address, length } = prefixParts(prefix);
     return this.#holding(address, length - 1);
+  }
+
+  /** @returns The regions of which a CIDR with exceptions holds every address; of the others it holds none. */
+  *within(cidr: Prefix, except: readonly Prefix[]): Iterable<Prefix> {
+    if (except.includes(cidr)) return;
+    yield cidr;
+    for (const below of this.#below.get(cidr) ?? []) yield* this.within(below, except);
   }
 
   *#holding(address: IpAddress, longest: number): Generator<Prefix, undefined> {
@@ -45,9 +73,4 @@ export class Regions {
       if (this.#known.has(prefix)) yield prefix;
     }
   }
-}
-
-/** Whether a CIDR with exceptions holds a region; by construction it holds all of it or none. */
-export function holdsRegion(cidr: Prefix, except: readonly Prefix[], region: Prefix): boolean {
-  return prefixWithin(region, cidr) && !except.some((hole) => prefixWithin(region, hole));
 }

@@ -1,10 +1,9 @@
 import type { PodView } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
-import type { Direction } from '../../model/verdict.ts';
+import type { Direction, RuleRef } from '../../model/verdict.ts';
 import { type PolicyEntry, type PolicyImage, type RuleSet, reservedRules, ruleSetFlags } from '../image.ts';
 import type { Rule } from '../rule.ts';
 import { compileEntries, type NumberedRule, namedPortsKey, probesOf } from './entries.ts';
-import { ruleKey } from './numbering.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
 import type { SubjectSide } from './subjects.ts';
@@ -22,7 +21,7 @@ const originOf = new WeakMap<RuleSet, readonly NumberedRule[]>();
 export class RuleSets {
   readonly all = new Map<number, RuleSet>();
   readonly #peers: PeerIndex;
-  readonly #rules: ReadonlyMap<string, number>;
+  readonly #rules: ReadonlyMap<RuleRef, number>;
   readonly #numbers: Numbers;
   readonly #previous: ReadonlyMap<string, RuleSet>;
   readonly #staying: (identity: IdentityNumber) => boolean;
@@ -31,12 +30,12 @@ export class RuleSets {
   /**
    * @param peers Of the new image.
    * @param identities Of the new image.
-   * @param rules Numbers by `ruleKey`.
+   * @param rules Numbers by the very objects that the rules and isolations of sides hold.
    */
   constructor(
     peers: PeerIndex,
     identities: PolicyImage['identities'],
-    rules: ReadonlyMap<string, number>,
+    rules: ReadonlyMap<RuleRef, number>,
     previous: PolicyImage | undefined,
   ) {
     this.#peers = peers;
@@ -55,29 +54,22 @@ export class RuleSets {
   /** @returns The id of the set that decides about the pod's traffic in the direction. */
   idFor(pod: PodView, direction: Direction, side: SubjectSide): number {
     const ownPorts = direction === 'ingress' ? pod.namedPorts : [];
-    const isolatedBy = this.#isolationRule(side);
     const key = [
       direction,
-      isolatedBy,
+      this.#isolationRule(side),
       side.rules.map((rule) => this.#numberOf(rule)).join(),
       direction === 'ingress' ? namedPortsKey(side.rules, ownPorts) : '',
     ].join(' ');
     const known = this.#byKey.get(key);
     if (known !== undefined) return known;
-    const set = this.#make(key, direction, isolatedBy, side.rules, ownPorts);
+    const set = this.#make(key, direction, side, ownPorts);
     this.#byKey.set(key, set.id);
     this.all.set(set.id, set);
     return set.id;
   }
 
-  #make(
-    key: string,
-    direction: Direction,
-    isolatedBy: number,
-    rules: readonly Rule[],
-    ownPorts: PodView['namedPorts'],
-  ): RuleSet {
-    const numbered = rules.map((rule) => this.#resolve(rule, direction));
+  #make(key: string, direction: Direction, side: SubjectSide, ownPorts: PodView['namedPorts']): RuleSet {
+    const numbered = side.rules.map((rule) => this.#resolve(rule, direction));
     const old = this.#previous.get(key);
     if (old !== undefined && sameOrigin(originOf.get(old), numbered)) return old;
     const entries = compileEntries(numbered, ownPorts, this.#peers);
@@ -86,8 +78,8 @@ export class RuleSets {
       key,
       direction,
       probes: probesOf(entries),
-      flags: isolatedBy === reservedRules.none ? 0 : ruleSetFlags.isolated,
-      rule: isolatedBy,
+      flags: side.isolation === undefined ? 0 : ruleSetFlags.isolated,
+      rule: this.#isolationRule(side),
       entries,
     };
     originOf.set(set, numbered);
@@ -102,13 +94,13 @@ export class RuleSets {
   }
 
   #numberOf({ ref }: Rule): number {
-    return this.#rules.get(ruleKey(ref)) ?? reservedRules.none;
+    return this.#rules.get(ref) ?? reservedRules.none;
   }
 
   #isolationRule({ isolation }: SubjectSide): number {
     if (isolation === undefined) return reservedRules.none;
     if (isolation.by === 'default') return reservedRules.defaultDeny;
-    return this.#rules.get(ruleKey(isolation.ref)) ?? reservedRules.none;
+    return this.#rules.get(isolation.ref) ?? reservedRules.none;
   }
 
   #meansTheSame(old: readonly PolicyEntry[], now: readonly PolicyEntry[]): boolean {

@@ -5,6 +5,7 @@ import { deniesByDefault } from '../decide.ts';
 import { selectsPod } from '../match.ts';
 import { comparePolicies, compareRules, type Policy, policyRef, type Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
+import { push } from './lists.ts';
 
 /** What is asked of a pod's traffic in one direction. */
 export interface SubjectSide {
@@ -59,13 +60,8 @@ function indexPolicies(policies: readonly Policy[]): { byNamespace: Map<string, 
   const anywhere: Policy[] = [];
   for (const policy of policies) {
     const { namespaces } = policy.subject;
-    if (!('name' in namespaces)) {
-      anywhere.push(policy);
-      continue;
-    }
-    const list = byNamespace.get(namespaces.name);
-    if (list === undefined) byNamespace.set(namespaces.name, [policy]);
-    else list.push(policy);
+    if ('name' in namespaces) push(byNamespace, namespaces.name, policy);
+    else anywhere.push(policy);
   }
   return { byNamespace, anywhere };
 }
