@@ -31,3 +31,13 @@ export function fieldPath(path: readonly PropertyKey[]): string {
   }
   return text;
 }
+
+/** The reverse of `fieldPath`, as far as its text tells: a key in brackets is a list position where it is a number. */
+export function parseFieldPath(field: string): PropertyKey[] {
+  const parts = field.match(/\[[^\]]*\]|[^.[\]]+/g) ?? [];
+  return parts.map((part) => {
+    if (!part.startsWith('[')) return part;
+    const inner = part.slice(1, -1);
+    return /^\d+$/.test(inner) ? Number(inner) : inner;
+  });
+}

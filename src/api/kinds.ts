@@ -24,6 +24,7 @@ export type {
 } from './kinds/cluster.ts';
 export type { CustomResourceDefinition, PrinterColumn } from './kinds/extension.ts';
 export type { Condition, KubeObject, LabelSelector, Live, LiveMeta, ObjectMeta, OwnerReference } from './kinds/meta.ts';
+export { kindSchema } from './kinds/meta.ts';
 export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
 export type {
   Container,
@@ -53,14 +54,19 @@ export interface Resource<T extends KubeObject = KubeObject> {
   readonly schema: z.ZodType<T>;
 }
 
-interface Traits {
+/** How a kind differs from one with a namespace and no status. */
+export interface Traits {
   readonly namespaced?: boolean;
   readonly shortNames?: readonly string[];
   readonly categories?: readonly string[];
   readonly status?: boolean;
 }
 
-function resource<T extends KubeObject>(
+/**
+ * Describes a kind, so that the client can be used with it.
+ * @param schema What its objects look like; make it by `kindSchema`.
+ */
+export function defineResource<T extends KubeObject>(
   apiVersion: string,
   kind: string,
   plural: string,
@@ -86,31 +92,33 @@ const cluster = { namespaced: false, status: true } as const;
 
 /** The built-in kinds. `kinds.Pod` is what every client call takes to say "pods". */
 export const kinds = {
-  Namespace: resource('v1', 'Namespace', 'namespaces', namespaceSchema, { ...cluster, shortNames: ['ns'] }),
-  Node: resource('v1', 'Node', 'nodes', nodeSchema, { ...cluster, shortNames: ['no'] }),
-  Pod: resource('v1', 'Pod', 'pods', podSchema, { shortNames: ['po'], categories: ['all'], status: true }),
-  ServiceAccount: resource('v1', 'ServiceAccount', 'serviceaccounts', serviceAccountSchema, { shortNames: ['sa'] }),
-  Service: resource('v1', 'Service', 'services', serviceSchema, {
+  Namespace: defineResource('v1', 'Namespace', 'namespaces', namespaceSchema, { ...cluster, shortNames: ['ns'] }),
+  Node: defineResource('v1', 'Node', 'nodes', nodeSchema, { ...cluster, shortNames: ['no'] }),
+  Pod: defineResource('v1', 'Pod', 'pods', podSchema, { shortNames: ['po'], categories: ['all'], status: true }),
+  ServiceAccount: defineResource('v1', 'ServiceAccount', 'serviceaccounts', serviceAccountSchema, {
+    shortNames: ['sa'],
+  }),
+  Service: defineResource('v1', 'Service', 'services', serviceSchema, {
     shortNames: ['svc'],
     categories: ['all'],
     status: true,
   }),
-  Endpoints: resource('v1', 'Endpoints', 'endpoints', endpointsSchema, { shortNames: ['ep'] }),
-  Event: resource('v1', 'Event', 'events', eventSchema, { shortNames: ['ev'] }),
-  ConfigMap: resource('v1', 'ConfigMap', 'configmaps', configMapSchema, { shortNames: ['cm'] }),
-  Secret: resource('v1', 'Secret', 'secrets', secretSchema, {}),
-  EndpointSlice: resource('discovery.k8s.io/v1', 'EndpointSlice', 'endpointslices', endpointSliceSchema, {}),
-  Deployment: resource('apps/v1', 'Deployment', 'deployments', deploymentSchema, {
+  Endpoints: defineResource('v1', 'Endpoints', 'endpoints', endpointsSchema, { shortNames: ['ep'] }),
+  Event: defineResource('v1', 'Event', 'events', eventSchema, { shortNames: ['ev'] }),
+  ConfigMap: defineResource('v1', 'ConfigMap', 'configmaps', configMapSchema, { shortNames: ['cm'] }),
+  Secret: defineResource('v1', 'Secret', 'secrets', secretSchema, {}),
+  EndpointSlice: defineResource('discovery.k8s.io/v1', 'EndpointSlice', 'endpointslices', endpointSliceSchema, {}),
+  Deployment: defineResource('apps/v1', 'Deployment', 'deployments', deploymentSchema, {
     shortNames: ['deploy'],
     categories: ['all'],
     status: true,
   }),
-  NetworkPolicy: resource('networking.k8s.io/v1', 'NetworkPolicy', 'networkpolicies', networkPolicySchema, {
+  NetworkPolicy: defineResource('networking.k8s.io/v1', 'NetworkPolicy', 'networkpolicies', networkPolicySchema, {
     shortNames: ['netpol'],
     status: true,
   }),
-  Lease: resource('coordination.k8s.io/v1', 'Lease', 'leases', leaseSchema, {}),
-  CustomResourceDefinition: resource(
+  Lease: defineResource('coordination.k8s.io/v1', 'Lease', 'leases', leaseSchema, {}),
+  CustomResourceDefinition: defineResource(
     'apiextensions.k8s.io/v1',
     'CustomResourceDefinition',
     'customresourcedefinitions',

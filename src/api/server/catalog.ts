@@ -5,23 +5,8 @@ import { checkAgainst } from '../validate.ts';
 import { builtinColumns, type Column, customColumns } from './columns.ts';
 import { customShape } from './custom/definition.ts';
 import { customRules } from './custom/rules.ts';
-import { definitionRules } from './rules/definition.ts';
-import { deploymentRules } from './rules/deployment.ts';
-import { networkPolicyRules } from './rules/network-policy.ts';
-import {
-  configMapRules,
-  endpointSliceRules,
-  endpointsRules,
-  eventRules,
-  leaseRules,
-  namespaceRules,
-  nodeRules,
-  secretRules,
-  serviceAccountRules,
-} from './rules/others.ts';
-import { podRules } from './rules/pod.ts';
+import { builtinRules } from './rules/builtin.ts';
 import type { Rules } from './rules/rules.ts';
-import { serviceRules } from './rules/service.ts';
 import type { Store } from './storage/store.ts';
 
 /** One version of one kind that the server serves. */
@@ -48,28 +33,17 @@ export interface ServedKind {
   readonly columns: readonly Column[];
 }
 
-const builtinRules: Readonly<Record<string, Rules>> = {
-  Namespace: namespaceRules,
-  Node: nodeRules,
-  Pod: podRules,
-  ServiceAccount: serviceAccountRules,
-  Service: serviceRules,
-  Endpoints: endpointsRules,
-  Event: eventRules,
-  ConfigMap: configMapRules,
-  Secret: secretRules,
-  EndpointSlice: endpointSliceRules,
-  Deployment: deploymentRules,
-  NetworkPolicy: networkPolicyRules,
-  Lease: leaseRules,
-  CustomResourceDefinition: definitionRules,
-};
+/** Versions that only old clients ask for (kubectl 1.20 describes slices by this one); what they get are today's fields. */
+const olderVersions: Readonly<Record<string, readonly string[]>> = { 'discovery.k8s.io/endpointslices': ['v1beta1'] };
 
 /** The kinds that are served: the built-in ones and those that CustomResourceDefinitions in the store define. */
 export class Catalog {
   readonly #builtin: readonly ServedKind[] = builtinResources.flatMap((resource) => {
     const rules = builtinRules[resource.kind];
-    return rules === undefined ? [] : [serveBuiltin(resource, rules)];
+    if (rules === undefined) return [];
+    const kind = serveBuiltin(resource, rules);
+    const older = olderVersions[kind.id] ?? [];
+    return [kind, ...older.map((version) => ({ ...kind, version, apiVersion: `${kind.group}/${version}` }))];
   });
   readonly #custom = new Map<string, readonly ServedKind[]>();
   /** Counts the changes, for whoever keeps something that is made from the catalog. */

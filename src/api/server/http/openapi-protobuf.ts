@@ -34,7 +34,7 @@ function writeOperation(writer: ProtobufWriter, { kind, parameters }: PatchOpera
     writer.message(8, (item) =>
       item.message(1, (parameter) =>
         parameter.message(2, (nonBody) =>
-          nonBody.message(3, (query) => query.string(2, 'query').string(3, name).string(6, type)),
+          nonBody.message(3, (query) => query.string(2, 'query').string(4, name).string(6, type)),
         ),
       ),
     );

@@ -7,7 +7,8 @@ import type { Exchange } from './exchange.ts';
 import { encodeOpenApiV2 } from './openapi-protobuf.ts';
 import { definitionName, definitions, gvkOf, reference } from './openapi-schema.ts';
 
-const protobufV2 = 'application/com.github.proto-openapi.spec.v2@v1.0+protobuf';
+// Clients ask for …spec.v2@v1.0+protobuf, but an @ may not stand in a Content-Type, and Go's parser refuses it.
+const protobufV2 = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
 
 /** One PATCH operation of OpenAPI, which is where kubectl reads which query parameters a server understands. */
 export interface PatchOperation {

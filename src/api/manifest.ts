@@ -1,0 +1,168 @@
+import { type FieldIssue, parseFieldPath } from './issue.ts';
+import { type AnyObject, isKubeObject, isList, isObject, objectOr, stringOr, withoutNulls } from './json.ts';
+import { shapeOf } from './kinds/shape.ts';
+import { apiVersionOf, builtinResources, type KubeObject, objectKey, type Resource } from './kinds.ts';
+import {
+  type ManifestDocument,
+  ManifestError,
+  type ManifestIssue,
+  manifestFiles,
+  type Place,
+  readDocuments,
+} from './manifest-file.ts';
+import { builtinRules } from './server/rules/builtin.ts';
+import { checkMetadata } from './server/rules/metadata.ts';
+import { checkAgainst, invalidValue, requiredValue, unknownFields } from './validate.ts';
+
+export { ManifestError, type ManifestErrorCode, type ManifestIssue, type Place } from './manifest-file.ts';
+
+/** One object of a manifest, checked. */
+export interface ManifestObject {
+  readonly object: KubeObject;
+  readonly resource: Resource;
+  readonly place: Place;
+}
+
+export interface LoadOptions {
+  /** For objects that name none. Default `default`. */
+  readonly namespace?: string;
+  /** Kinds beyond the built-in ones. */
+  readonly resources?: readonly Resource[];
+}
+
+/**
+ * Reads and checks manifests: all of them, completely, by the same rules as the API server, before anything is done with any.
+ * @param paths Files, directories, `-` for standard input.
+ * @returns The objects in the order in which they are best applied.
+ * @throws {ManifestError} With every issue in every file.
+ */
+export function loadManifests(paths: readonly string[], options: LoadOptions = {}): ManifestObject[] {
+  const issues: ManifestIssue[] = [];
+  const documents = manifestFiles(paths).flatMap((file) => {
+    try {
+      return readDocuments(file);
+    } catch (error) {
+      if (!(error instanceof ManifestError)) throw error;
+      issues.push(...error.issues);
+      return [];
+    }
+  });
+  return checkDocuments(documents, options, issues);
+}
+
+/** As `loadManifests`, from documents that are already parsed. @param found Issues that there are already. @throws {ManifestError} */
+export function checkDocuments(
+  documents: readonly ManifestDocument[],
+  options: LoadOptions = {},
+  found: readonly ManifestIssue[] = [],
+): ManifestObject[] {
+  const issues = [...found];
+  const objects: ManifestObject[] = [];
+  const places = new Map<string, Place>();
+  for (const { document, value, path } of documents.flatMap(expandLists)) {
+    const report = (issue: FieldIssue, name = '') => {
+      const full = [...path, ...parseFieldPath(issue.field)];
+      const key = issue.reason === 'FieldUnknown';
+      issues.push({ ...document.placeOf(full, key), object: name, field: issue.field, message: issue.message });
+    };
+    const loaded = loadOne(value, options, report);
+    if (loaded === undefined) continue;
+    const place = document.placeOf(path);
+    const id = `${loaded.resource.group}/${loaded.resource.kind} ${objectKey(loaded.object)}`;
+    const earlier = places.get(id);
+    if (earlier === undefined) places.set(id, place);
+    else
+      report(
+        {
+          field: 'metadata.name',
+          reason: 'FieldValueDuplicate',
+          message: `is in the manifests already, at ${earlier.file}:${earlier.line}`,
+        },
+        describe(loaded.object),
+      );
+    objects.push({ ...loaded, place });
+  }
+  if (issues.length > 0) throw new ManifestError('ManifestInvalid', issues);
+  return inOrder(objects);
+}
+
+interface Item {
+  readonly document: ManifestDocument;
+  readonly value: unknown;
+  readonly path: readonly PropertyKey[];
+}
+
+/** `kind: List` stands for its items. */
+function expandLists(document: ManifestDocument): Item[] {
+  const { value } = document;
+  if (!isObject(value) || value.kind !== 'List' || !isList(value.items)) return [{ document, value, path: [] }];
+  return value.items.map((item, i) => ({ document, value: item, path: ['items', i] }));
+}
+
+function loadOne(
+  value: unknown,
+  options: LoadOptions,
+  report: (issue: FieldIssue, name?: string) => void,
+): { object: KubeObject; resource: Resource } | undefined {
+  const raw = withoutNulls(value);
+  if (!isObject(raw)) {
+    report({ field: '', reason: 'FieldValueTypeInvalid', message: 'expected a Kubernetes object' });
+    return undefined;
+  }
+  const missing = ['apiVersion', 'kind', 'metadata'].filter((field) => raw[field] === undefined);
+  for (const field of missing) report(requiredValue(field));
+  if (missing.length > 0) return undefined;
+  const resource = [...builtinResources, ...(options.resources ?? [])].find(
+    (known) => known.kind === raw.kind && apiVersionOf(known) === raw.apiVersion,
+  );
+  if (resource === undefined) {
+    report({
+      field: 'kind',
+      reason: 'FieldValueNotSupported',
+      message: `there is no kind ${String(raw.kind)} in ${String(raw.apiVersion)}${suggestion(raw.kind)}`,
+    });
+    return undefined;
+  }
+  const metadata = { ...objectOr(raw.metadata) };
+  if (resource.namespaced) metadata.namespace ??= options.namespace ?? 'default';
+  const object = { ...raw, metadata: isObject(raw.metadata) ? metadata : raw.metadata };
+  const name = `${resource.kind} ${stringOr(metadata.name, '')}`;
+  const wrong = [...unknownFields(shapeOf(resource.schema), object), ...checkAgainst(resource.schema, object)];
+  if (!isKubeObject(object) || wrong.length > 0) {
+    for (const issue of wrong) report(issue, name);
+    return undefined;
+  }
+  for (const issue of checkMeaning(resource, object)) report(issue, name);
+  return { object, resource };
+}
+
+/** What the server would say to the object when it has filled in the defaults. */
+function checkMeaning(resource: Resource, object: AnyObject): FieldIssue[] {
+  const rules = builtinRules[resource.kind];
+  if (rules === undefined || !builtinResources.includes(resource)) return [];
+  const copy = structuredClone(object);
+  const { generateName, name, namespace } = copy.metadata;
+  if (!name && generateName)
+    return [invalidValue('metadata.generateName', generateName, 'what is applied must have a name')];
+  if (!resource.namespaced && namespace !== undefined)
+    return [invalidValue('metadata.namespace', namespace, `${resource.plural} have no namespace`)];
+  rules.defaults(copy);
+  return [...checkMetadata(copy.metadata, rules.name), ...rules.validate(copy)];
+}
+
+function suggestion(kind: unknown): string {
+  const known = builtinResources.find((resource) => resource.kind.toLowerCase() === String(kind).toLowerCase());
+  return known === undefined ? '' : `; ${known.kind} is in ${apiVersionOf(known)}`;
+}
+
+function describe({ kind, metadata }: KubeObject): string {
+  return `${kind} ${metadata.name ?? ''}`;
+}
+
+function inOrder(objects: readonly ManifestObject[]): ManifestObject[] {
+  const rank = ({ resource }: ManifestObject) => {
+    const index = builtinResources.indexOf(resource);
+    return index < 0 ? builtinResources.length : index;
+  };
+  return [...objects].sort((a, b) => rank(a) - rank(b));
+}
