@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { errnoError, errnoName, type KernelError } from '../error.ts';
-import { libbpf } from '../ffi/libbpf.ts';
+import { layouts, libbpf, readName } from '../ffi/libbpf.ts';
 import { lastErrno } from '../ffi/libc.ts';
 
 /** Map types that Myelin uses (enum bpf_map_type). */
@@ -45,23 +45,23 @@ const batchSize = 512;
 
 /** @returns struct bpf_map_info of an open map. */
 export function mapInfo(fd: number, object: string): MapInfo {
-  const info = new Uint8Array(88);
+  const at = layouts.bpf_map_info;
+  const info = new Uint8Array(at.size);
   const result = libbpf.obj_info(fd, info, Uint32Array.of(info.length));
   if (result < 0) throw errnoError(-result, 'read the properties', object);
   const view = new DataView(info.buffer);
   const word = (offset: number) => view.getUint32(offset, true);
-  const name = info.subarray(24, 40);
   return {
-    type: word(0),
-    id: word(4),
-    keySize: word(8),
-    valueSize: word(12),
-    maxEntries: word(16),
-    flags: word(20),
-    name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
-    btfId: word(64),
-    btfKeyType: word(68),
-    btfValueType: word(72),
+    type: word(at.type),
+    id: word(at.id),
+    keySize: word(at.key_size),
+    valueSize: word(at.value_size),
+    maxEntries: word(at.max_entries),
+    flags: word(at.map_flags),
+    name: readName(info, at.name),
+    btfId: word(at.btf_id),
+    btfKeyType: word(at.btf_key_type_id),
+    btfValueType: word(at.btf_value_type_id),
   };
 }
 
@@ -261,5 +261,5 @@ function isPerCpu(type: number): boolean {
 
 /** struct bpf_map_batch_opts {sz, elem_flags, flags}. */
 function batchOptions(): BigUint64Array {
-  return BigUint64Array.of(24n, 0n, 0n);
+  return BigUint64Array.of(BigInt(layouts.bpf_map_batch_opts.size), 0n, 0n);
 }

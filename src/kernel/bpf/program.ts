@@ -1,6 +1,6 @@
 import koffi from 'koffi';
 import { errnoError } from '../error.ts';
-import { libbpf, structs, type TestRunOpts } from '../ffi/libbpf.ts';
+import { layouts, libbpf, readName, structs, type TestRunOpts } from '../ffi/libbpf.ts';
 
 /**
  * The members of struct __sk_buff (include/uapi/linux/bpf.h) that a test run takes in or gives back; for tc programs
@@ -19,18 +19,7 @@ export interface SkBuff {
   readonly wireLength: number;
 }
 
-const skBuffSize = 192;
-const skBuffOffsets = {
-  mark: 8,
-  priority: 32,
-  ingressIfindex: 36,
-  ifindex: 40,
-  cb: 48,
-  tstamp: 152,
-  wireLength: 160,
-  gsoSegs: 164,
-  gsoSize: 176,
-} as const;
+const skBuff = layouts.__sk_buff;
 
 export interface TestRun {
   /** The packet, from its Ethernet header on; at least 14 bytes. */
@@ -71,16 +60,16 @@ export class BpfProgram {
 
   /** @throws {KernelError} `Errno` */
   get info(): ProgramInfo {
-    const info = new Uint8Array(232);
+    const at = layouts.bpf_prog_info;
+    const info = new Uint8Array(at.size);
     const result = libbpf.obj_info(this.fd, info, Uint32Array.of(info.length));
     if (result < 0) throw errnoError(-result, 'read the properties', `program ${this.name}`);
     const view = new DataView(info.buffer);
-    const name = info.subarray(64, 80);
     return {
-      id: view.getUint32(4, true),
-      jitedBytes: view.getUint32(16, true),
-      name: new TextDecoder().decode(name.subarray(0, name.indexOf(0))),
-      verifiedInstructions: view.getUint32(216, true),
+      id: view.getUint32(at.id, true),
+      jitedBytes: view.getUint32(at.jited_prog_len, true),
+      name: readName(info, at.name),
+      verifiedInstructions: view.getUint32(at.verified_insns, true),
     };
   }
 
@@ -91,7 +80,7 @@ export class BpfProgram {
   testRun(run: TestRun): TestResult {
     // The kernel may hand out more than it took in: a program can push headers.
     const dataOut = new Uint8Array(run.data.length + 256);
-    const ctxOut = new Uint8Array(skBuffSize);
+    const ctxOut = new Uint8Array(skBuff.size);
     const options: TestRunOpts = {
       sz: structs.bpf_test_run_opts.size,
       data_in: run.data,
@@ -100,8 +89,8 @@ export class BpfProgram {
       data_size_out: dataOut.length,
       ctx_in: encodeSkBuff(run.ctx ?? {}),
       ctx_out: koffi.address(ctxOut),
-      ctx_size_in: skBuffSize,
-      ctx_size_out: skBuffSize,
+      ctx_size_in: skBuff.size,
+      ctx_size_out: skBuff.size,
       retval: 0,
       repeat: run.repeat ?? 1,
       duration: 0,
@@ -121,34 +110,34 @@ export class BpfProgram {
 }
 
 function encodeSkBuff(ctx: Partial<SkBuff>): Uint8Array {
-  const bytes = new Uint8Array(skBuffSize);
+  const bytes = new Uint8Array(skBuff.size);
   const view = new DataView(bytes.buffer);
-  const at = skBuffOffsets;
+  const at = skBuff;
   view.setUint32(at.mark, ctx.mark ?? 0, true);
   view.setUint32(at.priority, ctx.priority ?? 0, true);
-  view.setUint32(at.ingressIfindex, ctx.ingressIfindex ?? 0, true);
+  view.setUint32(at.ingress_ifindex, ctx.ingressIfindex ?? 0, true);
   view.setUint32(at.ifindex, ctx.ifindex ?? 0, true);
   for (const [i, word] of (ctx.cb ?? []).entries()) view.setUint32(at.cb + 4 * i, word, true);
   view.setBigUint64(at.tstamp, ctx.tstamp ?? 0n, true);
-  view.setUint32(at.gsoSegs, ctx.gsoSegs ?? 0, true);
-  view.setUint32(at.gsoSize, ctx.gsoSize ?? 0, true);
-  view.setUint32(at.wireLength, ctx.wireLength ?? 0, true);
+  view.setUint32(at.gso_segs, ctx.gsoSegs ?? 0, true);
+  view.setUint32(at.gso_size, ctx.gsoSize ?? 0, true);
+  view.setUint32(at.wire_len, ctx.wireLength ?? 0, true);
   return bytes;
 }
 
 function decodeSkBuff(bytes: Uint8Array): SkBuff {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   const word = (offset: number) => view.getUint32(offset, true);
-  const at = skBuffOffsets;
+  const at = skBuff;
   return {
     mark: word(at.mark),
     priority: word(at.priority),
-    ingressIfindex: word(at.ingressIfindex),
+    ingressIfindex: word(at.ingress_ifindex),
     ifindex: word(at.ifindex),
     cb: Array.from({ length: 5 }, (_, i) => word(at.cb + 4 * i)),
     tstamp: view.getBigUint64(at.tstamp, true),
-    gsoSegs: word(at.gsoSegs),
-    gsoSize: word(at.gsoSize),
-    wireLength: word(at.wireLength),
+    gsoSegs: word(at.gso_segs),
+    gsoSize: word(at.gso_size),
+    wireLength: word(at.wire_len),
   };
 }

@@ -27,6 +27,7 @@ export class RingBuffer {
   readonly #data: Uint8Array;
   readonly #headers: Int32Array;
   #poll: node.PollHandle | undefined;
+  #reading = false;
 
   /**
    * @param onRecord Called for each record, in order. The bytes are the ring's own: they are valid until it returns.
@@ -54,21 +55,26 @@ export class RingBuffer {
    */
   drain(limit = 4096): number {
     let count = 0;
-    let position = Atomics.load(this.#consumer, 0);
-    while (this.#poll !== undefined && count < limit && position < Atomics.load(this.#producer, 0)) {
+    // Not from inside the callback, whose record would come again.
+    while (!this.#reading && count < limit && this.pending > 0) {
+      const position = Atomics.load(this.#consumer, 0);
       const start = Number(position % BigInt(this.#size));
       const header = Atomics.load(this.#headers, start / 4);
       // The writer has reserved this one and not yet submitted it.
       if (header & busyBit) break;
       const length = header & ~(busyBit | discardBit);
-      if (!(header & discardBit)) {
-        this.#onRecord(this.#data.subarray(start + headerSize, start + headerSize + length));
-        count++;
+      this.#reading = true;
+      try {
+        if (!(header & discardBit)) {
+          count++;
+          this.#onRecord(this.#data.subarray(start + headerSize, start + headerSize + length));
+        }
+      } finally {
+        this.#reading = false;
+        // The callback may have closed the ring, and the memory is not there any more.
+        if (this.#poll !== undefined)
+          Atomics.store(this.#consumer, 0, position + BigInt(Math.ceil((length + headerSize) / 8) * 8));
       }
-      // close() from inside the callback unmaps the memory.
-      if (this.#poll === undefined) break;
-      position += BigInt(Math.ceil((length + headerSize) / 8) * 8);
-      Atomics.store(this.#consumer, 0, position);
     }
     return count;
   }

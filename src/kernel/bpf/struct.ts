@@ -26,7 +26,7 @@ export interface Padding {
   readonly padding: true;
 }
 
-type Fields = Readonly<Record<string, Field<never> | Padding>>;
+type Fields = Readonly<Record<string, Field<unknown> | Padding>>;
 type ValueNames<F extends Fields> = { [K in keyof F]: F[K] extends Padding ? never : K }[keyof F];
 
 /** The values of a struct, by the names of its members. */
@@ -37,14 +37,18 @@ export type Values<F extends Fields> = {
 /** The value type of a struct: `Value<typeof policyKey>`. */
 export type Value<S> = S extends Struct<infer T> ? T : never;
 
-/** A C struct's layout, written once: encoder, decoder, and what is compared with an object's BTF. */
-export interface Struct<T> {
-  /** As C calls it. */
-  readonly name: string;
+/** How a whole key or value of a map is written and read. */
+export interface Codec<T> {
   readonly size: number;
   encode(value: T): Uint8Array;
-  /** @throws {RangeError} where `bytes` is shorter than the struct. */
+  /** @throws {RangeError} where `bytes` is too short. */
   decode(bytes: Uint8Array): T;
+}
+
+/** A C struct's layout, written once: encoder, decoder, and what is compared with an object's BTF. */
+export interface Struct<T> extends Codec<T> {
+  /** As C calls it. */
+  readonly name: string;
   /** @returns What is not as in C, one line per member; nothing where the layouts are the same. */
   differences(actual: BtfStruct | undefined): string[];
 }
@@ -126,6 +130,19 @@ export function pad(size: number, type = size === 1 ? 'u8' : `u8[${size}]`): Pad
   return { size, align: 1, type, padding: true };
 }
 
+/** A key or value that is one field by itself. */
+export function single<T>(field: Field<T>): Codec<T> {
+  return {
+    size: field.size,
+    encode(value) {
+      const bytes = new Uint8Array(field.size);
+      field.write(new DataView(bytes.buffer), 0, value);
+      return bytes;
+    },
+    decode: (bytes) => field.read(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0),
+  };
+}
+
 /**
  * @param name The struct's C name.
  * @param fields In the order of C, under their C names in camel case. Offsets follow from C's rules of alignment.
@@ -149,8 +166,7 @@ export function struct<const F extends Fields>(name: string, fields: F): Struct<
     encode(value) {
       const bytes = new Uint8Array(size);
       const view = new DataView(bytes.buffer);
-      for (const { key, offset, field } of members)
-        field?.write(view, offset, (value as Record<string, unknown>)[key] as never);
+      for (const { key, offset, field } of members) field?.write(view, offset, (value as Record<string, unknown>)[key]);
       return bytes;
     },
     decode(bytes) {

@@ -107,6 +107,37 @@ export interface TestRunOpts {
   batch_size: number;
 }
 
+/** Sizes and offsets in structs of the kernel (include/uapi/linux/bpf.h) that are read and written byte by byte. */
+export const layouts = {
+  bpf_map_info: {
+    size: 88,
+    type: 0,
+    id: 4,
+    key_size: 8,
+    value_size: 12,
+    max_entries: 16,
+    map_flags: 20,
+    name: 24,
+    btf_id: 64,
+    btf_key_type_id: 68,
+    btf_value_type_id: 72,
+  },
+  bpf_prog_info: { size: 232, id: 4, jited_prog_len: 16, name: 64, verified_insns: 216 },
+  __sk_buff: {
+    size: 192,
+    mark: 8,
+    priority: 32,
+    ingress_ifindex: 36,
+    ifindex: 40,
+    cb: 48,
+    tstamp: 152,
+    wire_len: 160,
+    gso_segs: 164,
+    gso_size: 176,
+  },
+  bpf_map_batch_opts: { size: 24, sz: 0, elem_flags: 8, flags: 16 },
+} as const;
+
 koffi.proto('int libbpf_print_fn(int level, void *format, void *list)');
 
 type MapNumber = (map: Pointer) => number;
@@ -235,4 +266,10 @@ export function copyBytes(pointer: Pointer, length: number): Uint8Array {
 /** @returns The address of a byte array's memory, which must be kept alive by the caller. */
 export function addressOf(bytes: Uint8Array): Pointer {
   return koffi.address(bytes);
+}
+
+/** @returns The name of a map or program: 16 bytes (BPF_OBJ_NAME_LEN) with a final zero. */
+export function readName(info: Uint8Array, offset: number): string {
+  const name = info.subarray(offset, offset + 16);
+  return new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
 }
