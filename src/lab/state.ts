@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
+import { cgroupRoot } from '../kernel/cgroup.ts';
 import { LabError } from './error.ts';
-import { labDirectory, labsDirectory } from './plan.ts';
+import { type LabPlan, labDirectory, labsDirectory, planLab } from './plan.ts';
 
 const processRecord = z.object({
   /** Unique in its lab: `api`, `controller`, `labd`, `agent/node-1`. */
@@ -36,6 +37,11 @@ export function readState(name: string): LabState | undefined {
   if (!parsed.success)
     throw new LabError('BadName', `${path} is not a lab's state: ${z.prettifyError(parsed.error)}; remove it by hand`);
   return parsed.data;
+}
+
+/** The plan that a lab was brought up by. @throws {LabError} `BadName`; {KernelError} `Missing` */
+export function planOfState({ name, nodes, mtu }: LabState): LabPlan {
+  return planLab({ name, nodes, mtu, cgroupRoot: cgroupRoot() });
 }
 
 /** Replaces the state, whole or not at all. */

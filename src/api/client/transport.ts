@@ -90,7 +90,7 @@ export class Transport {
   }
 
   async #open(request: ApiRequest, agent: Agent, signal: AbortSignal): Promise<IncomingMessage> {
-    const { url, ca, cert, key, token, serverName } = this.#endpoint;
+    const { url, ca, cert, key, token, serverName, socketPath } = this.#endpoint;
     const body = request.body === undefined ? undefined : JSON.stringify(request.body);
     const outgoing = httpsRequest(new URL(request.path + queryOf(request.query), url), {
       method: request.method,
@@ -100,6 +100,7 @@ export class Transport {
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key }),
       ...(serverName === undefined ? {} : { servername: serverName }),
+      ...(socketPath === undefined ? {} : { socketPath }),
       minVersion: 'TLSv1.2',
       headers: {
         accept: 'application/json',

@@ -12,6 +12,8 @@ export interface ApiEndpoint {
   readonly token?: () => string;
   /** The name to verify the server's certificate against, where it is not the URL's host. */
   readonly serverName?: string;
+  /** A Unix socket to connect to in place of the URL's host; whose certificate is expected stays the same. */
+  readonly socketPath?: string;
 }
 
 /**

@@ -1,0 +1,193 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { bpffsRoot, isBpffs } from '../kernel/bpffs.ts';
+import { cgroupRoot, createCgroup } from '../kernel/cgroup.ts';
+import { requireCapabilities } from '../kernel/probe.ts';
+import { down } from './down.ts';
+import { LabError } from './error.ts';
+import { createFabric } from './fabric.ts';
+import { Lab } from './lab.ts';
+import { createPki } from './pki.ts';
+import { type LabPlan, type PlanOptions, planLab } from './plan.ts';
+import { type LaunchOptions, launch, waitUntil } from './process.ts';
+import { stagePrograms } from './programs/stage.ts';
+import {
+  type AgentSettings,
+  controlCgroup,
+  logsDirectory,
+  nodeCgroup,
+  nodeDirectory,
+  podsCgroup,
+  services,
+} from './services.ts';
+import { type LabState, type ProcessRecord, readState, writeState } from './state.ts';
+import { systemManifest } from './system.ts';
+
+export interface UpOptions extends Omit<PlanOptions, 'cgroupRoot'>, AgentSettings {
+  /** Manifests (files or directories) to apply when the cluster is there. */
+  readonly files?: readonly string[];
+  /** Wait until every pod is ready, at most so long; 0: do not wait. Default 120 s. */
+  readonly readyTimeoutMs?: number;
+  /** Without name service a lab is up sooner. Default true. */
+  readonly dns?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** One thing that `up` does, for whoever shows its progress. */
+export interface UpStep {
+  readonly title: string;
+  /** @param say Tells what is being waited for. */
+  readonly run: (say: (text: string) => void) => Promise<void>;
+}
+
+/** What `up` will do, and the lab that there will be. */
+export interface UpPlan {
+  readonly plan: LabPlan;
+  /** To be run one after the other; when one fails, or nobody wants the rest, `down` takes all of it back. */
+  readonly steps: readonly UpStep[];
+  /** The lab, after the last step. */
+  readonly lab: () => Lab;
+}
+
+const startTimeoutMs = 30_000;
+
+/**
+ * Prepares to bring a lab up. Nothing has happened yet.
+ * @throws {LabError} `BadName`; `LabExists`
+ */
+export function prepareUp(options: UpOptions): UpPlan {
+  const plan = planLab({ ...options, cgroupRoot: cgroupRoot() });
+  const present = readState(plan.name);
+  if (present?.complete === true)
+    throw new LabError(
+      'LabExists',
+      `the lab ${plan.name} is up already: 'myelin lab down' first, or give another --name`,
+    );
+  const book = new StateBook(plan);
+  const signal = options.signal ?? new AbortController().signal;
+  let lab: Lab | undefined;
+  const opened = () => {
+    lab ??= Lab.open(plan.name);
+    return lab;
+  };
+  const start = (launched: LaunchOptions) => book.add(launch(launched));
+  const checked = (step: UpStep): UpStep => ({
+    title: step.title,
+    run: async (say) => {
+      signal.throwIfAborted();
+      await step.run(say);
+    },
+  });
+
+  const steps: UpStep[] = [
+    {
+      title: `lay out ${plan.nodes.length} nodes on an underlay`,
+      run: async () => {
+        await requireCapabilities();
+        if (present !== undefined) await down(plan.name);
+        book.begin();
+        makeDirectories(plan);
+        await Promise.all([createFabric(plan), createPki(plan)]);
+        stagePrograms(`${plan.directory}/programs`);
+      },
+    },
+    {
+      title: 'start the API and the controllers',
+      run: async () => {
+        const api = start(services.api(plan));
+        // These two try again until the API answers; being on their way by then is what saves time.
+        const labd = start(services.labd(plan));
+        const controller = start(services.controller(plan));
+        const processes = [api, labd, controller];
+        const options = { timeoutMs: startTimeoutMs, signal, processes };
+        await waitUntil(() => opened().answers(), { ...options, what: 'the API did not answer' });
+        await opened().createNodes();
+      },
+    },
+    {
+      title: `start ${plan.nodes.length} agents`,
+      run: async (say) => {
+        const agents = plan.nodes.map((node) => start(services.agent(plan, node, options)));
+        if (options.dns !== false) await opened().applyObjects(systemManifest(plan));
+        await waitUntil(
+          async () => {
+            const waiting = plan.nodes.filter((node) => !existsSync(`${nodeDirectory(plan, node)}/cni.sock`));
+            say(waiting.map(({ name }) => name).join(', '));
+            return waiting.length === 0 || `no agent on ${waiting.map(({ name }) => name).join(', ')}`;
+          },
+          { what: 'the agents did not start', timeoutMs: startTimeoutMs, signal, processes: agents },
+        );
+      },
+    },
+  ];
+  const { files = [], readyTimeoutMs = 120_000 } = options;
+  if (files.length > 0)
+    steps.push({ title: 'apply the manifests', run: async () => void (await opened().apply(files, { signal })) });
+  if (readyTimeoutMs > 0)
+    steps.push({
+      title: 'wait for the pods',
+      run: (say) => opened().waitReady({ timeoutMs: readyTimeoutMs, signal, say }),
+    });
+  steps.push({ title: 'done', run: async () => book.complete() });
+  return { plan, steps: steps.map(checked), lab: opened };
+}
+
+/** Brings a lab up. Whatever goes wrong on the way, nothing of it is left. */
+export async function up(options: UpOptions = {}): Promise<Lab> {
+  const { plan, steps, lab } = prepareUp(options);
+  try {
+    for (const step of steps) await step.run(() => {});
+  } catch (error) {
+    await down(plan.name);
+    throw error;
+  }
+  return lab();
+}
+
+function makeDirectories(plan: LabPlan): void {
+  mkdirSync(logsDirectory(plan), { recursive: true, mode: 0o755 });
+  mkdirSync(`${plan.directory}/pods`, { recursive: true, mode: 0o755 });
+  createCgroup(controlCgroup(plan));
+  for (const node of plan.nodes) {
+    mkdirSync(nodeDirectory(plan, node), { recursive: true, mode: 0o700 });
+    createCgroup(nodeCgroup(plan, node));
+    createCgroup(podsCgroup(plan, node));
+  }
+}
+
+/** The lab's state on disk, kept ahead of what is done. */
+class StateBook {
+  #state: LabState;
+
+  constructor({ name, nodes, mtu }: LabPlan) {
+    const createdAt = new Date().toISOString();
+    this.#state = {
+      version: 1,
+      name,
+      createdAt,
+      complete: false,
+      nodes: nodes.length,
+      mtu,
+      mountedBpffs: false,
+      processes: [],
+    };
+  }
+
+  begin(): void {
+    const mountedBpffs = !existsSync(bpffsRoot) || !isBpffs(bpffsRoot);
+    this.#save({ mountedBpffs });
+  }
+
+  add(process: ProcessRecord): ProcessRecord {
+    this.#save({ processes: [...this.#state.processes, process] });
+    return process;
+  }
+
+  complete(): void {
+    this.#save({ complete: true });
+  }
+
+  #save(change: Partial<LabState>): void {
+    this.#state = { ...this.#state, ...change };
+    writeState(this.#state);
+  }
+}
