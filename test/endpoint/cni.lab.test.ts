@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { symlinkSync } from 'node:fs';
 import { test } from 'node:test';
 import { run } from '../../src/kernel/command.ts';
 import { ip, ipBatch } from '../../src/kernel/ip.ts';
-import { podArgs, TestNode } from './harness.ts';
+import { plugin, podArgs, TestNode } from './harness.ts';
 
 test('VERSION is answered by the plugin itself, in the version that was asked', () =>
   TestNode.use(async (node) => {
@@ -15,6 +16,15 @@ test('VERSION is answered by the plugin itself, in the version that was asked', 
       });
     assert.deepEqual(await node.ok('VERSION', { config: '' }), { cniVersion: '1.1.0', supportedVersions });
     assert.equal((await node.refused('VERSION', { config: 'garbage' })).code, 6);
+  }));
+
+test('the plugin runs by a symbolic link, as it stands in a runtime’s directory, whatever NODE_OPTIONS says', () =>
+  TestNode.use(async (node) => {
+    const link = `${node.directory}/myelin`;
+    symlinkSync(plugin, link);
+    const env = { CNI_COMMAND: 'VERSION', NODE_OPTIONS: '--require /nowhere.js' };
+    const { stdout } = await run(link, [], { env, input: '{"cniVersion":"1.0.0"}' });
+    assert.match(stdout, /^\{"cniVersion":"1.0.0","supportedVersions":\[/);
   }));
 
 test('bad input gets the spec’s code, in the version that was asked, whether or not an agent runs', () =>
