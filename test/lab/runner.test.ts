@@ -117,6 +117,7 @@ describe('files', () => {
     addresses: [parseIp('10.0.0.1')],
     dnsAddress: parseIp('10.96.0.10'),
     clusterDomain: 'cluster.local',
+    machineResolvConf: 'nameserver 192.0.2.53\n',
   };
   const resolv = (spec: Parameters<typeof podFiles>[0]) =>
     podFiles(spec, facts)['/etc/resolv.conf']?.trim().split('\n');
@@ -134,7 +135,10 @@ describe('files', () => {
       'search x',
       'options ndots:1',
     ]);
-    assert.equal(resolv({ containers, hostNetwork: true })?.[0], '');
+    assert.deepEqual(resolv({ containers, hostNetwork: true }), ['nameserver 192.0.2.53']);
+    assert.deepEqual(resolv({ containers, dnsPolicy: 'Default' }), ['nameserver 192.0.2.53']);
+    const both = resolv({ containers, hostNetwork: true, dnsPolicy: 'ClusterFirstWithHostNet' });
+    assert.equal(both?.[0], 'nameserver 10.96.0.10');
   });
   test('it knows its own name', () =>
     assert.match(podFiles({ containers }, facts)['/etc/hosts'] ?? '', /^10\.0\.0\.1\tweb-1$/m));

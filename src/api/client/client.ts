@@ -160,7 +160,7 @@ export class ApiClient implements Api {
         force: extra.force,
       },
     });
-    return toObject(resource, answer);
+    return toObject(resource, options.dryRun === true ? withDryRunVersion(answer) : answer);
   }
 
   async delete<T extends KubeObject>(
@@ -222,6 +222,12 @@ function parseLine(path: string, line: string): unknown {
   } catch (cause) {
     throw new ApiError('Malformed', `watch ${path}: an event that is not JSON`, { cause });
   }
+}
+
+/** What a dry run would have created has no version: nothing was stored. */
+function withDryRunVersion(answer: unknown): unknown {
+  const object = objectOr(answer);
+  return { ...object, metadata: { resourceVersion: '0', ...objectOr(object.metadata) } };
 }
 
 function selectors({ labelSelector, fieldSelector }: ListOptions) {

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, Pod } from '../../api/kinds.ts';
 import type { ContainerSpec, Mount } from './container.ts';
@@ -56,6 +56,7 @@ export function containerSpec(
         addresses: sandbox.addresses,
         dnsAddress: node.dnsAddress,
         clusterDomain: node.clusterDomain,
+        machineResolvConf: existsSync('/etc/resolv.conf') ? readFileSync('/etc/resolv.conf', 'utf8') : '',
       }),
       ...program.files,
     },

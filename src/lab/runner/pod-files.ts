@@ -7,6 +7,8 @@ export interface PodNetworkFacts {
   readonly addresses: readonly IpAddress[];
   readonly dnsAddress: IpAddress;
   readonly clusterDomain: string;
+  /** The machine's own /etc/resolv.conf, for pods that ask whom it asks. */
+  readonly machineResolvConf: string;
 }
 
 /**
@@ -30,10 +32,12 @@ function hosts({ hostAliases = [] }: PodSpec, { hostname, addresses }: PodNetwor
   return `${lines.join('\n')}\n`;
 }
 
-/** Kubernetes' own search list and ndots:5; `Default` and host network without the cluster's name server keep the machine's file. */
-function resolvConf(spec: PodSpec, { namespace, dnsAddress, clusterDomain }: PodNetworkFacts): string {
+/** Kubernetes' own search list and ndots:5; `Default`, and host network unless told otherwise, mean the machine's own. */
+function resolvConf(spec: PodSpec, facts: PodNetworkFacts): string {
+  const { namespace, dnsAddress, clusterDomain, machineResolvConf } = facts;
   const { dnsPolicy = 'ClusterFirst', dnsConfig = {}, hostNetwork } = spec;
   const cluster = dnsPolicy === 'ClusterFirst' ? hostNetwork !== true : dnsPolicy === 'ClusterFirstWithHostNet';
+  if (!cluster && dnsPolicy !== 'None') return machineResolvConf;
   const servers = [...(cluster ? [dnsAddress] : []), ...(dnsConfig.nameservers ?? [])];
   const searches = [
     ...(cluster ? [`${namespace}.svc.${clusterDomain}`, `svc.${clusterDomain}`, clusterDomain] : []),
