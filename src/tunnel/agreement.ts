@@ -1,0 +1,77 @@
+import type { InboundSa, Lifetimes, OutboundSa } from './driver.ts';
+import type { Agreement } from './handshake/exchange.ts';
+import type { DirectionKeys } from './handshake/keys.ts';
+import { driverLifetimes } from './handshake/messages.ts';
+import { encodeNote } from './note.ts';
+import type { Established } from './pair.ts';
+import type { LocalPod, RemotePod } from './peers.ts';
+
+/**
+ * When what was agreed is renewed and when it ends. No key outlives the proofs that it stands on: of both sides'
+ * certificates and the agreed lifetime the earliest counts, less the grace period that received packets still have.
+ * @param ownNotAfter When this side's certificate ends. Unix milliseconds, as is `now`.
+ */
+export function schedule(
+  agreement: Agreement,
+  ownNotAfter: number,
+  context: { readonly now: number; readonly random: number; readonly graceMs: number },
+): Established {
+  const { now, random, graceMs } = context;
+  const proven = Math.min(agreement.peer.notAfter, ownNotAfter) - now;
+  const left = Math.max(0, Math.min(agreement.lifetime.seconds * 1000, proven - Math.min(graceMs, proven / 4)));
+  // The side that began renews first, so that the two seldom begin together.
+  const share = agreement.initiator ? 0.75 + 0.1 * random : 0.9 + 0.05 * random;
+  return {
+    spiIn: agreement.spiIn,
+    spiOut: agreement.spiOut,
+    establishedAt: now,
+    rekeyAt: now + left * share,
+    expiresAt: now + left,
+  };
+}
+
+interface Installation {
+  readonly agreement: Agreement;
+  readonly established: Established;
+  readonly local: LocalPod;
+  readonly remote: RemotePod;
+  readonly keys: DirectionKeys;
+}
+
+export function inboundSa(installation: Installation, replayWindow: number | undefined): InboundSa {
+  const common = parameters(installation);
+  const window = replayWindow === undefined ? {} : { replayWindow };
+  return { direction: 'in', spi: installation.agreement.spiIn, ...common, ...window };
+}
+
+export function outboundSa(installation: Installation): OutboundSa {
+  return { direction: 'out', spi: installation.agreement.spiOut, ...parameters(installation) };
+}
+
+function parameters({
+  agreement,
+  established,
+  local,
+  remote,
+  keys,
+}: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
+  const { peer, cipher, group } = agreement;
+  const note = encodeNote({
+    ...established,
+    localUid: local.pod.uid,
+    remote: remote.pod,
+    remoteSpiffeId: peer.spiffeId,
+    remoteSerial: peer.serialNumber,
+    node: remote.node.name,
+    cipher,
+    group,
+  });
+  return {
+    selectors: agreement.selectors,
+    peer: { address: remote.node.address, port: agreement.peerPort },
+    key: keys.key,
+    salt: keys.salt,
+    lifetimes: driverLifetimes(agreement.lifetime, agreement.initiator),
+    note,
+  };
+}

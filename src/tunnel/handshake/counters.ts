@@ -1,0 +1,66 @@
+import type { HandshakeCode, HandshakeError } from './error.ts';
+
+export interface HandshakeStatistics {
+  /** Handshakes done, begun here and begun by peers. */
+  readonly opened: number;
+  readonly answered: number;
+  /** Peers that this side refused, or that went away, by reason, whichever side began. */
+  readonly refused: Readonly<Partial<Record<HandshakeCode, number>>>;
+  /** Handshakes that peers refused, by the reason they gave. */
+  readonly refusedByPeer: Readonly<Partial<Record<HandshakeCode, number>>>;
+  /** Connections at the handshake port that are open now. */
+  readonly connections: number;
+}
+
+/** Counts how handshakes end. Yielding to the other side's attempt is no refusal and is not counted. */
+export class HandshakeCounters {
+  readonly #refused = new Map<HandshakeCode, number>();
+  readonly #refusedByPeer = new Map<HandshakeCode, number>();
+  opened = 0;
+  answered = 0;
+  connections = 0;
+
+  failed(error: HandshakeError): void {
+    if (error.code === 'yield' || error.code === 'aborted') return;
+    const counts = error.by === 'us' ? this.#refused : this.#refusedByPeer;
+    counts.set(error.code, (counts.get(error.code) ?? 0) + 1);
+  }
+
+  statistics(): HandshakeStatistics {
+    return {
+      opened: this.opened,
+      answered: this.answered,
+      refused: Object.fromEntries(this.#refused),
+      refusedByPeer: Object.fromEntries(this.#refusedByPeer),
+      connections: this.connections,
+    };
+  }
+}
+
+/**
+ * Lets one of a kind through in each interval and counts the rest, so that a stranger cannot fill the log. Remembers a
+ * bounded number of kinds.
+ */
+export class RateLimit {
+  readonly #intervalMs: number;
+  readonly #now: () => number;
+  readonly #kinds = new Map<string, { until: number; skipped: number }>();
+
+  constructor(intervalMs: number, now: () => number) {
+    this.#intervalMs = intervalMs;
+    this.#now = now;
+  }
+
+  /** @returns How many of the kind were kept back since the last that went through, or undefined: keep this one back too. */
+  pass(kind: string): number | undefined {
+    const now = this.#now();
+    const known = this.#kinds.get(kind);
+    if (known !== undefined && now < known.until) {
+      known.skipped++;
+      return undefined;
+    }
+    if (this.#kinds.size >= 1024) this.#kinds.clear();
+    this.#kinds.set(kind, { until: now + this.#intervalMs, skipped: 0 });
+    return known?.skipped ?? 0;
+  }
+}

@@ -1,0 +1,191 @@
+import { constants } from 'node:crypto';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import type { Logger } from 'pino';
+import { parseServerName } from '../../identity/names.ts';
+import type { NodePeer, PodPeer } from '../../identity/verify.ts';
+import { type IpAddress, tryParseIp } from '../../model/address.ts';
+import { Channel } from './channel.ts';
+import type { HandshakeCounters, RateLimit } from './counters.ts';
+import { applicationProtocol, type TlsContexts, type TlsIdentity, tlsParameters } from './credentials.ts';
+import { asHandshakeError, HandshakeError } from './error.ts';
+import type { PeerVerifier } from './peer.ts';
+
+export interface HandshakeServerOptions {
+  /** Address to listen on; default all of the node's, both families. */
+  readonly host?: string;
+  /** 0 takes any free one. */
+  readonly port: number;
+  readonly trustDomain: string;
+  readonly groups: string;
+  /** For TLS, and again for each message that is awaited. */
+  readonly timeoutMs: number;
+  /** Connections open at once. Defaults: 512 in all, 128 from one address, 32 from all addresses that are no node's. */
+  readonly limits?: { readonly total?: number; readonly perAddress?: number; readonly strangers?: number };
+}
+
+export interface HandshakeServerDeps {
+  readonly contexts: TlsContexts;
+  readonly verifier: PeerVerifier;
+  readonly counters: HandshakeCounters;
+  readonly rateLimit: RateLimit;
+  readonly logger: Logger;
+  /** The certificate to show to who asks for the pod, or undefined: no such pod here, or it has none. */
+  readonly podIdentity: (podUid: string) => TlsIdentity | undefined;
+  readonly nodeIdentity: () => TlsIdentity | undefined;
+  /** Whether a node of the cluster has the address. Absent: nobody is a stranger. */
+  readonly isNode?: (address: IpAddress) => boolean;
+  /** A verified pod asks for a pod of this node. The server ends the connection when the promise settles. */
+  readonly onPod: (session: PodSession) => Promise<void>;
+  /** A verified node asks for this node. */
+  readonly onNode: (session: NodeSession) => Promise<void>;
+}
+
+export interface PodSession {
+  readonly channel: Channel;
+  readonly podUid: string;
+  readonly peer: PodPeer;
+  readonly cipher: string;
+  /** Aborting it ends the connection. */
+  readonly abort: AbortController;
+}
+
+export interface NodeSession {
+  readonly channel: Channel;
+  readonly peer: NodePeer;
+}
+
+/** The handshake port of a node: accepts, limits, proves, and hands verified peers on. */
+export class HandshakeServer {
+  readonly #options: HandshakeServerOptions;
+  readonly #deps: HandshakeServerDeps;
+  readonly #listener: Server;
+  readonly #tls: TlsServer;
+  readonly #open = new Set<Socket>();
+  readonly #perAddress = new Map<string, number>();
+  #strangers = 0;
+
+  constructor(options: HandshakeServerOptions, deps: HandshakeServerDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    // Not listening itself: it is handed the sockets that pass the limits. It has no certificate of its own, so that
+    // who asks for nobody finds nobody.
+    this.#tls = createTlsServer({
+      ...tlsParameters(options.groups),
+      ALPNProtocols: [applicationProtocol],
+      SNICallback: (name, answer) => {
+        try {
+          answer(null, deps.contexts.get(this.#identityFor(name)));
+        } catch (error) {
+          answer(error instanceof Error ? error : new Error(String(error)));
+        }
+      },
+      requestCert: true,
+      // OpenSSL's verdict is read by PeerVerifier, which refuses in words and with a reason.
+      rejectUnauthorized: false,
+      handshakeTimeout: options.timeoutMs,
+      secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+    });
+    this.#tls.on('tlsClientError', (error, socket) => this.#refused(tlsError(error), socket.remoteAddress));
+    this.#tls.on('secureConnection', (socket) => void this.#serve(socket));
+    this.#listener = createServer((socket) => this.#admit(socket));
+  }
+
+  /** @returns The port that is listened on. */
+  async listen(): Promise<number> {
+    const { host = '::', port } = this.#options;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#listener.once('error', reject);
+    this.#listener.listen({ host, port, backlog: 1024 }, resolve);
+    await promise;
+    this.#listener.off('error', reject);
+    this.#listener.on('error', (error) => this.#deps.logger.error({ error: error.message }, 'handshake port'));
+    const address: AddressInfo | string | null = this.#listener.address();
+    return typeof address === 'object' && address !== null ? address.port : port;
+  }
+
+  async close(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#listener.close(() => resolve());
+    for (const socket of this.#open) socket.destroy();
+    await promise;
+  }
+
+  #admit(socket: Socket): void {
+    const { total = 512, perAddress = 128, strangers = 32 } = this.#options.limits ?? {};
+    const address = socket.remoteAddress ?? '';
+    const fromAddress = this.#perAddress.get(address) ?? 0;
+    const parsed = tryParseIp(address);
+    const stranger = parsed !== undefined && this.#deps.isNode?.(parsed) === false;
+    if (this.#open.size >= total || fromAddress >= perAddress || (stranger && this.#strangers >= strangers)) {
+      socket.destroy();
+      this.#refused(new HandshakeError('too-many'), address);
+      return;
+    }
+    this.#open.add(socket);
+    this.#perAddress.set(address, fromAddress + 1);
+    if (stranger) this.#strangers++;
+    this.#deps.counters.connections = this.#open.size;
+    socket.setNoDelay(true);
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => {
+      this.#open.delete(socket);
+      const left = (this.#perAddress.get(address) ?? 1) - 1;
+      if (left === 0) this.#perAddress.delete(address);
+      else this.#perAddress.set(address, left);
+      if (stranger) this.#strangers--;
+      this.#deps.counters.connections = this.#open.size;
+    });
+    this.#tls.emit('connection', socket);
+  }
+
+  #identityFor(name: string): TlsIdentity {
+    const asked = parseServerName(name, this.#options.trustDomain);
+    const identity = asked?.kind === 'node' ? this.#deps.nodeIdentity() : asked && this.#deps.podIdentity(asked.uid);
+    if (identity === undefined) throw new HandshakeError('unknown-endpoint', 'nobody of that name is on this node');
+    return identity;
+  }
+
+  async #serve(socket: TLSSocket): Promise<void> {
+    const abort = new AbortController();
+    const channel = new Channel(socket, this.#options.timeoutMs, abort.signal);
+    const from = socket.remoteAddress;
+    try {
+      const { servername } = socket;
+      const asked = typeof servername === 'string' ? parseServerName(servername, this.#options.trustDomain) : undefined;
+      if (asked === undefined) throw new HandshakeError('unknown-endpoint');
+      if (asked.kind === 'node') {
+        await this.#deps.onNode({ channel, peer: this.#deps.verifier.verify(socket, { kind: 'node' }) });
+      } else {
+        const peer = this.#deps.verifier.verify(socket, { kind: 'pod' });
+        const cipher = socket.getCipher().standardName;
+        await this.#deps.onPod({ channel, podUid: asked.uid, peer, cipher, abort });
+      }
+      channel.close();
+    } catch (cause) {
+      const error = asHandshakeError(cause);
+      channel.refuse(error);
+      this.#refused(error, from);
+    }
+  }
+
+  #refused(error: HandshakeError, from: string | undefined): void {
+    this.#deps.counters.failed(error);
+    const skipped = this.#deps.rateLimit.pass(error.code);
+    if (skipped === undefined || error.code === 'yield' || error.code === 'aborted') return;
+    const { code, message, cause } = error;
+    const stack = code === 'internal' && cause instanceof Error ? cause.stack : undefined;
+    this.#deps.logger.warn({ reason: code, from, skipped, detail: message, stack }, 'handshake refused');
+  }
+}
+
+function tlsError(error: Error): HandshakeError {
+  if (error instanceof HandshakeError) return error;
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
+  const reason = 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message;
+  const options = { cause: error, data: { openssl: code } };
+  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return new HandshakeError('timeout', undefined, options);
+  if (code === 'ECONNRESET') return new HandshakeError('disconnected', undefined, options);
+  if (code === 'ERR_SSL_NO_APPLICATION_PROTOCOL') return new HandshakeError('alpn', undefined, options);
+  return new HandshakeError('tls', `the TLS handshake failed: ${reason}`, options);
+}

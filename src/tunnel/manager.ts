@@ -1,0 +1,389 @@
+import { EventEmitter } from 'node:events';
+import type { Logger } from 'pino';
+import type { BundleStore, TrustBundle } from '../identity/bundle.ts';
+import { messageOf } from '../identity/certificate.ts';
+import type { Svid } from '../identity/svid.ts';
+import type { IpAddress } from '../model/address.ts';
+import type { InstalledSa, SaId, TrafficSelector, TunnelDriver } from './driver.ts';
+import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
+import { defaultGroups, TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
+import { HandshakeError } from './handshake/error.ts';
+import { respond } from './handshake/exchange.ts';
+import { PeerVerifier } from './handshake/peer.ts';
+import { HandshakeServer, type HandshakeServerOptions, type PodSession } from './handshake/server.ts';
+import { hearNotice, NodeNotices } from './notices.ts';
+import { defaultTiming, type PairTiming } from './pair.ts';
+import { believedPeer, type LocalPod, type PeerResolver, type RemotePod } from './peers.ts';
+import { planRestore } from './restore.ts';
+import { saKey, type TunnelHooks } from './sa-ledger.ts';
+import { Slots } from './slots.ts';
+import { RandomSpis } from './spi-pool.ts';
+import { type TunnelStatus, tunnelStatus } from './status.ts';
+import { TunnelTable } from './table.ts';
+import type { Role, Tunnel, TunnelServices } from './tunnel.ts';
+
+export interface TunnelManagerOptions {
+  readonly trustDomain: string;
+  /** Address to take handshakes on; default all. */
+  readonly host?: string;
+  /** TCP, on every node. Default 4747; 0 takes any free one. */
+  readonly handshakePort?: number;
+  /** UDP, this node's. Default 4500. */
+  readonly espPort?: number;
+  /** TLS groups in order of preference; default the post-quantum hybrid, then X25519. */
+  readonly groups?: string;
+  /** Of a key. Default one hour, 2^36 bytes, 2^40 packets; the peer's limits count too. */
+  readonly lifetimeSeconds?: number;
+  readonly lifetimeBytes?: number;
+  readonly lifetimePackets?: number;
+  readonly replayWindow?: number;
+  /** For TLS and for each message. Default 5 s. */
+  readonly timeoutMs?: number;
+  /** Handshakes that this node may have begun at once. Default 32. */
+  readonly mostDials?: number;
+  readonly limits?: HandshakeServerOptions['limits'];
+  readonly timing?: Partial<PairTiming>;
+  /** One notice of lost keys to a node in this time. Default 250 ms. */
+  readonly noticeIntervalMs?: number;
+}
+
+export interface TunnelManagerDeps {
+  readonly driver: TunnelDriver;
+  readonly svid: (podUid: string) => Svid | undefined;
+  readonly nodeIdentity: () => TlsIdentity | undefined;
+  readonly bundles: BundleStore;
+  readonly resolver: PeerResolver;
+  readonly hooks: TunnelHooks;
+  readonly logger: Logger;
+  /** Why policy admits nothing between the two pods in either direction, or undefined. Absent: everybody may try. */
+  readonly whyNot?: (local: LocalPod, remote: RemotePod) => string | undefined;
+  /** Unix milliseconds; default Date.now. */
+  readonly now?: () => number;
+  /** In [0, 1); default Math.random. */
+  readonly random?: () => number;
+}
+
+export interface TunnelManagerEvents {
+  /** A handshake ended: `done`, or the code of why not. */
+  handshake: [report: { readonly role: Role; readonly outcome: string; readonly durationMs: number }];
+}
+
+/** How long a pair that failed is listed with its reason when nobody asks for it any more. */
+const rememberMs = 5 * 60_000;
+const sweepMs = 30_000;
+
+/** Keeps the tunnels of this node's pods: opens them when packets ask, answers peers, renews, takes down. */
+export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
+  readonly #deps: TunnelManagerDeps;
+  readonly #services: TunnelServices;
+  readonly #counters = new HandshakeCounters();
+  readonly #server: HandshakeServer;
+  readonly #notices: NodeNotices;
+  readonly #spis = new RandomSpis();
+  readonly #locals = new Map<string, LocalPod>();
+  readonly #localAt = new Map<IpAddress, LocalPod>();
+  readonly #table: TunnelTable;
+  readonly #listeners: (() => void)[] = [];
+  #usage: { readonly at: number; readonly sas: Promise<Map<string, InstalledSa>> } | undefined;
+  #sweeper: NodeJS.Timeout | undefined;
+  #port: number;
+
+  constructor(options: TunnelManagerOptions, deps: TunnelManagerDeps) {
+    super();
+    this.#deps = deps;
+    const { trustDomain, groups = defaultGroups, timeoutMs = 5000, handshakePort = 4747 } = options;
+    const { driver, hooks, logger, svid, resolver, bundles, nodeIdentity } = deps;
+    this.#port = handshakePort;
+    this.#table = new TunnelTable(resolver);
+    const now = deps.now ?? Date.now;
+    const bundle = () => bundles.current;
+    const contexts = new TlsContexts(groups, bundle);
+    const verifier = new PeerVerifier(bundle, now);
+    this.#services = {
+      trustDomain,
+      driver,
+      hooks,
+      svid,
+      contexts,
+      verifier,
+      counters: this.#counters,
+      logger,
+      timing: { ...defaultTiming, ...options.timing },
+      dials: new Slots(options.mostDials ?? 32),
+      spis: this.#spis,
+      claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
+      whyNot: deps.whyNot ?? (() => undefined),
+      isUsed: (sas) => this.#isUsed(sas),
+      onHandshake: (_, role, outcome, durationMs) => this.emit('handshake', { role, outcome, durationMs }),
+      now,
+      random: deps.random ?? Math.random,
+      settings: {
+        espPort: options.espPort ?? 4500,
+        handshakePort,
+        lifetime: {
+          seconds: options.lifetimeSeconds ?? 3600,
+          bytes: options.lifetimeBytes ?? 2 ** 36,
+          packets: options.lifetimePackets ?? 2 ** 40,
+        },
+        replayWindow: options.replayWindow,
+        timeoutMs,
+      },
+    };
+    const { host, limits, noticeIntervalMs: intervalMs = 250 } = options;
+    this.#server = new HandshakeServer(
+      {
+        port: handshakePort,
+        trustDomain,
+        groups,
+        timeoutMs,
+        ...(host === undefined ? {} : { host }),
+        ...(limits === undefined ? {} : { limits }),
+      },
+      {
+        contexts,
+        verifier,
+        counters: this.#counters,
+        rateLimit: new RateLimit(1000, now),
+        logger,
+        podIdentity: (uid) => (this.#locals.has(uid) ? svid(uid) : undefined),
+        nodeIdentity,
+        isNode: (address) => resolver.nodeAt(address) !== undefined,
+        onPod: (session) => this.#answer(session),
+        onNode: (session) => hearNotice(session, (node, spis) => this.#lost(node, new Set(spis))),
+      },
+    );
+    this.#notices = new NodeNotices(
+      { trustDomain, handshakePort, timeoutMs, intervalMs },
+      { contexts, verifier, nodeIdentity, logger },
+    );
+  }
+
+  /** The TCP port that handshakes are taken on. */
+  get port(): number {
+    return this.#port;
+  }
+
+  /**
+   * Takes over what an earlier agent of this node left in the driver, without touching what still stands, and begins.
+   * @param locals The pods of this node. What is installed for others is removed.
+   */
+  async start(locals: readonly LocalPod[] = []): Promise<void> {
+    for (const pod of locals) this.#addLocal(pod);
+    await this.#restore();
+    this.#listen();
+    this.#port = await this.#server.listen();
+    this.#sweeper = setInterval(() => this.#sweep(), sweepMs);
+    this.#sweeper.unref();
+  }
+
+  /** Stops, leaving every key where it is. */
+  async close(): Promise<void> {
+    clearInterval(this.#sweeper);
+    for (const stop of this.#listeners.splice(0)) stop();
+    this.#notices.close();
+    for (const tunnel of this.#table.all) tunnel.close();
+    await this.#server.close();
+    await Promise.all(this.#table.all.map((tunnel) => tunnel.settled()));
+  }
+
+  /** A pod has come to this node. Whoever had its addresses before is gone. */
+  async addLocal(pod: LocalPod): Promise<void> {
+    const former = pod.addresses.flatMap((address) => this.#localAt.get(address) ?? []);
+    for (const other of former) if (other.pod.uid !== pod.pod.uid) await this.removeLocal(other.pod.uid);
+    this.#addLocal(pod);
+  }
+
+  /** A pod has left this node. Resolves when none of its keys is left in the driver. */
+  async removeLocal(podUid: string): Promise<void> {
+    const local = this.#locals.get(podUid);
+    if (local === undefined) return;
+    this.#locals.delete(podUid);
+    for (const address of local.addresses)
+      if (this.#localAt.get(address)?.pod.uid === podUid) this.#localAt.delete(address);
+    const ending = this.#table.all.filter((tunnel) => tunnel.local.pod.uid === podUid);
+    await Promise.all(ending.map((tunnel) => this.#table.end(tunnel)));
+  }
+
+  /**
+   * Holds every tunnel against what is believed now: to be called when pods or nodes have changed. Takes down tunnels
+   * to pods that are gone or are somebody else, and follows nodes that have moved.
+   * @param addresses Only tunnels to these; default all.
+   */
+  async reconcile(addresses?: readonly IpAddress[]): Promise<void> {
+    const tunnels = addresses === undefined ? this.#table.all : this.#table.to(addresses);
+    await Promise.all(tunnels.map((tunnel) => this.#check(tunnel)));
+  }
+
+  /** Every pair that has a tunnel, wants one, or failed to get one lately. */
+  async list(): Promise<TunnelStatus[]> {
+    const { driver } = this.#deps;
+    const installed = await this.#installed().catch(() => new Map<string, InstalledSa>());
+    return this.#table.all.map((tunnel) => tunnelStatus(tunnel, driver.name, installed));
+  }
+
+  statistics(): HandshakeStatistics {
+    return this.#counters.statistics();
+  }
+
+  #addLocal(pod: LocalPod): void {
+    this.#locals.set(pod.pod.uid, pod);
+    for (const address of pod.addresses) this.#localAt.set(address, pod);
+  }
+
+  #listen(): void {
+    const { driver, bundles } = this.#deps;
+    const limit = (hard: boolean) => (expiry: { readonly sa: SaId }) => {
+      const { sa } = expiry;
+      for (const tunnel of this.#table.all)
+        if (tunnel.sas.some((held) => saKey(held) === saKey(sa))) tunnel.dispatch({ type: 'limit', spi: sa.spi, hard });
+    };
+    const acquire = (pair: TrafficSelector) => this.#acquire(pair);
+    const [soft, hard] = [limit(false), limit(true)];
+    const unknownSpi = ({ spi, from }: { spi: number; from: { address: IpAddress } }) => {
+      const node = this.#deps.resolver.nodeAt(from.address);
+      if (node !== undefined) this.#notices.unknownSpi(node, spi);
+    };
+    const up = () => void this.#compare();
+    const changed = (bundle: TrustBundle) => this.#revoke(bundle);
+    driver.on('acquire', acquire).on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('up', up);
+    bundles.on('changed', changed);
+    this.#listeners.push(() => {
+      driver.off('acquire', acquire).off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('up', up);
+      bundles.off('changed', changed);
+    });
+  }
+
+  #acquire(pair: TrafficSelector): void {
+    const local = this.#localAt.get(pair.local);
+    const remote = this.#deps.resolver.podAt(pair.remote);
+    if (local === undefined || remote === undefined) {
+      this.#deps.logger.debug({ pair }, 'packets wait for a pair that is not known');
+      this.#deps.driver
+        .fail(pair)
+        .catch((error: unknown) => this.#deps.logger.debug({ error: messageOf(error) }, 'fail'));
+      return;
+    }
+    this.#table.of(local, remote, this.#services).dispatch({ type: 'acquire' });
+  }
+
+  async #answer(session: PodSession): Promise<void> {
+    const local = this.#locals.get(session.podUid);
+    if (local === undefined) throw new HandshakeError('unknown-endpoint');
+    const { channel, peer, cipher, abort } = session;
+    let begun: { readonly tunnel: Tunnel; readonly attempt: number } | undefined;
+    const current = () => {
+      if (begun === undefined) throw new HandshakeError('aborted');
+      return begun.tunnel.installer(begun.attempt);
+    };
+    try {
+      const agreement = await respond(
+        channel,
+        { peer, cipher },
+        async (selectors) => {
+          const remote = believedPeer(peer, local, selectors, this.#deps.resolver);
+          const why = this.#services.whyNot(local, remote);
+          if (why !== undefined) throw new HandshakeError('policy', why);
+          const tunnel = this.#table.of(local, remote, this.#services);
+          begun = { tunnel, attempt: tunnel.admit(abort) };
+          return tunnel.proposal(begun.attempt, selectors);
+        },
+        {
+          installInbound: async (...args) => await current().installInbound(...args),
+          installOutbound: async (...args) => await current().installOutbound(...args),
+        },
+      );
+      begun?.tunnel.finish(begun.attempt, agreement);
+    } catch (cause) {
+      begun?.tunnel.finish(begun.attempt, cause instanceof HandshakeError ? cause : new HandshakeError('internal'));
+      throw cause;
+    }
+  }
+
+  async #check(tunnel: Tunnel): Promise<void> {
+    const { remote } = tunnel;
+    for (const address of remote.addresses) {
+      const believed = this.#deps.resolver.podAt(address);
+      if (believed?.pod.uid !== remote.pod.uid || believed.spiffeId !== remote.spiffeId)
+        return await this.#table.end(tunnel);
+      this.#table.update(tunnel, believed);
+    }
+    await tunnel.settled();
+  }
+
+  #revoke(bundle: TrustBundle): void {
+    const { serials, podUids, spiffeIds } = bundle.revocations;
+    for (const tunnel of this.#table.all) {
+      const { local, remote, proven } = tunnel;
+      const revoked =
+        [local, remote].some(({ pod, spiffeId }) => podUids.has(pod.uid) || spiffeIds.has(spiffeId)) ||
+        (proven !== undefined && serials.has(proven.remoteSerial));
+      if (!revoked) continue;
+      this.#deps.logger.warn({ local: local.pod, remote: remote.pod }, 'tunnel ended: one of its pods is revoked');
+      void this.#table.end(tunnel);
+    }
+  }
+
+  /** Another node says that it does not know these SPIs, which we send to it with. */
+  #lost(node: string, spis: ReadonlySet<number>): void {
+    for (const tunnel of this.#table.all) {
+      const { up } = tunnel.state;
+      if (up !== undefined && spis.has(up.spiOut) && tunnel.remote.node.name === node)
+        tunnel.dispatch({ type: 'lost', spi: up.spiOut });
+    }
+  }
+
+  /** The driver is back: what it has is compared with what it should have. */
+  async #compare(): Promise<void> {
+    try {
+      const installed = await this.#installed();
+      for (const tunnel of this.#table.all) {
+        const { up } = tunnel.state;
+        const lost = tunnel.sas.some(
+          (sa) => (sa.spi === up?.spiIn || sa.spi === up?.spiOut) && !installed.has(saKey(sa)),
+        );
+        if (lost) tunnel.lostByDriver();
+      }
+      const ours = new Set([...this.#table.all, ...this.#table.leaving].flatMap(({ sas }) => sas.map(saKey)));
+      for (const [key, sa] of installed) if (!ours.has(key)) await this.#deps.driver.remove(sa);
+    } catch (error) {
+      this.#deps.logger.warn({ error: messageOf(error) }, 'the tunnel driver cannot be compared');
+    }
+  }
+
+  async #restore(): Promise<void> {
+    const { trustDomain, now } = this.#services;
+    const installed = await this.#deps.driver.list();
+    const plan = planRestore(installed, {
+      trustDomain,
+      locals: this.#locals,
+      resolver: this.#deps.resolver,
+      now: now(),
+    });
+    for (const { local, remote, state, sas, proven } of plan.tunnels) {
+      for (const sa of sas) if (sa.direction === 'in') this.#spis.adopt(sa.spi);
+      const tunnel = this.#table.of(local, remote, this.#services);
+      await tunnel.restore(state, sas, proven);
+    }
+    for (const sa of plan.remove) await this.#deps.driver.remove(sa);
+    if (installed.length > 0)
+      this.#deps.logger.info({ tunnels: plan.tunnels.length, removed: plan.remove.length }, 'tunnels taken over');
+  }
+
+  async #isUsed(sas: readonly SaId[]): Promise<boolean> {
+    // One listing serves all pairs that ask in the same second.
+    const now = this.#services.now();
+    if (this.#usage === undefined || now - this.#usage.at > 1000) this.#usage = { at: now, sas: this.#installed() };
+    const installed = await this.#usage.sas;
+    return sas.some((sa) => (installed.get(saKey(sa))?.statistics.packets ?? 0) > 0);
+  }
+
+  async #installed(): Promise<Map<string, InstalledSa>> {
+    return new Map((await this.#deps.driver.list()).map((sa) => [saKey(sa), sa]));
+  }
+
+  #sweep(): void {
+    const now = this.#services.now();
+    for (const tunnel of this.#table.all)
+      if (tunnel.isAtRest && now - (tunnel.state.lastError?.at ?? 0) > rememberMs) this.#table.drop(tunnel);
+  }
+}

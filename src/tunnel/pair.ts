@@ -1,0 +1,351 @@
+import { retryDelayMs } from '../identity/svid-store.ts';
+import type { HandshakeCode } from './handshake/error.ts';
+
+/**
+ * The life of one pod pair's tunnel on one of its two nodes, as a pure function: a state and an event give the next
+ * state and what is to be done. Nothing here knows of sockets, keys or timers (see runner.ts).
+ */
+
+export interface Established {
+  readonly spiIn: number;
+  readonly spiOut: number;
+  /** Unix milliseconds, all three. */
+  readonly establishedAt: number;
+  /** When a successor should be agreed on. */
+  readonly rekeyAt: number;
+  /** When nothing may be sent any more. */
+  readonly expiresAt: number;
+}
+
+export type Phase =
+  /** Nothing under way. */
+  | { readonly kind: 'idle' }
+  /** This node began a handshake. */
+  | { readonly kind: 'opening'; readonly attempt: number; readonly since: number }
+  /** The peer did, and has been admitted. */
+  | { readonly kind: 'answering'; readonly attempt: number; readonly since: number }
+  /** Both began, the peer's goes first: it should arrive before long. */
+  | { readonly kind: 'yielding'; readonly until: number }
+  /** After a failure. */
+  | { readonly kind: 'waiting'; readonly until: number };
+
+export interface PairFailure {
+  readonly at: number;
+  readonly code: HandshakeCode;
+  readonly text: string;
+}
+
+export interface PairState {
+  /** Whether this side's attempt is the one that counts when both begin at once. Exactly one of the two sides goes first. */
+  readonly goesFirst: boolean;
+  readonly phase: Phase;
+  readonly up: Established | undefined;
+  /** Inbound SAs whose successor is up: the peer's last packets under them may still be on their way. */
+  readonly retired: readonly { readonly spi: number; readonly removeAt: number }[];
+  /** Packets wait, or what is up must be replaced: a failure is tried again. */
+  readonly wanted: boolean;
+  /** In a row. */
+  readonly failures: number;
+  readonly lastError: PairFailure | undefined;
+  readonly rekeys: number;
+  /** Attempts so far: the last one's number. */
+  readonly attempts: number;
+}
+
+export type PairEvent =
+  /** Packets wait for a key. */
+  | { readonly type: 'acquire' }
+  /** A verified peer asks, and everything but precedence is in order. */
+  | { readonly type: 'offered' }
+  | { readonly type: 'established'; readonly attempt: number; readonly sa: Established }
+  | {
+      readonly type: 'failed';
+      readonly attempt: number;
+      readonly code: HandshakeCode;
+      readonly text: string;
+      readonly lasting: boolean;
+    }
+  /** An SA reached a limit; at the hard one it is out of use already. */
+  | { readonly type: 'limit'; readonly spi: number; readonly hard: boolean }
+  /** The peer's node says that it has no SA with this SPI. */
+  | { readonly type: 'lost'; readonly spi: number }
+  /** The driver came back without the pair's SAs. */
+  | { readonly type: 'vanished' }
+  /** Whether what is up has carried packets lately: the answer to `checkUse`. */
+  | { readonly type: 'use'; readonly used: boolean }
+  /** A pod is gone, or is not who it was, or is revoked. */
+  | { readonly type: 'gone' }
+  /** {@link nextDeadline} has come. */
+  | { readonly type: 'time' };
+
+export type PairEffect =
+  | { readonly type: 'dial'; readonly attempt: number }
+  | { readonly type: 'abort'; readonly attempt: number }
+  | { readonly type: 'admit'; readonly attempt: number }
+  /** Refuse the peer's attempt because ours goes first. */
+  | { readonly type: 'yield' }
+  | { readonly type: 'removeIn'; readonly spi: number }
+  | { readonly type: 'removeOut'; readonly spi: number }
+  /** Let go of the packets that wait. */
+  | { readonly type: 'fail' }
+  | { readonly type: 'checkUse' };
+
+export interface PairTiming {
+  /** How long an inbound SA outlives its successor's coming up. */
+  readonly graceMs: number;
+  readonly firstRetryMs: number;
+  readonly longestRetryMs: number;
+  /** After this many failures in a row waiting packets are let go. */
+  readonly holdAttempts: number;
+  /** How long a side that yielded waits for the other's attempt. */
+  readonly yieldMs: number;
+  /** How long an attempt has precedence: one that takes longer is stuck. */
+  readonly precedenceMs: number;
+}
+
+export const defaultTiming: PairTiming = {
+  graceMs: 30_000,
+  firstRetryMs: 25,
+  longestRetryMs: 30_000,
+  holdAttempts: 7,
+  yieldMs: 3000,
+  precedenceMs: 2000,
+};
+
+/** What the outside adds to an event. */
+export interface PairContext {
+  /** Unix milliseconds. */
+  readonly now: number;
+  /** In [0, 1). */
+  readonly random: number;
+  readonly timing: PairTiming;
+}
+
+const askAgainMs = 5000;
+
+interface Step {
+  readonly state: PairState;
+  readonly effects: readonly PairEffect[];
+}
+
+export function newPair(goesFirst: boolean): PairState {
+  return {
+    goesFirst,
+    phase: { kind: 'idle' },
+    up: undefined,
+    retired: [],
+    wanted: false,
+    failures: 0,
+    lastError: undefined,
+    rekeys: 0,
+    attempts: 0,
+  };
+}
+
+/** A pair as it is after an agent's restart: up, with nothing under way. */
+export function restoredPair(goesFirst: boolean, up: Established, retired: PairState['retired']): PairState {
+  return { ...newPair(goesFirst), up, retired };
+}
+
+/** Attempts of the side whose pod has the smaller UID go first. Both sides compute the same. */
+export function goesFirst(localUid: string, remoteUid: string): boolean {
+  return localUid < remoteUid;
+}
+
+export function stepPair(state: PairState, event: PairEvent, context: PairContext): Step {
+  switch (event.type) {
+    case 'acquire':
+      return want(state, context);
+    case 'offered':
+      return offered(state, context);
+    case 'established':
+      return established(state, event, context);
+    case 'failed':
+      return failed(state, event, context);
+    case 'limit':
+      if (state.up?.spiIn !== event.spi && state.up?.spiOut !== event.spi) return stay(state);
+      return want(
+        event.hard ? noted(state, context, 'the key reached its hard limit before it was replaced') : state,
+        context,
+      );
+    case 'lost':
+      if (state.up?.spiOut !== event.spi) return stay(state);
+      return want(noted(state, context, 'the peer’s node lost its half of the tunnel'), context);
+    case 'vanished':
+      return vanished(state, context);
+    case 'use':
+      return use(state, event.used, context);
+    case 'gone':
+      return gone(state);
+    case 'time':
+      return time(state, context);
+  }
+}
+
+/** When the pair wants a `time` event: Unix milliseconds, or undefined for never. */
+export function nextDeadline(state: PairState): number | undefined {
+  const deadlines = state.retired.map((sa) => sa.removeAt);
+  if (state.up !== undefined) {
+    deadlines.push(state.up.expiresAt);
+    if (state.phase.kind === 'idle') deadlines.push(state.up.rekeyAt);
+  }
+  if (state.phase.kind === 'waiting' || state.phase.kind === 'yielding') deadlines.push(state.phase.until);
+  return deadlines.length === 0 ? undefined : Math.min(...deadlines);
+}
+
+/** Whether the pair has nothing, does nothing and waits for nothing. */
+export function isAtRest(state: PairState): boolean {
+  return state.phase.kind === 'idle' && state.up === undefined && state.retired.length === 0;
+}
+
+function stay(state: PairState): Step {
+  return { state, effects: [] };
+}
+
+function noted(state: PairState, { now }: PairContext, text: string): PairState {
+  return { ...state, lastError: { at: now, code: 'driver', text } };
+}
+
+function want(state: PairState, context: PairContext): Step {
+  const wanted = { ...state, wanted: true };
+  return state.phase.kind === 'idle' ? open(wanted, context) : stay(wanted);
+}
+
+function open(state: PairState, { now }: PairContext): Step {
+  const attempt = state.attempts + 1;
+  return {
+    state: { ...state, attempts: attempt, phase: { kind: 'opening', attempt, since: now } },
+    effects: [{ type: 'dial', attempt }],
+  };
+}
+
+function offered(state: PairState, { now, timing }: PairContext): Step {
+  const { phase } = state;
+  if (phase.kind === 'opening' && state.goesFirst && now - phase.since < timing.precedenceMs)
+    return { state, effects: [{ type: 'yield' }] };
+  const attempt = state.attempts + 1;
+  const effects: PairEffect[] = [];
+  // A second offer of the same peer means that it has given up the first, whether we have noticed or not.
+  if (phase.kind === 'opening' || phase.kind === 'answering') effects.push({ type: 'abort', attempt: phase.attempt });
+  effects.push({ type: 'admit', attempt });
+  return { state: { ...state, attempts: attempt, phase: { kind: 'answering', attempt, since: now } }, effects };
+}
+
+function isCurrent(state: PairState, attempt: number): boolean {
+  const { phase } = state;
+  return (phase.kind === 'opening' || phase.kind === 'answering') && phase.attempt === attempt;
+}
+
+function established(
+  state: PairState,
+  { attempt, sa }: Extract<PairEvent, { type: 'established' }>,
+  { now, timing }: PairContext,
+): Step {
+  if (!isCurrent(state, attempt)) return stay(state);
+  const { up: old } = state;
+  const effects: PairEffect[] = [];
+  let { retired } = state;
+  if (old !== undefined) {
+    // The driver sends with the new key already; the peer may be a moment behind.
+    effects.push({ type: 'removeOut', spi: old.spiOut });
+    retired = [...retired, { spi: old.spiIn, removeAt: now + timing.graceMs }];
+  }
+  return {
+    state: {
+      ...state,
+      phase: { kind: 'idle' },
+      up: sa,
+      retired,
+      wanted: false,
+      failures: 0,
+      lastError: undefined,
+      rekeys: state.rekeys + (old === undefined ? 0 : 1),
+    },
+    effects,
+  };
+}
+
+function failed(
+  state: PairState,
+  { attempt, code, text, lasting }: Extract<PairEvent, { type: 'failed' }>,
+  { now, random, timing }: PairContext,
+): Step {
+  if (!isCurrent(state, attempt)) return stay(state);
+  if (code === 'yield') return stay({ ...state, phase: { kind: 'yielding', until: now + timing.yieldMs } });
+  const failures = state.failures + 1;
+  const givenUp = lasting || failures >= timing.holdAttempts;
+  const pause = retryDelayMs(failures, timing.firstRetryMs, timing.longestRetryMs, random);
+  return {
+    state: {
+      ...state,
+      phase: { kind: 'waiting', until: now + pause },
+      failures,
+      lastError: { at: now, code, text },
+      // What is up is replaced before it ends, however often that fails; packets do not wait for ever.
+      wanted: state.wanted && (!givenUp || state.up !== undefined),
+    },
+    effects: givenUp ? [{ type: 'fail' }] : [],
+  };
+}
+
+function vanished(state: PairState, context: PairContext): Step {
+  if (state.up === undefined) return stay({ ...state, retired: [] });
+  const bare = noted({ ...state, up: undefined, retired: [] }, context, 'the tunnel driver lost its keys');
+  return want(bare, context);
+}
+
+function use(state: PairState, used: boolean, context: PairContext): Step {
+  const { up, phase } = state;
+  if (up === undefined || phase.kind !== 'idle') return stay(state);
+  if (used) return want(state, context);
+  // Nobody uses it: it may end. Looked at again halfway to that, in case somebody begins to.
+  const left = up.expiresAt - context.now;
+  const rekeyAt = left < 1000 ? up.expiresAt : context.now + left / 2;
+  return stay({ ...state, up: { ...up, rekeyAt } });
+}
+
+function gone(state: PairState): Step {
+  const { phase, up, retired } = state;
+  const effects: PairEffect[] = [];
+  if (phase.kind === 'opening' || phase.kind === 'answering') effects.push({ type: 'abort', attempt: phase.attempt });
+  // First nobody gets in, then nobody gets out.
+  if (up !== undefined) effects.push({ type: 'removeIn', spi: up.spiIn });
+  effects.push(...retired.map(({ spi }) => ({ type: 'removeIn', spi }) as const));
+  if (up !== undefined) effects.push({ type: 'removeOut', spi: up.spiOut });
+  effects.push({ type: 'fail' });
+  return { state: { ...newPair(state.goesFirst), attempts: state.attempts, lastError: state.lastError }, effects };
+}
+
+function time(state: PairState, context: PairContext): Step {
+  const { now, timing } = context;
+  const effects: PairEffect[] = [];
+  let next = state;
+  if (next.up !== undefined && next.up.expiresAt <= now) {
+    effects.push({ type: 'removeOut', spi: next.up.spiOut });
+    // The peer's clock runs a little apart from ours: what it still sends is still let in.
+    // Packets that want another key will ask for it.
+    next = {
+      ...next,
+      up: undefined,
+      wanted: false,
+      retired: [...next.retired, { spi: next.up.spiIn, removeAt: now + timing.graceMs }],
+    };
+  }
+  const due = next.retired.filter((sa) => sa.removeAt <= now);
+  if (due.length > 0) {
+    effects.push(...due.map(({ spi }) => ({ type: 'removeIn', spi }) as const));
+    next = { ...next, retired: next.retired.filter((sa) => sa.removeAt > now) };
+  }
+  const { phase, up } = next;
+  if ((phase.kind === 'waiting' || phase.kind === 'yielding') && phase.until <= now) {
+    const idle: PairState = { ...next, phase: { kind: 'idle' } };
+    const step = next.wanted ? open(idle, context) : stay(idle);
+    return { state: step.state, effects: [...effects, ...step.effects] };
+  }
+  if (phase.kind === 'idle' && up !== undefined && up.rekeyAt <= now) {
+    effects.push({ type: 'checkUse' });
+    // Asked again should the answer get lost.
+    next = { ...next, up: { ...up, rekeyAt: now + askAgainMs } };
+  }
+  return { state: next, effects };
+}

@@ -1,0 +1,167 @@
+import { messageOf } from '../identity/certificate.ts';
+import type { IpAddress } from '../model/address.ts';
+import type { SpiffeId } from '../model/identity.ts';
+import {
+  type InboundSa,
+  type OutboundSa,
+  type SaDirection,
+  type SaId,
+  type TrafficSelector,
+  type TunnelDriver,
+  TunnelError,
+  type TunnelErrorCode,
+} from './driver.ts';
+import { HandshakeError } from './handshake/error.ts';
+import type { RemotePod } from './peers.ts';
+
+/** An inbound SA is in place: what arrives through it was sent by that pod, as its certificate proved. */
+export interface TunnelProof {
+  readonly local: IpAddress;
+  readonly remote: IpAddress;
+  readonly remoteUid: string;
+  readonly remoteSpiffeId: SpiffeId;
+  readonly spi: number;
+}
+
+export interface TunnelHooks {
+  /** Called when an inbound SA is in place and before the peer is told, so before anything arrives through it. */
+  readonly onProof: (proof: TunnelProof) => void | Promise<void>;
+  /** Called before the last inbound SA of the address pair is removed. `spi` is that one's. */
+  readonly onForget: (pair: TrafficSelector, spi: number) => void | Promise<void>;
+}
+
+export interface HeldSa extends SaId {
+  readonly selectors: readonly TrafficSelector[];
+}
+
+/** Inbound SPIs in use on this node. */
+export interface SpiPool {
+  reserve(): number;
+  release(spi: number): void;
+}
+
+/** A key that is equal for equal SAs. An inbound SPI is the receiver's own, so its peer does not count. */
+export function saKey({ direction, spi, peer }: SaId): string {
+  return direction === 'in' ? `in ${spi}` : `out ${spi} ${peer.address} ${peer.port}`;
+}
+
+/** The driver said no, so the SA is not there; after other errors it may be. */
+const notInstalled: ReadonlySet<TunnelErrorCode> = new Set(['SaExists', 'InvalidSa', 'DriverFull']);
+
+/** The SAs that one tunnel has in the driver, and what the hooks were told of them. */
+export class SaLedger {
+  readonly #driver: TunnelDriver;
+  readonly #hooks: TunnelHooks;
+  readonly #spis: SpiPool;
+  /** In the order of their installation, each with the handshake that installed it. */
+  readonly #held = new Map<string, HeldSa & { readonly attempt: number }>();
+  #proof: { readonly spi: number; readonly selectors: readonly TrafficSelector[] } | undefined;
+  #provesNothing = false;
+
+  constructor(driver: TunnelDriver, hooks: TunnelHooks, spis: SpiPool) {
+    this.#driver = driver;
+    this.#hooks = hooks;
+    this.#spis = spis;
+  }
+
+  get sas(): readonly HeldSa[] {
+    return [...this.#held.values()];
+  }
+
+  /** Takes over what an earlier agent of this node installed. */
+  async restore(sas: readonly HeldSa[], remote: RemotePod): Promise<void> {
+    for (const sa of sas) this.#held.set(saKey(sa), { ...sa, attempt: 0 });
+    await this.prove(remote);
+  }
+
+  /** @returns Once the SA is in use, and what it proves is known. @throws {HandshakeError} `driver` */
+  async install(sa: InboundSa | OutboundSa, attempt: number, remote: RemotePod): Promise<void> {
+    const key = saKey(sa);
+    if (this.#held.has(key)) throw new HandshakeError('driver', `the peer chose the SPI ${sa.spi} a second time`);
+    // Noted before it is there: should the driver never answer, it is removed all the same.
+    const { direction, spi, peer, selectors } = sa;
+    this.#held.set(key, { direction, spi, peer, selectors, attempt });
+    try {
+      if (sa.direction === 'in') await this.#driver.installInbound(sa);
+      else await this.#driver.installOutbound(sa);
+    } catch (cause) {
+      if (cause instanceof TunnelError && notInstalled.has(cause.code)) this.#held.delete(key);
+      throw new HandshakeError('driver', messageOf(cause), { cause });
+    }
+    if (sa.direction === 'in') await this.prove(remote);
+  }
+
+  /** Removes the SA if the tunnel has it. What only it proved is forgotten before its key is gone. */
+  async remove(direction: SaDirection, spi: number, remote: RemotePod): Promise<void> {
+    for (const [key, sa] of [...this.#held]) {
+      if (sa.direction !== direction || sa.spi !== spi) continue;
+      this.#held.delete(key);
+      if (direction === 'in') await this.prove(remote);
+      try {
+        await this.#driver.remove(sa);
+      } catch (cause) {
+        if (!(cause instanceof TunnelError && cause.code === 'NoSuchSa')) throw cause;
+      } finally {
+        if (direction === 'in') this.#spis.release(spi);
+      }
+    }
+  }
+
+  /** Removes what a handshake that failed had installed. */
+  async undo(attempt: number, remote: RemotePod): Promise<void> {
+    for (const sa of [...this.#held.values()])
+      if (sa.attempt === attempt) await this.remove(sa.direction, sa.spi, remote);
+  }
+
+  /** Whether the handshake has installed anything, or may have. */
+  hasInstalled(attempt: number, direction?: SaDirection): boolean {
+    const of = [...this.#held.values()].filter((sa) => sa.attempt === attempt);
+    return of.some((sa) => direction === undefined || sa.direction === direction);
+  }
+
+  /** The driver has lost them all. */
+  async lost(remote: RemotePod): Promise<void> {
+    for (const { direction, spi } of this.#held.values()) if (direction === 'in') this.#spis.release(spi);
+    this.#held.clear();
+    await this.prove(remote);
+  }
+
+  /** From here on nothing that is installed proves anything, nor anything that is installed later. */
+  async disown(remote: RemotePod): Promise<void> {
+    this.#provesNothing = true;
+    await this.prove(remote);
+  }
+
+  /** The peer's node has another address on the underlay. */
+  async move(address: IpAddress): Promise<void> {
+    for (const [key, sa] of [...this.#held]) {
+      if (sa.direction !== 'out' || sa.peer.address === address) continue;
+      const peer = { address, port: sa.peer.port };
+      await this.#driver.movePeer(sa, peer);
+      this.#held.delete(key);
+      this.#held.set(saKey({ ...sa, peer }), { ...sa, peer });
+    }
+  }
+
+  /** Tells the hooks which inbound SA is the newest now, if that has changed. */
+  async prove(remote: RemotePod): Promise<void> {
+    const newest = this.#provesNothing
+      ? undefined
+      : [...this.#held.values()].filter((sa) => sa.direction === 'in').at(-1);
+    const last = this.#proof;
+    if (newest?.spi === last?.spi) return;
+    this.#proof = newest === undefined ? undefined : { spi: newest.spi, selectors: newest.selectors };
+    if (newest === undefined) {
+      for (const pair of last?.selectors ?? []) await this.#hooks.onForget(pair, last?.spi ?? 0);
+      return;
+    }
+    const { pod, spiffeId } = remote;
+    for (const selector of newest.selectors)
+      await this.#hooks.onProof({
+        ...selector,
+        remoteUid: pod.uid,
+        remoteSpiffeId: spiffeId,
+        spi: newest.spi,
+      });
+  }
+}

@@ -1,0 +1,31 @@
+import { randomBytes } from 'node:crypto';
+import { TunnelError } from './driver.ts';
+import type { SpiPool } from './sa-ledger.ts';
+
+/** RFC 4303 section 2.1 reserves 1 … 255; 0 never goes over the wire. */
+const lowest = 256;
+
+/** Random SPIs, none of them twice at a time: an SPI says nothing about when or for whom it was made. */
+export class RandomSpis implements SpiPool {
+  readonly #used = new Set<number>();
+
+  /** @throws {TunnelError} `DriverFull` when no free one can be found, which four billion make unlikely. */
+  reserve(): number {
+    for (let attempt = 0; attempt < 100; attempt++) {
+      const spi = randomBytes(4).readUInt32BE();
+      if (spi < lowest || this.#used.has(spi)) continue;
+      this.#used.add(spi);
+      return spi;
+    }
+    throw new TunnelError('DriverFull', 'no SPI is free');
+  }
+
+  /** Marks one that an earlier agent of this node chose. */
+  adopt(spi: number): void {
+    this.#used.add(spi);
+  }
+
+  release(spi: number): void {
+    this.#used.delete(spi);
+  }
+}

@@ -1,0 +1,120 @@
+import type { IpAddress } from '../model/address.ts';
+import { HandshakeError } from './handshake/error.ts';
+import { goesFirst } from './pair.ts';
+import type { LocalPod, PeerNode, PeerResolver, RemotePod } from './peers.ts';
+import { Tunnel, type TunnelServices } from './tunnel.ts';
+
+/** The tunnels of a node: one for each pod pair, and never two pods behind one remote address. */
+export class TunnelTable {
+  readonly #resolver: PeerResolver;
+  /** By local and remote UID. */
+  readonly #tunnels = new Map<string, Tunnel>();
+  /** Those that are being taken down, too, until their keys are gone. */
+  readonly #remoteAt = new Map<IpAddress, Set<Tunnel>>();
+  readonly #leaving = new Map<Tunnel, Promise<void>>();
+
+  constructor(resolver: PeerResolver) {
+    this.#resolver = resolver;
+  }
+
+  /** Those that are there to stay. */
+  get all(): readonly Tunnel[] {
+    return [...this.#tunnels.values()];
+  }
+
+  /** Those that are being taken down. */
+  get leaving(): readonly Tunnel[] {
+    return [...this.#leaving.keys()];
+  }
+
+  to(addresses: readonly IpAddress[]): readonly Tunnel[] {
+    const found = addresses.flatMap((address) => [...(this.#remoteAt.get(address) ?? [])]);
+    return [...new Set(found)].filter((tunnel) => !this.#leaving.has(tunnel));
+  }
+
+  /** The pair's tunnel; a new one, with nothing in it, when it has none. */
+  of(local: LocalPod, remote: RemotePod, services: TunnelServices): Tunnel {
+    const known = this.#tunnels.get(keyOf(local, remote));
+    if (known !== undefined) {
+      this.update(known, remote);
+      return known;
+    }
+    const tunnel = new Tunnel(local, remote, goesFirst(local.pod.uid, remote.pod.uid), services);
+    this.#tunnels.set(keyOf(local, remote), tunnel);
+    this.#occupy(tunnel);
+    return tunnel;
+  }
+
+  /** Something else than who the remote pod is has changed: its node, or it has got another address. */
+  update(tunnel: Tunnel, remote: RemotePod): void {
+    const { node, addresses } = tunnel.remote;
+    const text = (at: PeerNode) => `${at.name} ${at.address} ${at.handshakePort}`;
+    if (text(node) === text(remote.node) && addresses.join() === remote.addresses.join()) return;
+    this.#vacate(tunnel);
+    tunnel.update(remote);
+    this.#occupy(tunnel);
+  }
+
+  /** Takes a tunnel down. Resolves when none of its keys is left in the driver. */
+  end(tunnel: Tunnel): Promise<void> {
+    const leaving = this.#leaving.get(tunnel);
+    if (leaving !== undefined) return leaving;
+    this.#unlist(tunnel);
+    const gone = tunnel.teardown().finally(() => {
+      this.#leaving.delete(tunnel);
+      this.#vacate(tunnel);
+    });
+    this.#leaving.set(tunnel, gone);
+    return gone;
+  }
+
+  /** Forgets a tunnel that has nothing in the driver. */
+  drop(tunnel: Tunnel): void {
+    tunnel.close();
+    this.#unlist(tunnel);
+    this.#vacate(tunnel);
+  }
+
+  /**
+   * To be called before an inbound SA is installed. An address has one pod: whoever else has tunnels from there is
+   * taken down first, so that no packet is ever taken for another pod's.
+   * @param signal Gives up waiting together with the handshake: two that wait for each other's end would do so for ever.
+   * @throws {HandshakeError} `unknown-peer` where the pod is not believed to be there any more; `aborted`
+   */
+  async claim(claimant: Tunnel, signal: AbortSignal): Promise<void> {
+    const { uid } = claimant.remote.pod;
+    for (const { remote } of claimant.selectors) {
+      if (this.#resolver.podAt(remote)?.pod.uid !== uid)
+        throw new HandshakeError('unknown-peer', `pod ${uid} is not known at ${remote} any more`);
+      const others = [...(this.#remoteAt.get(remote) ?? [])].filter(
+        (other) => other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other)),
+      );
+      if (others.length === 0) continue;
+      const aborted = new Promise<never>((_, reject) => {
+        signal.addEventListener('abort', () => reject(new HandshakeError('aborted')), { once: true });
+      });
+      await Promise.race([Promise.all(others.map((other) => this.end(other))), aborted]);
+    }
+  }
+
+  #unlist({ local, remote }: Tunnel): void {
+    this.#tunnels.delete(keyOf(local, remote));
+  }
+
+  #occupy(tunnel: Tunnel): void {
+    for (const address of tunnel.remote.addresses)
+      this.#remoteAt.set(address, (this.#remoteAt.get(address) ?? new Set()).add(tunnel));
+  }
+
+  #vacate(tunnel: Tunnel): void {
+    for (const address of tunnel.remote.addresses) {
+      const at = this.#remoteAt.get(address);
+      at?.delete(tunnel);
+      if (at?.size === 0) this.#remoteAt.delete(address);
+    }
+  }
+}
+
+function keyOf(local: LocalPod, remote: RemotePod): string {
+  return `${local.pod.uid} ${remote.pod.uid}`;
+}

@@ -1,0 +1,397 @@
+import type { Logger } from 'pino';
+import { messageOf } from '../identity/certificate.ts';
+import { endpointServerName } from '../identity/names.ts';
+import type { Svid } from '../identity/svid.ts';
+import { inboundSa, outboundSa, schedule } from './agreement.ts';
+import {
+  type InboundSa,
+  type OutboundSa,
+  type SaId,
+  type TrafficSelector,
+  type TunnelDriver,
+  TunnelError,
+} from './driver.ts';
+import { Channel } from './handshake/channel.ts';
+import type { HandshakeCounters } from './handshake/counters.ts';
+import type { TlsContexts } from './handshake/credentials.ts';
+import { dial } from './handshake/dial.ts';
+import { asHandshakeError, HandshakeError } from './handshake/error.ts';
+import { type Agreement, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
+import type { WireLifetime } from './handshake/messages.ts';
+import { negotiatedGroup, type PeerVerifier } from './handshake/peer.ts';
+import type { SaNote } from './note.ts';
+import {
+  type Established,
+  isAtRest,
+  newPair,
+  nextDeadline,
+  type PairEffect,
+  type PairEvent,
+  type PairState,
+  type PairTiming,
+  stepPair,
+} from './pair.ts';
+import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
+import { type HeldSa, SaLedger, type SpiPool, type TunnelHooks } from './sa-ledger.ts';
+import type { Slots } from './slots.ts';
+
+/** What every tunnel of a node shares. */
+export interface TunnelServices {
+  readonly trustDomain: string;
+  readonly driver: TunnelDriver;
+  readonly hooks: TunnelHooks;
+  readonly svid: (podUid: string) => Svid | undefined;
+  readonly contexts: TlsContexts;
+  readonly verifier: PeerVerifier;
+  readonly counters: HandshakeCounters;
+  readonly logger: Logger;
+  readonly timing: PairTiming;
+  readonly dials: Slots;
+  readonly spis: SpiPool;
+  /** Makes sure that no other pod is held to be at the tunnel's remote addresses. @throws {HandshakeError} */
+  readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void>;
+  /** @returns Why the two pods may have no tunnel, in words, or undefined. */
+  readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
+  /** Whether one of the SAs has carried a packet. */
+  readonly isUsed: (sas: readonly SaId[]) => Promise<boolean>;
+  readonly onHandshake: (tunnel: Tunnel, role: Role, outcome: string, ms: number) => void;
+  readonly now: () => number;
+  readonly random: () => number;
+  readonly settings: {
+    readonly espPort: number;
+    readonly handshakePort: number;
+    readonly lifetime: WireLifetime;
+    readonly replayWindow: number | undefined;
+    readonly timeoutMs: number;
+  };
+}
+
+export type Role = 'initiator' | 'responder';
+
+/** What the handshake that is up proved, for people. */
+export type Proven = Pick<SaNote, 'remoteSpiffeId' | 'remoteSerial' | 'cipher' | 'group'>;
+
+interface Attempt {
+  readonly number: number;
+  readonly role: Role;
+  readonly abort: AbortController;
+  readonly startedAt: number;
+  readonly done: PromiseWithResolvers<void>;
+  /** Reserved for it. */
+  spi: number | undefined;
+  established: Established | undefined;
+}
+
+/** One pod pair on this node: runs the decisions of pair.ts. */
+export class Tunnel {
+  readonly local: LocalPod;
+  readonly #services: TunnelServices;
+  readonly #ledger: SaLedger;
+  readonly #attempts = new Map<number, Attempt>();
+  #remote: RemotePod;
+  #proven: Proven | undefined;
+  #state: PairState;
+  #timer: NodeJS.Timeout | undefined;
+  #queue: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(local: LocalPod, remote: RemotePod, goesFirst: boolean, services: TunnelServices) {
+    this.local = local;
+    this.#remote = remote;
+    this.#services = services;
+    this.#ledger = new SaLedger(services.driver, services.hooks, services.spis);
+    this.#state = newPair(goesFirst);
+  }
+
+  /** As last believed. */
+  get remote(): RemotePod {
+    return this.#remote;
+  }
+
+  get proven(): Proven | undefined {
+    return this.#proven;
+  }
+
+  get state(): PairState {
+    return this.#state;
+  }
+
+  get selectors(): TrafficSelector[] {
+    return selectorsBetween(this.local, this.#remote);
+  }
+
+  /** What the tunnel has in the driver. */
+  get sas(): readonly HeldSa[] {
+    return this.#ledger.sas;
+  }
+
+  get isAtRest(): boolean {
+    return isAtRest(this.#state) && this.#attempts.size === 0 && this.sas.length === 0;
+  }
+
+  /** Takes over what an earlier agent of this node installed. */
+  async restore(state: PairState, sas: readonly HeldSa[], proven: Proven): Promise<void> {
+    this.#state = state;
+    this.#proven = proven;
+    this.#arm();
+    await this.#ledger.restore(sas, this.#remote);
+  }
+
+  dispatch(event: PairEvent): readonly PairEffect[] {
+    if (this.#closed) return [];
+    const { timing, now, random } = this.#services;
+    const { state, effects } = stepPair(this.#state, event, { now: now(), random: random(), timing });
+    this.#state = state;
+    for (const effect of effects) this.#carryOut(effect);
+    this.#arm();
+    return effects;
+  }
+
+  /**
+   * A verified peer asks for this pair.
+   * @param abort Ends its connection.
+   * @returns Its attempt's number. @throws {HandshakeError} `yield`
+   */
+  admit(abort: AbortController): number {
+    const admitted = this.dispatch({ type: 'offered' }).find((effect) => effect.type === 'admit');
+    if (admitted === undefined) throw new HandshakeError('yield');
+    this.#begin(admitted.attempt, 'responder', abort);
+    return admitted.attempt;
+  }
+
+  /** What this side brings into the exchange. @throws {HandshakeError} `aborted` */
+  proposal(number: number, selectors: readonly TrafficSelector[]): Proposal {
+    const attempt = this.#current(number);
+    const { espPort: port, lifetime } = this.#services.settings;
+    attempt.spi = this.#services.spis.reserve();
+    return { spi: attempt.spi, selectors, port, lifetime };
+  }
+
+  /** What the attempt installs keys through. */
+  installer(number: number): Installer {
+    const { local } = this;
+    const { claim, settings } = this.#services;
+    return {
+      installInbound: async (agreement, keys) => {
+        const attempt = this.#current(number);
+        await claim(this, attempt.abort.signal);
+        this.#current(number);
+        const established = this.#schedule(agreement);
+        attempt.established = established;
+        const installation = { agreement, established, local, remote: this.#remote, keys };
+        await this.#install(attempt, inboundSa(installation, settings.replayWindow));
+      },
+      installOutbound: async (agreement, keys) => {
+        const attempt = this.#current(number);
+        const established = attempt.established ?? this.#schedule(agreement);
+        const installation = { agreement, established, local, remote: this.#remote, keys };
+        await this.#install(attempt, outboundSa(installation));
+      },
+    };
+  }
+
+  /** Ends an attempt: well, or with why not. */
+  finish(number: number, outcome: Agreement | HandshakeError): void {
+    const attempt = this.#attempts.get(number);
+    if (attempt === undefined) return;
+    const { role, established: sa } = attempt;
+    const ms = this.#services.now() - attempt.startedAt;
+    if (!(outcome instanceof HandshakeError) && sa !== undefined && this.#isCurrent(number)) {
+      const { peer, cipher, group } = outcome;
+      this.#proven = { remoteSpiffeId: peer.spiffeId, remoteSerial: peer.serialNumber, cipher, group };
+      this.#services.counters[role === 'initiator' ? 'opened' : 'answered']++;
+      this.#end(attempt);
+      this.dispatch({ type: 'established', attempt: number, sa });
+      this.#services.onHandshake(this, role, 'done', ms);
+      return;
+    }
+    const error = outcome instanceof HandshakeError ? outcome : new HandshakeError('aborted');
+    this.#undo(attempt);
+    this.#end(attempt);
+    this.#services.onHandshake(this, role, error.code, ms);
+    const { code, message: text, lasting } = error;
+    this.dispatch({ type: 'failed', attempt: number, code, text, lasting });
+  }
+
+  /** The driver has lost everything: nothing is there to be removed, and half of a handshake is worth nothing. */
+  lostByDriver(): void {
+    for (const { abort, number } of this.#attempts.values())
+      if (this.#ledger.hasInstalled(number)) abort.abort(new HandshakeError('aborted'));
+    this.#enqueue(() => this.#ledger.lost(this.#remote));
+    this.dispatch({ type: 'vanished' });
+  }
+
+  /** What is believed of the peer's node has changed. */
+  update(remote: RemotePod): void {
+    this.#remote = remote;
+    this.#enqueue(() => this.#ledger.move(remote.node.address));
+  }
+
+  /** Takes everything down, for good. Resolves when no key of the pair is left in the driver. */
+  async teardown(): Promise<void> {
+    this.#enqueue(() => this.#ledger.disown(this.#remote));
+    this.dispatch({ type: 'gone' });
+    const attempts = [...this.#attempts.values()];
+    this.close();
+    await Promise.all(attempts.map(({ done }) => done.promise));
+    await this.#queue;
+  }
+
+  /** Stops without touching what is installed. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    for (const { abort } of this.#attempts.values()) abort.abort(new HandshakeError('aborted'));
+  }
+
+  /** Resolves when everything that was decided so far is done. */
+  async settled(): Promise<void> {
+    await this.#queue;
+  }
+
+  async #open(number: number): Promise<void> {
+    const { timeoutMs, handshakePort } = this.#services.settings;
+    const { contexts, verifier, counters, dials, logger, svid, trustDomain, whyNot } = this.#services;
+    const remote = this.#remote;
+    const { abort } = this.#begin(number, 'initiator', new AbortController());
+    let channel: Channel | undefined;
+    let leave: (() => void) | undefined;
+    try {
+      const identity = svid(this.local.pod.uid);
+      if (identity === undefined) throw new HandshakeError('no-certificate');
+      const { selectors } = this;
+      if (selectors.length === 0) throw new HandshakeError('selectors', 'the pods have no address family in common');
+      const why = whyNot(this.local, remote);
+      if (why !== undefined) throw new HandshakeError('policy', why);
+      leave = await dials.take(abort.signal);
+      const { address, handshakePort: port = handshakePort } = remote.node;
+      const serverName = endpointServerName(remote.pod.uid, trustDomain);
+      const socket = await dial({ address, port, serverName }, identity, contexts, timeoutMs, abort.signal);
+      channel = new Channel(socket, timeoutMs, abort.signal);
+      const addresses = selectors.map((selector) => selector.remote);
+      const expectation = { kind: 'pod', spiffeId: remote.spiffeId, podUid: remote.pod.uid, addresses } as const;
+      const peer = verifier.verify(socket, expectation);
+      const context = { peer, cipher: socket.getCipher().standardName, group: negotiatedGroup(socket) };
+      const proposal = this.proposal(number, selectors);
+      const agreement = await initiate(channel, context, proposal, this.installer(number));
+      channel.close();
+      this.finish(number, agreement);
+    } catch (cause) {
+      const error = asHandshakeError(cause);
+      channel?.refuse(error);
+      counters.failed(error);
+      if (error.code === 'internal') logger.error({ err: cause }, 'handshake');
+      this.finish(number, error);
+    } finally {
+      leave?.();
+    }
+  }
+
+  #begin(number: number, role: Role, abort: AbortController): Attempt {
+    const attempt: Attempt = {
+      number,
+      role,
+      abort,
+      startedAt: this.#services.now(),
+      done: Promise.withResolvers(),
+      spi: undefined,
+      established: undefined,
+    };
+    this.#attempts.set(number, attempt);
+    return attempt;
+  }
+
+  #end(attempt: Attempt): void {
+    this.#attempts.delete(attempt.number);
+    attempt.done.resolve();
+  }
+
+  #undo({ number, spi }: Attempt): void {
+    // An SPI goes back to the pool with its SA; this one never had an SA.
+    if (spi !== undefined && !this.#ledger.hasInstalled(number, 'in')) this.#services.spis.release(spi);
+    this.#enqueue(() => this.#ledger.undo(number, this.#remote));
+  }
+
+  #isCurrent(number: number): boolean {
+    const { phase } = this.#state;
+    return !this.#closed && (phase.kind === 'opening' || phase.kind === 'answering') && phase.attempt === number;
+  }
+
+  /** @throws {HandshakeError} `aborted` where the attempt is no longer the one that counts. */
+  #current(number: number): Attempt {
+    const attempt = this.#attempts.get(number);
+    if (attempt === undefined || attempt.abort.signal.aborted || !this.#isCurrent(number))
+      throw new HandshakeError('aborted');
+    return attempt;
+  }
+
+  async #install(attempt: Attempt, sa: InboundSa | OutboundSa): Promise<void> {
+    await this.#ledger.install(sa, attempt.number, this.#remote);
+    // Somebody may have taken the pair down while the driver was busy.
+    this.#current(attempt.number);
+  }
+
+  #schedule(agreement: Agreement): Established {
+    const { now, random, svid, timing } = this.#services;
+    const ownNotAfter = svid(this.local.pod.uid)?.notAfter ?? 0;
+    return schedule(agreement, ownNotAfter, { now: now(), random: random(), graceMs: timing.graceMs });
+  }
+
+  #carryOut(effect: PairEffect): void {
+    switch (effect.type) {
+      case 'dial':
+        void this.#open(effect.attempt);
+        return;
+      case 'abort':
+        this.#attempts.get(effect.attempt)?.abort.abort(new HandshakeError('aborted'));
+        return;
+      case 'admit':
+      case 'yield':
+        // The caller of admit() reads these.
+        return;
+      case 'removeIn':
+        this.#enqueue(() => this.#ledger.remove('in', effect.spi, this.#remote));
+        return;
+      case 'removeOut':
+        this.#enqueue(() => this.#ledger.remove('out', effect.spi, this.#remote));
+        return;
+      case 'fail':
+        for (const selector of this.selectors) this.#enqueue(() => this.#services.driver.fail(selector));
+        return;
+      case 'checkUse':
+        void this.#checkUse();
+        return;
+    }
+  }
+
+  async #checkUse(): Promise<void> {
+    const { up } = this.#state;
+    if (up === undefined) return;
+    const sas = this.sas.filter(({ direction, spi }) => spi === (direction === 'in' ? up.spiIn : up.spiOut));
+    // A driver that does not answer is no reason to let a tunnel end.
+    const used = await this.#services.isUsed(sas).catch(() => true);
+    this.dispatch({ type: 'use', used });
+  }
+
+  #enqueue(work: () => Promise<unknown>): void {
+    this.#queue = this.#queue.then(work).then(
+      () => undefined,
+      (error: unknown) => {
+        // What a driver that is down kept is compared with what should be when it comes back.
+        const level = error instanceof TunnelError && error.code === 'DriverDown' ? 'debug' : 'error';
+        const { pod: local } = this.local;
+        this.#services.logger[level]({ error: messageOf(error), local, remote: this.#remote.pod }, 'tunnel');
+      },
+    );
+  }
+
+  #arm(): void {
+    clearTimeout(this.#timer);
+    const deadline = this.#closed ? undefined : nextDeadline(this.#state);
+    if (deadline === undefined) return;
+    // Node's timers end at 2^31 ms; a deadline further off is looked at again then.
+    const ms = Math.min(Math.max(0, deadline - this.#services.now()) + 1, 0x7fff_ffff);
+    this.#timer = setTimeout(() => this.dispatch({ type: 'time' }), ms);
+    this.#timer.unref();
+  }
+}

@@ -1,0 +1,211 @@
+import { EventEmitter } from 'node:events';
+import type { IpAddress } from '../../src/model/address.ts';
+import {
+  type DriverStatistics,
+  type InboundSa,
+  type InstalledSa,
+  type OutboundSa,
+  type SaId,
+  type TrafficSelector,
+  type TunnelDriver,
+  type TunnelDriverEvents,
+  TunnelError,
+  type UnderlayAddress,
+} from '../../src/tunnel/driver.ts';
+
+interface Held {
+  readonly sa: InboundSa | OutboundSa;
+  /** Key and salt: the driver's own copy. */
+  readonly secret: string;
+  peer: UnderlayAddress;
+  packets: number;
+  expired: boolean;
+}
+
+export type Fate = 'delivered' | 'held' | 'unknown-spi' | 'wrong-key' | 'selector';
+
+/** Nodes of one test that reach each other. */
+export class Underlay {
+  readonly nodes = new Map<string, MemoryDriver>();
+}
+
+/**
+ * A tunnel driver in memory, for the tests of what stands above drivers. It keeps the contract of driver.ts, and a
+ * packet sent through it arrives only where the other node's driver holds the same key for the same SPI and selectors.
+ */
+export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements TunnelDriver {
+  readonly name = 'engine';
+  readonly #at: UnderlayAddress;
+  readonly #underlay: Underlay;
+  #held: Held[] = [];
+  readonly #waiting = new Map<string, { pair: TrafficSelector; packets: number }>();
+  /** What happened, in order. */
+  readonly log: string[] = [];
+  /** Fates of packets that were sent here, held ones when they are let go. */
+  readonly fates = new Map<Fate, number>();
+  failed = 0;
+  /** Awaited before each request is carried out. */
+  delay: () => Promise<void> = async () => {};
+  refuse: ((sa: InboundSa | OutboundSa) => Error | undefined) | undefined;
+
+  constructor(at: UnderlayAddress, underlay: Underlay) {
+    super();
+    this.#at = at;
+    this.#underlay = underlay;
+    underlay.nodes.set(`${at.address} ${at.port}`, this);
+  }
+
+  async installInbound(sa: InboundSa): Promise<void> {
+    await this.#install(sa);
+  }
+
+  async installOutbound(sa: OutboundSa): Promise<void> {
+    await this.#install(sa);
+    for (const selector of sa.selectors) {
+      const key = pairKey(selector);
+      const waiting = this.#waiting.get(key);
+      this.#waiting.delete(key);
+      for (let i = 0; i < (waiting?.packets ?? 0); i++) this.send(selector);
+    }
+  }
+
+  async remove(id: SaId): Promise<void> {
+    await this.delay();
+    const found = this.#held.find((held) => isSame(held, id));
+    if (found === undefined) throw new TunnelError('NoSuchSa', `no SA ${id.direction} ${id.spi}`);
+    this.#held = this.#held.filter((held) => held !== found);
+    this.log.push(`remove ${id.direction} ${id.spi}`);
+  }
+
+  async movePeer(id: SaId, peer: UnderlayAddress): Promise<void> {
+    const found = this.#held.find((held) => isSame(held, id));
+    if (found === undefined) throw new TunnelError('NoSuchSa', `no SA ${id.direction} ${id.spi}`);
+    found.peer = peer;
+  }
+
+  async list(): Promise<InstalledSa[]> {
+    return this.#held.map(({ sa, peer, packets, expired }) => ({
+      direction: sa.direction,
+      spi: sa.spi,
+      peer,
+      selectors: sa.selectors,
+      lifetimes: sa.lifetimes,
+      replayWindow: 4096,
+      note: sa.note,
+      expired,
+      statistics: { packets, bytes: 100 * packets, sequence: packets, drops: {} },
+    }));
+  }
+
+  async statistics(): Promise<DriverStatistics> {
+    const nothing = { packets: 0, bytes: 0 };
+    return {
+      drops: {},
+      sealed: nothing,
+      opened: nothing,
+      held: { pairs: this.#waiting.size, ...nothing },
+      sas: { in: 0, out: 0 },
+      details: {},
+    };
+  }
+
+  async fail(pair: TrafficSelector): Promise<void> {
+    await this.delay();
+    const waiting = this.#waiting.get(pairKey(pair));
+    this.failed += waiting?.packets ?? 0;
+    this.#waiting.delete(pairKey(pair));
+  }
+
+  async close(): Promise<void> {}
+
+  /** A pod of this node sends a packet. */
+  send(pair: TrafficSelector): Fate {
+    const fate = this.#send(pair);
+    this.fates.set(fate, (this.fates.get(fate) ?? 0) + 1);
+    return fate;
+  }
+
+  /** How many packets of the pair wait for a key. */
+  waiting(pair: TrafficSelector): number {
+    return this.#waiting.get(pairKey(pair))?.packets ?? 0;
+  }
+
+  /** The newest outbound SA of the pair reached a limit. */
+  reachLimit(pair: TrafficSelector, kind: 'soft' | 'hard'): void {
+    const out = this.#outbound(pair);
+    if (out === undefined) throw new Error('no such SA');
+    if (kind === 'hard') out.expired = true;
+    const { direction, spi } = out.sa;
+    this.emit(kind, { sa: { direction, spi, peer: out.peer }, cause: 'bytes' });
+  }
+
+  /** The engine died and was started again. */
+  crash(): void {
+    this.#held = [];
+    this.emit('up');
+  }
+
+  /** Keys by direction and SPI, to be compared with the other node's. */
+  secrets(): Map<string, string> {
+    return new Map(this.#held.map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret]));
+  }
+
+  #outbound(pair: TrafficSelector): Held | undefined {
+    return this.#held.filter(({ sa, expired }) => sa.direction === 'out' && !expired && covers(sa, pair)).at(-1);
+  }
+
+  #send(pair: TrafficSelector): Fate {
+    const out = this.#outbound(pair);
+    if (out === undefined) {
+      const key = pairKey(pair);
+      const waiting = this.#waiting.get(key);
+      this.#waiting.set(key, { pair, packets: (waiting?.packets ?? 0) + 1 });
+      if (waiting === undefined) queueMicrotask(() => this.emit('acquire', pair));
+      return 'held';
+    }
+    out.packets++;
+    const other = this.#underlay.nodes.get(`${out.peer.address} ${out.peer.port}`);
+    return (
+      other?.receive(out.sa.spi, out.secret, { local: pair.remote, remote: pair.local }, this.#at) ?? 'unknown-spi'
+    );
+  }
+
+  receive(spi: number, secret: string, pair: TrafficSelector, from: UnderlayAddress): Fate {
+    const held = this.#held.find(({ sa }) => sa.direction === 'in' && sa.spi === spi);
+    if (held === undefined) {
+      queueMicrotask(() => this.emit('unknownSpi', { spi, from }));
+      return 'unknown-spi';
+    }
+    if (held.secret !== secret) return 'wrong-key';
+    if (!covers(held.sa, pair)) return 'selector';
+    held.packets++;
+    return 'delivered';
+  }
+
+  async #install(sa: InboundSa | OutboundSa): Promise<void> {
+    const secret = Buffer.concat([sa.key, sa.salt]).toString('hex');
+    sa.key.fill(0);
+    sa.salt.fill(0);
+    await this.delay();
+    const refusal = this.refuse?.(sa);
+    if (refusal !== undefined) throw refusal;
+    if (this.#held.some((held) => isSame(held, sa))) throw new TunnelError('SaExists', `SA ${sa.spi} exists`);
+    if (Buffer.byteLength(sa.note) > 1024) throw new TunnelError('InvalidSa', 'the note is too long');
+    this.#held.push({ sa, secret, peer: sa.peer, packets: 0, expired: false });
+    this.log.push(`install ${sa.direction} ${sa.spi}`);
+  }
+}
+
+function isSame(held: Held, id: SaId): boolean {
+  const { direction, spi } = held.sa;
+  if (direction !== id.direction || spi !== id.spi) return false;
+  return direction === 'in' || (held.peer.address === id.peer.address && held.peer.port === id.peer.port);
+}
+
+function covers(sa: InboundSa | OutboundSa, pair: TrafficSelector): boolean {
+  return sa.selectors.some(({ local, remote }) => local === pair.local && remote === pair.remote);
+}
+
+function pairKey({ local, remote }: { local: IpAddress; remote: IpAddress }): string {
+  return `${local} ${remote}`;
+}
