@@ -26,6 +26,9 @@ export interface AgentOptions {
   readonly clusterDefault: 'allow' | 'deny';
   readonly svidTtlSeconds: number;
   readonly rekeySeconds: number;
+  readonly rekeyBytes?: number;
+  /** How long an address that a pod gave up is given to no other. */
+  readonly addressCooldownSeconds: number;
   readonly logLevel: string;
 }
 
@@ -39,6 +42,18 @@ function port(text: string): number {
 function seconds(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number of seconds');
+  return value;
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('expected a whole number');
+  return value;
+}
+
+function bytes(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 65_536) throw new InvalidArgumentError('expected at least 65536 bytes');
   return value;
 }
 
@@ -81,6 +96,8 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     )
     .option('--svid-ttl-seconds <n>', 'how long a pod’s certificate lives', seconds, 3600)
     .option('--rekey-seconds <n>', 'how long a security association lives', seconds, 3600)
+    .option('--rekey-bytes <n>', 'how much one security association carries', bytes)
+    .option('--address-cooldown-seconds <n>', 'how long an address rests between two pods', wholeNumber, 60)
     .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error']).default('info'))
     .allowExcessArguments(false)
     .action(action);

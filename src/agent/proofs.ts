@@ -33,10 +33,15 @@ export class Proofs {
     this.#identityOf = identityOf;
   }
 
+  /**
+   * A pod that no policy in force knows is not admitted, but what an earlier agent admitted stays until the first revision
+   * of this one, which knows pods by their UIDs: a restart must not interrupt what was proven.
+   */
   hold(proof: Proof): void {
+    const before = this.#held.get(key(proof.local, proof.remote));
     const identity = this.#identityOf(proof.remoteUid, proof.remote);
     this.#held.set(key(proof.local, proof.remote), { proof, identity });
-    this.#write(proof, identity);
+    if (identity !== undefined || before !== undefined) this.#write(proof, identity);
   }
 
   forget(local: IpAddress, remote: IpAddress, spi: number): void {

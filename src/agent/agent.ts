@@ -1,0 +1,296 @@
+import { createPrivateKey } from 'node:crypto';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Logger } from 'pino';
+import { ApiClient } from '../api/client/client.ts';
+import { readKubeconfig } from '../api/client/kubeconfig.ts';
+import { Datapath } from '../datapath/datapath.ts';
+import { EndpointManager } from '../endpoint/manager.ts';
+import { CniServer } from '../endpoint/server.ts';
+import { BundleStore, bundleFromPem } from '../identity/bundle.ts';
+import { watchBundle } from '../identity/bundle-watch.ts';
+import { parseCertificates } from '../identity/certificate.ts';
+import { ControllerIssuer } from '../identity/controller-issuer.ts';
+import { SvidStore } from '../identity/svid-store.ts';
+import { requireCapabilities } from '../kernel/probe.ts';
+import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
+import { MyelinError } from '../model/error.ts';
+import { prefixContains } from '../model/prefix.ts';
+import { FlowLog } from '../observe/flow-log.ts';
+import { compile } from '../policy/compile.ts';
+import { identityOf } from '../policy/lookup.ts';
+import { serviceFronts } from '../service/translation.ts';
+import { TunnelManager } from '../tunnel/manager.ts';
+import { ApiFeed } from './api-feed.ts';
+import { ClusterState } from './cluster-state.ts';
+import { openDriver } from './driver.ts';
+import { flowOf } from './flows.ts';
+import { LocalPods } from './local-pods.ts';
+import { AgentMetrics } from './metrics.ts';
+import { findUplink, setUpNode } from './node-setup.ts';
+import type { AgentOptions } from './options.ts';
+import { ClusterPeers } from './peers.ts';
+import { PolicyLoop } from './policy-loop.ts';
+import { Proofs } from './proofs.ts';
+import { QuestionServer } from './question-server.ts';
+import { Reports } from './reports.ts';
+import { Serial } from './serial.ts';
+
+export class AgentError extends MyelinError<'NoNodeAddress' | 'NoPodCidr'> {}
+
+const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
+const keptFlows = 50_000;
+const collectMs = 2000;
+/** Between two periodic events of one connection. */
+const reportIntervalNs = 10_000_000_000n;
+const denyIntervalNs = 1_000_000_000n;
+
+/**
+ * One node's agent: opens the rooms, tells each what it needs of the others, and closes them. Whatever it stops doing,
+ * the datapath goes on enforcing what it was told last, and the engine goes on sealing with the keys that it has.
+ */
+export class Agent {
+  readonly #closers: (() => Promise<void> | void)[] = [];
+
+  /**
+   * Starts everything; resolves when pods can be added.
+   * @throws {MyelinError} with one line that says what is missing and what to do
+   */
+  static async start(options: AgentOptions, logger: Logger): Promise<Agent> {
+    const agent = new Agent();
+    try {
+      await agent.#start(options, logger);
+      return agent;
+    } catch (error) {
+      await agent.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.#closers.splice(0).reverse()) await close();
+  }
+
+  async #start(options: AgentOptions, logger: Logger): Promise<void> {
+    await requireCapabilities();
+    mkdirSync(options.runDir, { recursive: true, mode: 0o700 });
+    const uplink = await findUplink(options.uplink);
+
+    const flows = new FlowLog({ capacity: keptFlows, ringLosses: () => datapath.losses().ring });
+    const datapath = Datapath.open(
+      { objectDir: objectDirectory, pinDir: options.bpfDir, onIncompatible: 'recreate' },
+      { log: logger, onEvent: (event) => flows.push(flowOf(event, names)) },
+    );
+    this.#closers.push(() => datapath.close());
+
+    const state = new ClusterState(
+      {
+        defaultDeny: options.clusterDefault === 'deny',
+        podCidrs: options.podCidrs,
+        serviceCidrs: options.serviceCidrs,
+      },
+      () => onView(),
+    );
+    const names = {
+      node: options.node,
+      state,
+      isPodAddress: (address: IpAddress) => options.podCidrs.some((prefix) => prefixContains(prefix, address)),
+      rule: (number: number) => datapath.policy.rules.get(number),
+      service: (id: number) => datapath.serviceName(id),
+    };
+
+    // What came from the API so far is not the whole cluster: nothing acts on it before every first list is in.
+    const services = new Serial(() => datapath.applyServices(serviceFronts(feed.services, feed.slices)), logger);
+    let onView: () => void = () => {};
+    const api = new ApiClient(readKubeconfig(options.kubeconfig));
+    const feed = new ApiFeed(state, { api, logger, onServices: () => services.schedule() });
+    this.#closers.push(() => feed.close());
+    await feed.start();
+
+    const self = nodeOf(state, options.node);
+    const underlay = self.addresses[0];
+    await setUpNode({
+      uplink: options.uplink,
+      tunnel: 'myelin0',
+      nodePods: self.podCidrs,
+      clusterPods: options.podCidrs,
+    });
+    const driver = await openDriver({ ...options, underlay, mtu: uplink.podMtu, onPath: () => {} }, logger);
+    this.#closers.push(() => driver.close());
+    datapath.setConfig({
+      uplinkIfindex: uplink.ifindex,
+      tunnelIfindex: driver.ifindex,
+      xfrm: driver.driver.name === 'xfrm',
+      defaultDenyIngress: options.clusterDefault === 'deny',
+      defaultDenyEgress: options.clusterDefault === 'deny',
+      reportIntervalNs,
+      denyIntervalNs,
+    });
+    datapath.attachUplink(uplink.ifindex);
+    datapath.attachTunnel(driver.ifindex);
+
+    const proofs = new Proofs(datapath, (uid, address) => identityOf(datapath.policy, uid, address));
+    const policy = new PolicyLoop({
+      view: () => state.view,
+      compile: (view, previous) => compile(view, options.node, previous),
+      inForce: () => datapath.policy,
+      apply: (image) =>
+        datapath.applyPolicy(image, {
+          tunnelIdentity: (local, remote) =>
+            proofs.identityBy((uid, address) => identityOf(image, uid, address), local, remote),
+        }),
+      onApplied: () => proofs.refresh(),
+      logger,
+    });
+    this.#closers.push(() => policy.stop());
+
+    const bundles = new BundleStore(bundleFromPem(options.trustDomain, readFileSync(options.ca, 'utf8')));
+    const nodePem = {
+      chain: readFileSync(options.nodeCert, 'utf8'),
+      privateKey: readFileSync(options.nodeKey, 'utf8'),
+    };
+    const nodeIdentity = { chain: parseCertificates(nodePem.chain), privateKey: createPrivateKey(nodePem.privateKey) };
+    const issuer = new ControllerIssuer(
+      { url: options.controller },
+      {
+        credentials: () => nodePem,
+        roots: () => bundles.current.roots.map(({ native }) => native.toString()).join(''),
+      },
+    );
+    this.#closers.push(() => issuer.close());
+    const stop = new AbortController();
+    this.#closers.push(() => stop.abort());
+    void watchBundle(issuer, bundles, { logger }, stop.signal);
+    const svids = new SvidStore({ lifetimeMs: options.svidTtlSeconds * 1000 }, { issuer, bundles, logger });
+    this.#closers.push(() => svids.close());
+
+    const peers = new ClusterPeers(state, {
+      node: options.node,
+      trustDomain: options.trustDomain,
+      underlayFamily: familyOf(underlay),
+    });
+    const tunnels = new TunnelManager(
+      {
+        trustDomain: options.trustDomain,
+        handshakePort: options.handshakePort,
+        espPort: options.espPort,
+        lifetimeSeconds: options.rekeySeconds,
+        ...(options.rekeyBytes === undefined ? {} : { lifetimeBytes: options.rekeyBytes }),
+      },
+      {
+        driver: driver.driver,
+        svid: (uid) => svids.get(uid),
+        nodeIdentity: () => nodeIdentity,
+        bundles,
+        resolver: peers,
+        hooks: {
+          onProof: (proof) => proofs.hold(proof),
+          onForget: (pair, spi) => proofs.forget(pair.local, pair.remote, spi),
+        },
+        logger,
+      },
+    );
+
+    let added = false;
+    const pods = new LocalPods({
+      datapath,
+      state,
+      policy,
+      svids,
+      tunnels,
+      peers,
+      logger,
+      notReady: () => (added ? undefined : { message: 'the agent is starting', limited: false }),
+    });
+    const endpoints = await EndpointManager.open(
+      {
+        stateFile: join(options.runDir, 'state.json'),
+        cidrs: self.podCidrs,
+        mtu: uplink.podMtu,
+        nodeAddresses: onePerFamily(self.addresses),
+        coolDownMs: options.addressCooldownSeconds * 1000,
+      },
+      { log: logger, hooks: pods },
+    );
+    await endpoints.reconcile();
+    for (const endpoint of endpoints.list()) pods.prepare(endpoint);
+    datapath.removeStrangers();
+
+    onView = () => {
+      policy.schedule();
+      pods.refresh();
+      reconcile.schedule();
+    };
+    const reconcile = new Serial(() => tunnels.reconcile(), logger);
+    const known = pods.all.flatMap(({ pod }) => (pod === undefined ? [] : (state.pod(pod.uid) ?? [])));
+    await tunnels.start(known.map((pod) => peers.local(pod)));
+    this.#closers.push(() => tunnels.close());
+    await policy.start();
+    await services.start();
+    reconcile.start();
+    pods.refresh();
+    this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
+
+    const metrics = new AgentMetrics({ datapath, driver: driver.driver, tunnels, flows });
+    const reports = new Reports({
+      options,
+      datapath,
+      driver: driver.driver,
+      tunnels,
+      state,
+      feed,
+      policy,
+      services,
+      svids,
+      endpoints,
+      pods,
+      flows,
+      metrics,
+      bundles,
+    });
+    const questions = new QuestionServer(reports, logger);
+    await questions.start(join(options.runDir, 'agent.sock'));
+    this.#closers.push(() => questions.close());
+    const cni = new CniServer({ path: join(options.runDir, 'cni.sock') }, { log: logger, handler: endpoints });
+    await cni.start();
+    this.#closers.push(() => cni.close());
+    added = true;
+    logger.info(
+      { node: options.node, driver: driver.driver.name, podCidrs: self.podCidrs, mtu: uplink.podMtu },
+      'the agent is ready',
+    );
+  }
+
+  #every(ms: number, task: () => Promise<unknown>, logger: Logger): void {
+    let running = false;
+    const timer = setInterval(() => {
+      if (running) return;
+      running = true;
+      task()
+        .catch((error: unknown) => logger.error({ err: error }, 'a periodic task failed'))
+        .finally(() => {
+          running = false;
+        });
+    }, ms);
+    this.#closers.push(() => clearInterval(timer));
+  }
+}
+
+/** @throws {AgentError} where the API knows no address or no pod CIDR of this node */
+function nodeOf(state: ClusterState, name: string) {
+  const node = state.node(name);
+  const [first, ...rest] = node?.addresses ?? [];
+  if (first === undefined)
+    throw new AgentError(
+      'NoNodeAddress',
+      `the API knows no InternalIP of node ${name}: is it registered under that name?`,
+    );
+  if (node === undefined || node.podCidrs.length === 0)
+    throw new AgentError('NoPodCidr', `node ${name} has no pod CIDR yet: is the controller running?`);
+  return { addresses: [first, ...rest] as const, podCidrs: node.podCidrs };
+}
+
+function onePerFamily(addresses: readonly IpAddress[]): IpAddress[] {
+  const families = ([4, 6] as const).map((family) => addresses.find((address) => familyOf(address) === family));
+  return families.flatMap((address) => address ?? []).map(parseIp);
+}

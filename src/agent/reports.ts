@@ -1,0 +1,199 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import type { Datapath } from '../datapath/datapath.ts';
+import type { EndpointManager } from '../endpoint/manager.ts';
+import type { BundleStore } from '../identity/bundle.ts';
+import type { SvidStore } from '../identity/svid-store.ts';
+import { podName } from '../model/endpoint.ts';
+import { reservedIdentity } from '../model/identity.ts';
+import type { FlowLog } from '../observe/flow-log.ts';
+import { explain } from '../policy/explain.ts';
+import { identityOf } from '../policy/lookup.ts';
+import type { TunnelDriver } from '../tunnel/driver.ts';
+import type { TunnelManager } from '../tunnel/manager.ts';
+import type { ApiFeed } from './api-feed.ts';
+import type { ClusterState } from './cluster-state.ts';
+import type { LocalPods } from './local-pods.ts';
+import type { AgentMetrics } from './metrics.ts';
+import type { AgentOptions } from './options.ts';
+import type { PolicyLoop } from './policy-loop.ts';
+import type { Answers } from './question-server.ts';
+import type { Serial } from './serial.ts';
+import { answerWhy } from './why.ts';
+import type { EndpointReport, StatusReport, TunnelReport, WhyAnswer, WhyQuestion } from './wire.ts';
+
+export interface ReportsDeps {
+  readonly options: AgentOptions;
+  readonly datapath: Datapath;
+  readonly driver: TunnelDriver;
+  readonly tunnels: TunnelManager;
+  readonly state: ClusterState;
+  readonly feed: ApiFeed;
+  readonly policy: PolicyLoop;
+  readonly services: Serial;
+  readonly svids: SvidStore;
+  readonly endpoints: EndpointManager;
+  readonly pods: LocalPods;
+  readonly flows: FlowLog;
+  readonly metrics: AgentMetrics;
+  readonly bundles: BundleStore;
+}
+
+const { version } = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')));
+
+/** A map that is fuller than this wants attention before the next revision is refused. */
+const fullShare = 0.9;
+/** Bookmarks come once a minute: silence for longer than this is an API that is away. */
+const silenceMs = 150_000;
+
+/** What the agent says of itself, gathered from the rooms when it is asked. */
+export class Reports implements Answers {
+  readonly #deps: ReportsDeps;
+  readonly #startedAt = new Date().toISOString();
+
+  constructor(deps: ReportsDeps) {
+    this.#deps = deps;
+  }
+
+  get flows(): FlowLog {
+    return this.#deps.flows;
+  }
+
+  metrics(): Promise<string> {
+    return this.#deps.metrics.text();
+  }
+
+  why(question: WhyQuestion): WhyAnswer {
+    const { state, options, datapath } = this.#deps;
+    return answerWhy(
+      {
+        view: state.view,
+        node: options.node,
+        image: datapath.policy,
+        explain: (view, flow) => explain(view, flow).text.split('\n').slice(1),
+      },
+      question,
+    );
+  }
+
+  endpoints(): EndpointReport[] {
+    const { pods, datapath } = this.#deps;
+    return pods.all.map((endpoint) => {
+      const uid = endpoint.pod?.uid ?? '';
+      const [address] = endpoint.addresses;
+      const identity = address === undefined ? undefined : identityOf(datapath.policy, uid, address);
+      return {
+        namespace: endpoint.pod?.namespace ?? '',
+        pod: endpoint.pod?.name ?? endpoint.containerId,
+        uid,
+        addresses: [...endpoint.addresses],
+        interface: endpoint.hostInterface,
+        identity: identity ?? reservedIdentity.any,
+        ready: datapath.policy.endpoints.has(uid),
+      };
+    });
+  }
+
+  async tunnels(): Promise<TunnelReport[]> {
+    const { tunnels, options } = this.#deps;
+    return (await tunnels.list()).map(({ local, remote, lastErrorCode: _, ...tunnel }) => ({
+      node: options.node,
+      localPod: podName(local),
+      remotePod: podName(remote),
+      ...tunnel,
+    }));
+  }
+
+  async status(): Promise<StatusReport> {
+    const { options, driver, datapath, state, feed, policy, flows, tunnels, pods } = this.#deps;
+    const list = await tunnels.list();
+    const count = (...states: string[]) => list.filter(({ state: s }) => states.includes(s)).length;
+    const { ruleSets, identities } = datapath.policy;
+    const drops: Record<string, number> = {};
+    for (const { reason, packets } of datapath.metrics().drops)
+      drops[String(reason)] = (drops[String(reason)] ?? 0) + packets;
+    const tunnelDrops = await driver.statistics().then(
+      (statistics) => statistics.drops,
+      () => ({}),
+    );
+    return {
+      node: options.node,
+      version,
+      startedAt: this.#startedAt,
+      driver: driver.name,
+      conditions: await this.#conditions(),
+      endpoints: pods.all.length,
+      policy: {
+        revision: datapath.revision,
+        policies: state.policies.length,
+        identities: identities.size,
+        ruleSets: ruleSets.size,
+        maps: datapath.usage(),
+        broken: feed.broken,
+        ...(policy.refused === undefined ? {} : { refused: policy.refused }),
+      },
+      tunnels: {
+        up: count('up', 'rekeying'),
+        opening: count('opening'),
+        failed: count('waiting', 'down'),
+        refusals: { ...tunnels.statistics().refused },
+      },
+      drops: { datapath: drops, tunnel: tunnelDrops },
+      losses: flows.losses,
+    };
+  }
+
+  async #conditions(): Promise<StatusReport['conditions']> {
+    const { feed, policy, services, svids, driver, endpoints, datapath, bundles } = this.#deps;
+    const { health } = feed;
+    const silent = Date.now() - health.lastContact > silenceMs;
+    const certificates = svids.statistics();
+    const engine = await driver.statistics().then(
+      () => undefined,
+      (error: unknown) => (error instanceof Error ? error.message : String(error)),
+    );
+    const usage = endpoints.usage();
+    const full = Object.entries(datapath.usage()).filter(([, { used, capacity }]) => used > fullShare * capacity);
+    const condition = (name: string, problem: string | undefined, well: string) => ({
+      name,
+      ok: problem === undefined,
+      message: problem ?? well,
+    });
+    return [
+      condition(
+        'api',
+        health.error ?? (silent ? 'nothing heard for over two minutes: what was known stays in force' : undefined),
+        'connected',
+      ),
+      condition('policy', policy.refused, `revision ${datapath.revision} in force`),
+      condition(
+        'understood',
+        feed.broken.length === 0
+          ? undefined
+          : feed.broken.map(({ policy: name, message }) => `${name} denies all: ${message}`).join('; '),
+        'every policy',
+      ),
+      condition('services', services.error, 'in force'),
+      condition(
+        'identity',
+        certificates.waiting > 0 ? `${certificates.waiting} pods have no certificate` : undefined,
+        `${certificates.held} certificates, ${bundles.current.roots.length} trusted roots`,
+      ),
+      condition(driver.name, engine, 'running'),
+      condition(
+        'addresses',
+        usage.inUse >= usage.size ? `all ${usage.size} are in use` : undefined,
+        `${usage.inUse} of ${usage.size} in use, ${usage.coolingDown} resting`,
+      ),
+      condition(
+        'maps',
+        full.length === 0
+          ? undefined
+          : full.map(([map, { used, capacity }]) => `${map} has ${used} of ${capacity} entries`).join(', '),
+        'have room',
+      ),
+    ];
+  }
+}
