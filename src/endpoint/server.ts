@@ -4,8 +4,8 @@ import { dirname } from 'node:path';
 import type { Logger } from 'pino';
 import { MyelinError } from '../model/error.ts';
 import { CniError, toCniError } from './cni/error.ts';
-import { type CniRequest, maxRequestBytes, parseRequest, type RawRequest } from './cni/request.ts';
-import { encodeFrame, FrameReader, type Reply } from './wire.ts';
+import { type CniRequest, parseRequest, type RawRequest } from './cni/request.ts';
+import { encodeFrame, FrameReader, maxRequestBytes, type Reply } from './wire.ts';
 
 /** Who serves the requests. Each method fails with a {@link CniError}, or anything else, which becomes one. */
 export interface CniHandler {
@@ -77,7 +77,7 @@ export class CniServer {
   }
 
   #accept(socket: Socket): void {
-    const reader = new FrameReader(maxRequestBytes + 65_536);
+    const reader = new FrameReader(maxRequestBytes);
     this.#idle.add(socket);
     socket.setTimeout(this.#options.requestTimeoutMs ?? 10_000, () => socket.destroy());
     socket.on('close', () => this.#idle.delete(socket));

@@ -7,6 +7,13 @@ import type { CniErrorBody } from './cni/error.ts';
  */
 export type Reply = { readonly result: unknown } | { readonly error: CniErrorBody };
 
+/** Where the agent listens unless the configuration's `socket` says otherwise. */
+export const defaultSocket = '/run/myelin/cni.sock';
+/** The plugin's standard input, in bytes. */
+export const maxInputBytes = 1024 * 1024;
+/** A request: that, and the environment. */
+export const maxRequestBytes = maxInputBytes + 64 * 1024;
+
 export function encodeFrame(message: unknown): Buffer {
   const body = Buffer.from(JSON.stringify(message), 'utf8');
   const frame = Buffer.allocUnsafe(4 + body.length);

@@ -1,4 +1,5 @@
 import type { PodRef } from '../../model/endpoint.ts';
+import { defaultSocket } from '../wire.ts';
 import { CniError } from './error.ts';
 import { type CniCommand, type CniVersion, negotiate } from './version.ts';
 
@@ -40,11 +41,6 @@ export interface CniRequest extends Attachment {
   readonly pod?: PodRef;
   readonly config: NetworkConfig;
 }
-
-/** Where the agent listens unless the configuration's `socket` says otherwise. */
-export const defaultSocket = '/run/myelin/cni.sock';
-/** Standard input, and one message on the agent's socket, in bytes. */
-export const maxRequestBytes = 1024 * 1024;
 
 const commands = new Set<CniCommand>(['ADD', 'DEL', 'CHECK', 'GC', 'STATUS', 'VERSION']);
 /** A sockaddr_un has 108 bytes with the closing zero. */

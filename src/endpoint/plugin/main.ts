@@ -6,11 +6,8 @@
 import { isUtf8 } from 'node:buffer';
 import { readSync, writeSync } from 'node:fs';
 import type { RawRequest } from '../cni/request.ts';
+import { defaultSocket, maxInputBytes } from '../wire.ts';
 import { askAgent } from './agent.ts';
-
-/** Standard input; the agent takes no more either. */
-const maxInputBytes = 1024 * 1024;
-const defaultSocket = '/run/myelin/cni.sock';
 
 /** @throws {RangeError} where there is too much; the system's error where it cannot be read. */
 function readInput(): Buffer {
