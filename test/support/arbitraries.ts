@@ -282,6 +282,46 @@ export function viewArbitrary(options: { tiered?: boolean; maxPolicies?: number 
   });
 }
 
+/** What may happen to a cluster from one moment to the next. */
+const editArbitrary: fc.Arbitrary<(view: ClusterView, nth: number) => ClusterView> = fc.oneof(
+  fc.record({ at: fc.nat(maxPods - 1), make: podArbitrary }).map(({ at, make }) => (view: ClusterView) => {
+    const uid = [...view.pods.keys()][at] ?? `pod-${at}`;
+    return { ...view, pods: new Map([...view.pods, [uid, make(uid, at)]]) };
+  }),
+  fc.record({ at: fc.nat(maxPods - 1), labels: labelsArbitrary }).map(({ at, labels }) => (view: ClusterView) => {
+    const own = [...view.pods.values()][at];
+    return own === undefined ? view : { ...view, pods: new Map([...view.pods, [own.uid, { ...own, labels }]]) };
+  }),
+  fc.nat(maxPods - 1).map((at) => (view: ClusterView) => {
+    const left = [...view.pods].filter((_, i) => i !== at);
+    return left.length === 0 ? view : { ...view, pods: new Map(left) };
+  }),
+  fc
+    .record({ at: fc.nat(4), make: networkPolicyArbitrary })
+    .map(({ at, make }) => (view: ClusterView, nth: number) => ({
+      ...view,
+      policies: [...view.policies.filter((_, i) => i !== at), make(`edit-${nth}`)],
+    })),
+  fc.nat(4).map((at) => (view: ClusterView) => ({ ...view, policies: view.policies.filter((_, i) => i !== at) })),
+  fc
+    .record({ name: fc.constantFrom(...namespaceNames), labels: labelsArbitrary })
+    .map(({ name, labels }) => (view: ClusterView) => ({
+      ...view,
+      namespaces: new Map([...view.namespaces, [name, labels]]),
+    })),
+);
+
+/** A cluster through time: from one view to the next a few things change, and all others stay the same objects. */
+export function historyArbitrary(options: { tiered?: boolean } = {}): fc.Arbitrary<ClusterView[]> {
+  const edits = fc.array(fc.array(editArbitrary, { minLength: 1, maxLength: 2 }), { minLength: 1, maxLength: 4 });
+  return fc.tuple(viewArbitrary(options), edits).map(([first, all]) => {
+    const views = [first];
+    for (const [nth, some] of all.entries())
+      views.push(some.reduce((view, edit) => edit(view, nth), views.at(-1) ?? first));
+    return views;
+  });
+}
+
 /** One end of a flow, apart from any view: so flows and views shrink independently of each other. */
 type EndSpec = { readonly nthPod: number } | Exclude<FlowEnd, { readonly pod: string }>;
 

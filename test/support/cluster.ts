@@ -29,13 +29,16 @@ export const pods: readonly PodView[] = [
   pod('ops/agent', { app: 'agent' }, 'node-2', ['192.168.0.2', 'fd00:168::2'], { hostNetwork: true }),
 ];
 
+/** The same objects in every cluster: what did not change is the same object. */
+const namespaces = new Map([
+  ['shop', { team: 'a' }],
+  ['ops', { team: 'b' }],
+]);
+
 export function clusterWith(policies: readonly Policy[], changes: Partial<ClusterView> = {}): ClusterView {
   return {
     pods: new Map(pods.map((own) => [own.uid, own])),
-    namespaces: new Map([
-      ['shop', { team: 'a' }],
-      ['ops', { team: 'b' }],
-    ]),
+    namespaces,
     nodes: new Map([
       ['node-1', { addresses: [parseIp('192.168.0.1'), parseIp('fd00:168::1')] }],
       ['node-2', { addresses: [parseIp('192.168.0.2'), parseIp('fd00:168::2')] }],

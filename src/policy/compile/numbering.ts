@@ -16,7 +16,7 @@ export function numberIdentities(
   const byClassKey = new Map([...classes].map((made) => [made.key, made]));
   const identities = new Map<IdentityNumber, IdentityClass>();
   const byKey = new Map<string, IdentityNumber>();
-  for (const [key, number] of numbers.assign(byClassKey.keys())) {
+  for (const [key, number] of [...numbers.assign(byClassKey.keys())].sort(([, a], [, b]) => a - b)) {
     const identity = identityNumber(number);
     const made = byClassKey.get(key);
     byKey.set(key, identity);
