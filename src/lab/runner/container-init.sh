@@ -21,18 +21,6 @@ ln -s /proc/self/fd/1 dev/stdout
 ln -s /proc/self/fd/2 dev/stderr
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs run
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs tmp
-while [ "$1" != -- ]; do
-  if [ -d "$2" ]; then
-    mkdir -p "./$3"
-  else
-    mkdir -p "./$(dirname "$3")"
-    : >> "./$3"
-  fi
-  mount --bind "$2" "./$3"
-  [ "$1" = rw ] || mount -o remount,bind,ro "./$3"
-  shift 3
-done
-shift
 read -r name < etc/hostname
 echo "$name" > /proc/sys/kernel/hostname
 # This /proc is still the machine's: it knows this process by the number that the machine has for it.
@@ -41,6 +29,20 @@ echo "$pid" > "$pidfile"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 pivot_root . .old
+cd /
+# From here on a path is the container's, whatever symbolic links there are in it; the machine's are below /.old.
+while [ "$1" != -- ]; do
+  if [ -d "/.old$2" ]; then
+    mkdir -p "$3"
+  else
+    mkdir -p "$(dirname "$3")"
+    : >> "$3"
+  fi
+  mount --bind "/.old$2" "$3"
+  [ "$1" = rw ] || mount -o remount,bind,ro "$3"
+  shift 3
+done
+shift
 # Without this, the container would keep every other pod's network namespace alive.
 umount -l /.old
 rmdir /.old
