@@ -14,8 +14,7 @@ import { ControllerIssuer } from '../identity/controller-issuer.ts';
 import { SvidStore } from '../identity/svid-store.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
 import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
-import { MyelinError } from '../model/error.ts';
-import { prefixContains } from '../model/prefix.ts';
+import { type Prefix, prefixContains } from '../model/prefix.ts';
 import { FlowLog } from '../observe/flow-log.ts';
 import { compile } from '../policy/compile.ts';
 import { identityOf } from '../policy/lookup.ts';
@@ -35,8 +34,6 @@ import { Proofs } from './proofs.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
 import { Serial } from './serial.ts';
-
-export class AgentError extends MyelinError<'NoNodeAddress' | 'NoPodCidr'> {}
 
 const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
 const keptFlows = 50_000;
@@ -107,7 +104,9 @@ export class Agent {
     this.#closers.push(() => feed.close());
     await feed.start();
 
-    const self = nodeOf(state, options.node);
+    const self = await waitForSelf(state, options.node, logger, (listener) => {
+      onView = listener;
+    });
     const underlay = self.addresses[0];
     await setUpNode({
       uplink: options.uplink,
@@ -276,21 +275,47 @@ export class Agent {
   }
 }
 
-/** @throws {AgentError} where the API knows no address or no pod CIDR of this node */
-function nodeOf(state: ClusterState, name: string) {
+/** What the API must say of a node before it can have pods. */
+interface Self {
+  readonly addresses: readonly [IpAddress, ...IpAddress[]];
+  readonly podCidrs: readonly Prefix[];
+}
+
+/** @returns Who this node is in the API, or what is still missing. */
+function selfOf(state: ClusterState, name: string): Self | string {
   const node = state.node(name);
-  const [first, ...rest] = node?.addresses ?? [];
-  if (first === undefined)
-    throw new AgentError(
-      'NoNodeAddress',
-      `the API knows no InternalIP of node ${name}: is it registered under that name?`,
-    );
-  if (node === undefined || node.podCidrs.length === 0)
-    throw new AgentError('NoPodCidr', `node ${name} has no pod CIDR yet: is the controller running?`);
-  return { addresses: [first, ...rest] as const, podCidrs: node.podCidrs };
+  if (node === undefined) return `the API has no node ${name}: is it registered under that name?`;
+  const [first, ...rest] = node.addresses;
+  if (first === undefined) return `node ${name} has no InternalIP in its status`;
+  if (node.podCidrs.length === 0) return `node ${name} has no pod CIDR yet: is the controller running?`;
+  return { addresses: [first, ...rest], podCidrs: node.podCidrs };
 }
 
 function onePerFamily(addresses: readonly IpAddress[]): IpAddress[] {
   const families = ([4, 6] as const).map((family) => addresses.find((address) => familyOf(address) === family));
   return families.flatMap((address) => address ?? []).map(parseIp);
+}
+
+/** A node may be started before it is registered, or before the controller gave it its pod CIDRs: it waits, and says for what. */
+function waitForSelf(
+  state: ClusterState,
+  name: string,
+  logger: Logger,
+  listen: (onView: () => void) => void,
+): Promise<Self> {
+  return new Promise((resolve) => {
+    let said = '';
+    const look = () => {
+      const self = selfOf(state, name);
+      if (typeof self !== 'string') {
+        listen(() => {});
+        resolve(self);
+      } else if (self !== said) {
+        said = self;
+        logger.warn(self);
+      }
+    };
+    listen(look);
+    look();
+  });
 }
