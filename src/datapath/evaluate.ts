@@ -1,8 +1,9 @@
+import type { IpAddress } from '../model/address.ts';
 import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
 import { protocolNumbers } from '../model/port.ts';
 import type { Direction, DropReason } from '../model/verdict.ts';
-import { anyProtocolProbe, reservedRules, ruleSetFlags, verdictCodes } from '../policy/image.ts';
-import { configFlags, endpointFlags, type PolicyKey, type PolicyValue } from './layouts.ts';
+import { anyProtocolProbe, peerKinds, reservedRules, ruleSetFlags, verdictCodes } from '../policy/image.ts';
+import { configFlags, endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
 /** The first packet of a connection, at one endpoint's interface. */
@@ -10,59 +11,77 @@ export interface MapQuery {
   /** Device index of the endpoint's interface. */
   readonly ifindex: number;
   readonly direction: Direction;
-  /** Of the other end. */
-  readonly identity: IdentityNumber;
+  /** The other end. */
+  readonly remote: IpAddress;
   readonly protocol: number;
-  /** The destination's. */
+  /** The destination's; 0 where the protocol has none. */
   readonly port: number;
 }
 
 export interface MapVerdict {
   readonly verdict: 'allow' | 'deny';
+  /** Set where the verdict is deny. */
   readonly reason?: DropReason;
   /** `reservedRules.none` where no rule decided. */
   readonly rule: number;
+  /** Who the maps say is at the other end. */
+  readonly identity: IdentityNumber;
 }
 
+type PolicyMaps = Pick<DatapathMaps, 'config' | 'endpoints' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+
 /**
- * Asks the maps as they are now, in the way bpf/lib/policy.h does: to compare what is in the kernel with the reference
- * decision. What is decided before policy is asked (spoofing, proof, the node's own traffic) is not looked at.
+ * Asks the maps as they are now, in the way the programs do: to compare what is in the kernel with the reference decision.
+ * Who sends is taken to be who its address says, as if that were proven; what a packet is dropped for before policy is
+ * asked (spoofing, no proof) is not looked at.
  */
-export function evaluateMaps(
-  maps: Pick<DatapathMaps, 'config' | 'endpoints' | 'ruleSets' | 'policy'>,
-  query: MapQuery,
-): MapVerdict {
+export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
+  const { direction, remote } = query;
+  const { identity, kind } = findPeer(maps, remote);
+  const allow = (rule: number): MapVerdict => ({ verdict: 'allow', rule, identity });
   const deny = (reason: DropReason, rule: number = reservedRules.none): MapVerdict => ({
     verdict: 'deny',
     reason,
     rule,
+    identity,
   });
   const endpoint = maps.endpoints.get(query.ifindex);
   if (endpoint === undefined || (endpoint.flags & endpointFlags.ready) === 0) return deny('ENDPOINT_NOT_READY');
-  const setId = query.direction === 'egress' ? endpoint.egressSet : endpoint.ingressSet;
-  if (setId === 0) return deny('ENDPOINT_NOT_READY');
+  if (kind === peerKinds['unknown-pod']) return deny('UNKNOWN_PEER');
+  if (kind === peerKinds['unknown-service']) return deny('NO_SERVICE_BACKEND');
+  if (remote === endpoint.addr4 || remote === endpoint.addr6) return allow(reservedRules.self);
+  if (direction === 'ingress' && kind === peerKinds['this-node'])
+    return { ...allow(reservedRules.ownNode), identity: reservedIdentity.host };
+
+  const setId = direction === 'egress' ? endpoint.egressSet : endpoint.ingressSet;
   const set = maps.ruleSets.get(setId);
-  if (set === undefined) return deny('UNKNOWN_RULE_SET');
+  if (set === undefined) return deny(setId === 0 ? 'ENDPOINT_NOT_READY' : 'UNKNOWN_RULE_SET');
   let best: PolicyValue | undefined;
-  for (const key of probesFor(setId, set.probes, query)) {
+  for (const key of probesFor(setId, set.probes, identity, query)) {
     const entry = maps.policy.get(key);
     if (entry === undefined || (best !== undefined && entry.precedence < best.precedence)) continue;
     if (entry.precedence === best?.precedence && entry.verdict !== verdictCodes.deny) continue;
     best = entry;
   }
   if (best !== undefined)
-    return best.verdict === verdictCodes.allow
-      ? { verdict: 'allow', rule: best.rule }
-      : deny('POLICY_DENIED_EXPLICIT', best.rule);
+    return best.verdict === verdictCodes.allow ? allow(best.rule) : deny('POLICY_DENIED_EXPLICIT', best.rule);
   if ((set.flags & ruleSetFlags.isolated) !== 0) return deny('POLICY_DENIED', set.rule);
-  const defaultDeny = query.direction === 'egress' ? configFlags.defaultDenyEgress : configFlags.defaultDenyIngress;
+  const defaultDeny = direction === 'egress' ? configFlags.defaultDenyEgress : configFlags.defaultDenyIngress;
   if (((maps.config.get(0)?.flags ?? 0) & defaultDeny) !== 0) return deny('POLICY_DENIED', reservedRules.defaultDeny);
-  return { verdict: 'allow', rule: reservedRules.none };
+  return allow(set.rule);
 }
 
-function* probesFor(set: number, probes: number, query: MapQuery): Generator<PolicyKey> {
+/** Exact addresses first, then the longest prefix; a miss is the world. */
+function findPeer(maps: PolicyMaps, address: IpAddress): Peer {
+  return (
+    maps.peers.get(address) ??
+    maps.prefixes.get({ length: 128, address }) ?? { identity: reservedIdentity.world, kind: peerKinds.world }
+  );
+}
+
+function* probesFor(set: number, probes: number, other: IdentityNumber, query: MapQuery): Generator<PolicyKey> {
   const { TCP, UDP, SCTP } = protocolNumbers;
-  for (const identity of [query.identity, reservedIdentity.any]) {
+  for (const identity of [other, reservedIdentity.any]) {
     if ((probes & anyProtocolProbe) !== 0) yield { set, identity, port: 0, protocol: 0, portLength: 0 };
     if (query.protocol !== TCP && query.protocol !== UDP && query.protocol !== SCTP) continue;
     for (let portLength = 0; portLength <= 16; portLength++) {
