@@ -67,7 +67,7 @@ function explainSide(
     broken,
     ...(nearest === undefined ? {} : { nearest: { rule: nearest.rule.ref, differences: nearest.differences } }),
   };
-  const verb = direction === 'egress' ? 'may go to' : 'admits';
+  const verb = direction === 'egress' ? 'lets it go to' : 'admits';
   const lines = [
     `  ${direction} of ${describeParty(subject)}: ${describeDecision(decision)}`,
     ...(subject.kind === 'pod' ? [`    selected by: ${describePolicies(policies)}`] : []),
@@ -89,7 +89,10 @@ function nearestOf(
   peer: Party,
   direction: Direction,
 ): { rule: Rule; differences: readonly string[] } | undefined {
-  const rules = policies.flatMap((policy) => policy.rules).filter((rule) => rule.ref.direction === direction);
+  const rules = policies
+    .flatMap((policy) => policy.rules)
+    // The baseline is not asked where policies isolate, whatever it would say.
+    .filter((rule) => rule.ref.direction === direction && rule.level !== 'baseline');
   return nearestMiss(view, rules, toRulePeer(peer), toRulePort(flow));
 }
 
@@ -105,7 +108,7 @@ function describeDecision(decision: SideDecision): string {
     case 'isolation':
       return `denied: no rule of ${decision.policies.map(policyName).join(', ')} allows it`;
     case 'default':
-      return 'denied: no policy selects it, and the default is to deny';
+      return 'denied: no policy isolates it in this direction, and the default is to deny';
     case 'reason':
       return `denied: ${dropReasons[decision.reason].text}`;
   }
