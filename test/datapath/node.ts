@@ -6,12 +6,13 @@ import type { BpfMap } from '../../src/kernel/bpf/map.ts';
 import { BpfObject, type LoadedObject } from '../../src/kernel/bpf/object.ts';
 import type { BpfProgram, SkBuff } from '../../src/kernel/bpf/program.ts';
 import { RingBuffer } from '../../src/kernel/bpf/ringbuf.ts';
+import { attachTc } from '../../src/kernel/bpf/tc.ts';
 import type { IpAddress } from '../../src/model/address.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import type { Prefix } from '../../src/model/prefix.ts';
 import { type DropReason, dropReasonFromCode } from '../../src/model/verdict.ts';
 import { anyProtocolProbe } from '../../src/policy/image.ts';
-import { frame, type IpOptions, ip, type Transport } from '../support/packet.ts';
+import { frame, type IpOptions, ip, type Transport, tcp } from '../support/packet.ts';
 import { type ReadFrame, readFrame } from '../support/packet-reader.ts';
 import type { Pod } from './cluster.ts';
 import * as cluster from './cluster.ts';
@@ -171,6 +172,15 @@ export class TestNode {
     return id;
   }
 
+  /** Puts the programs on devices of this process's network namespace. */
+  attach(devices: { pods: readonly number[]; tunnel: number }): void {
+    for (const ifindex of devices.pods) {
+      attachTc(this.#programs.from_pod, ifindex, 'ingress');
+      attachTc(this.#programs.to_pod, ifindex, 'egress');
+    }
+    attachTc(this.#programs.from_tunnel, devices.tunnel, 'ingress');
+  }
+
   /** Runs a program at any place; the packet is a frame. */
   run(name: ProgramName, bytes: Uint8Array, ctx: Partial<SkBuff> = {}): Outcome {
     return this.#run(this.#programs[name], bytes, ctx);
@@ -197,6 +207,17 @@ export class TestNode {
       events,
       ...(reason === undefined ? {} : { reason }),
     };
+  }
+
+  /** Opens so many connections from the first pod to the second, and leaves the events in the ring. */
+  runUnread(connections: number): Pick<Outcome, 'action'>[] {
+    const { alice, bob } = cluster;
+    this.#standAt(alice);
+    return Array.from({ length: connections }, (_, i) => {
+      const data = outOf(alice, bob, 4, tcp({ source: 1 + i, destination: 80 }));
+      const { retval } = this.#programs.from_pod.testRun({ data, ctx: { ifindex: loopback } });
+      return { action: actions[retval] ?? 'drop' };
+    });
   }
 
   /** What from_pod makes of a frame that the pod sends. */
