@@ -48,6 +48,6 @@ SUBPROGRAM int event_connection(const struct place *place, const struct endpoint
 	event->bytes = entry->bytes[0] + entry->bytes[1];
 	if (track->event != EVENT_NEW && event->time_ns > entry->created_ns)
 		event->duration_ns = event->time_ns - entry->created_ns;
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 	return 0;
 }

@@ -20,11 +20,8 @@ static __always_inline void metrics_count(enum drop_reason reason, __u32 directi
 	metric->bytes += bytes;
 }
 
-/*
- * Room in the ring for one event, zeroed; NULL, and counted, where it is full. Not inlined: its prototype is what
- * carries the layout of an event into the BTF.
- */
-static __noinline struct event *event_reserve(void)
+/* Room in the ring for one event, zeroed; NULL, and counted, where it is full. */
+static __always_inline struct event *event_reserve(void)
 {
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	__u32 zero = 0;
@@ -38,6 +35,12 @@ static __noinline struct event *event_reserve(void)
 	if (lost)
 		(*lost)++;
 	return NULL;
+}
+
+/* Not inlined: its prototype is what carries the layout of an event into the BTF. */
+static __noinline void event_submit(struct event *event)
+{
+	bpf_ringbuf_submit(event, 0);
 }
 
 /* @returns Whether this denial is to be reported now; then `total` has what came since the last one. */
@@ -106,6 +109,6 @@ SUBPROGRAM int event_deny(const struct place *place, const struct packet *packet
 	event->destination_port = packet->destination_port;
 	event->packets = total.packets;
 	event->bytes = total.bytes;
-	bpf_ringbuf_submit(event, 0);
+	event_submit(event);
 	return 0;
 }
