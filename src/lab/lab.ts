@@ -102,10 +102,10 @@ export class Lab {
   }
 
   /**
-   * The command line of a long-lived helper of somebody's own in such a namespace (a capture, a server outside): in the
-   * lab's cgroup, so that `down` ends it.
+   * The command line of a long-lived helper of somebody's own in such a namespace, or in `fabric` (a capture, a server
+   * outside): in the lab's cgroup, so that `down` ends it.
    */
-  helperCommand(host: 'control' | 'world' | 'fabric' | (string & {}), command: readonly string[]): string[] {
+  helperCommand(host: string, command: readonly string[]): string[] {
     const { control, world, fabric, cgroup } = this.plan;
     const hosts: Record<string, { netns: string }> = { control, world, fabric };
     const { netns } = hosts[host] ?? this.node(host);

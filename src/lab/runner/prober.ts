@@ -11,6 +11,9 @@ export type ProbeTarget = ProbeRequest extends infer Request
 
 export type ProbeResult = Omit<ProbeAnswer, 'id'>;
 
+/** The `error` of probes that were under way, or could not begin, when the prober ended. */
+export const proberEnded = 'the prober ended';
+
 /**
  * A process that tries connections from where it was started: a node's namespace, or a pod's. It is started with the
  * first probe, and again after it has ended.
@@ -54,7 +57,7 @@ export class Prober {
       this.#child = undefined;
       const waiting = [...this.#waiting.values()];
       this.#waiting.clear();
-      for (const resolve of waiting) resolve({ ok: false, ms: 0, error: 'the prober ended' });
+      for (const resolve of waiting) resolve({ ok: false, ms: 0, error: proberEnded });
     };
     child.once('error', end).once('exit', end);
     child.stdin?.on('error', () => {});
