@@ -14,6 +14,7 @@ export interface ClusterView {
   /** Labels by name. The API gives every namespace `kubernetes.io/metadata.name`; nothing is added here. */
   readonly namespaces: ReadonlyMap<string, Labels>;
   readonly nodes: ReadonlyMap<string, NodeView>;
+  /** No two of the same kind, namespace and name. */
   readonly policies: readonly Policy[];
   readonly settings: PolicySettings;
 }

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { parse as parseYaml } from 'yaml';
 import { parseNetworkPolicy } from '../../../src/policy/network-policy/parse.ts';
 import { networkPolicySpecArbitrary } from '../../support/arbitraries.ts';
+import { listCases, readCase } from '../../support/shared.ts';
 
 const metadata = { name: 'cart', namespace: 'shop' };
 const parse = (spec: unknown) => parseNetworkPolicy({ metadata, spec });
@@ -367,6 +369,16 @@ test('what is not a NetworkPolicy at all', () => {
   for (const kind of [{ kind: 'Pod' }, { apiVersion: 'networking.k8s.io/v2' }, { extra: 1 }]) {
     const result = parseNetworkPolicy({ ...kind, metadata, spec: {} });
     assert.ok(!result.ok && result.broken !== undefined, JSON.stringify(kind));
+  }
+});
+
+test('policies of an application, as published', () => {
+  const folder = ['online-boutique', 'network-policies'];
+  const files = listCases(...folder);
+  assert.ok(files.length >= 13);
+  for (const file of files) {
+    const result = parseNetworkPolicy(parseYaml(readCase(...folder, file)));
+    assert.ok(result.ok, `${file}: ${JSON.stringify(result)}`);
   }
 });
 
