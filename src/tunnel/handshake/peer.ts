@@ -22,7 +22,8 @@ export class PeerVerifier {
 
   /**
    * Decides by {@link verifyPeer}; OpenSSL's own verdict must agree. TLS 1.3 has proved by now that the peer holds the
-   * key of the certificate it presented, and nothing else.
+   * key of the certificate it presented, and nothing else. To be called once for a socket: Node takes the certificate
+   * out of a client's session as it hands it out.
    * @throws {HandshakeError} `alpn`, `resumed`, or a reason of `verifyPeer`.
    */
   verify(socket: TLSSocket, expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer;
