@@ -97,7 +97,7 @@ export function prepareUp(options: UpOptions): UpPlan {
         // These two try again until the API answers; being on their way by then is what saves time.
         const labd = start(services.labd(plan));
         const controller = start(services.controller(plan));
-        const processes = [api, labd, controller].filter((p) => p.name !== 'controller' || !process.env.NOCTRL);
+        const processes = [api, labd, controller];
         const options = { timeoutMs: startTimeoutMs, signal, processes };
         await waitUntil(() => opened().answers(), { ...options, what: 'the API did not answer' });
         await opened().createNodes();
