@@ -27,7 +27,7 @@ import { flowOf } from './flows.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
 import { findUplink, setUpNode } from './node-setup.ts';
-import type { AgentOptions } from './options.ts';
+import { type AgentOptions, stateDirectory } from './options.ts';
 import { ClusterPeers } from './peers.ts';
 import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
@@ -203,7 +203,7 @@ export class Agent {
     });
     const endpoints = await EndpointManager.open(
       {
-        stateFile: join(options.runDir, 'state.json'),
+        stateFile: join(stateDirectory(options), 'state.json'),
         cidrs: self.podCidrs,
         mtu: uplink.podMtu,
         nodeAddresses: onePerFamily(self.addresses),

@@ -7,6 +7,8 @@ export interface AgentOptions {
   readonly node: string;
   /** Sockets and state of this node's agent; made 0700 if it is not there. */
   readonly runDir: string;
+  /** What must outlive a reboot: which address is whose. Absent: /var/lib/myelin, or `runDir` where that is not the default. */
+  readonly stateDir?: string;
   /** Where the datapath is pinned; on a bpffs. */
   readonly bpfDir: string;
   readonly uplink: string;
@@ -65,12 +67,21 @@ function prefixes(text: string): Prefix[] {
   }
 }
 
+const defaultRunDir = '/run/myelin';
+const defaultStateDir = '/var/lib/myelin';
+
+/** Where the agent keeps what must outlive a reboot. */
+export function stateDirectory({ stateDir, runDir }: Pick<AgentOptions, 'stateDir' | 'runDir'>): string {
+  return stateDir ?? (runDir === defaultRunDir ? defaultStateDir : runDir);
+}
+
 /** The agent's command line, with `action` called on what it says. */
 export function agentCommand(action: (options: AgentOptions) => Promise<void>): Command {
   return new Command('myelin-agent')
     .description('the node agent: CNI server, policy compiler, tunnels’ control, telemetry')
     .addOption(new Option('--node <name>', 'this node’s name in the API').env('NODE_NAME').makeOptionMandatory())
-    .option('--run-dir <dir>', 'sockets and state', '/run/myelin')
+    .option('--run-dir <dir>', 'sockets', defaultRunDir)
+    .option('--state-dir <dir>', 'what must outlive a reboot (default: /var/lib/myelin, or another --run-dir)')
     .option('--bpf-dir <dir>', 'where the datapath is pinned', '/sys/fs/bpf/myelin')
     .option('--uplink <device>', 'the device that reaches the other nodes', 'eth0')
     .addOption(new Option('--kubeconfig <file>', 'how to reach the API').env('KUBECONFIG').makeOptionMandatory())
