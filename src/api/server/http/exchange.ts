@@ -62,13 +62,17 @@ export class Exchange {
   async text(): Promise<string> {
     const chunks: Buffer[] = [];
     let size = 0;
-    for await (const chunk of this.request) {
-      const bytes: Buffer = Buffer.from(chunk);
-      size += bytes.length;
-      if (size > bodyLimit)
-        throw new StatusError(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${bodyLimit} bytes`);
-      chunks.push(bytes);
-    }
+    await new Promise<void>((done, fail) => {
+      const take = (chunk: Buffer) => {
+        size += chunk.length;
+        chunks.push(chunk);
+        if (size <= bodyLimit) return;
+        // What is still to come is read and thrown away: a client that is cut off while it writes never sees the answer.
+        this.request.off('data', take).resume();
+        fail(new StatusError(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${bodyLimit} bytes`));
+      };
+      this.request.on('data', take).on('end', done).on('error', fail);
+    });
     return Buffer.concat(chunks).toString('utf8');
   }
 
