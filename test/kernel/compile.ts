@@ -16,7 +16,7 @@ char license_text[] SEC("license") = "Dual BSD/GPL";
 `;
 
 /** Compiles BPF C as the project's own objects are compiled. @returns The path of the object file. */
-export function compileBpf(source: string): string {
+export function compileBpf(source: string, ...options: string[]): string {
   const directory = scratch();
   const file = join(directory, 'test.bpf.c');
   const object = join(directory, 'test.bpf.o');
@@ -29,6 +29,7 @@ export function compileBpf(source: string): string {
     'bpf',
     '-mcpu=v3',
     include,
+    ...options,
     '-Wall',
     '-Werror',
     '-c',

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import * as layouts from '../../src/datapath/layouts.ts';
+import { objectFiles } from '../../src/datapath/objects.ts';
+import { BpfObject } from '../../src/kernel/bpf/object.ts';
+import { reservedIdentity } from '../../src/model/identity.ts';
+import { dropReasons } from '../../src/model/verdict.ts';
+import { anyProtocolProbe, peerKinds, reservedRules, ruleSetFlags, verdictCodes } from '../../src/policy/image.ts';
+import { compileBpf } from '../kernel/compile.ts';
+import { objectDir } from './maps.ts';
+
+const objects = objectFiles.map((file) => BpfObject.open(join(objectDir, `${file}.bpf.o`)));
+
+test('every layout is that of the object files, and each is in one of them', () => {
+  for (const layout of layouts.structs) {
+    const found = objects.flatMap(({ btf }) => btf.struct(layout.name) ?? []);
+    assert.ok(found.length > 0, `struct ${layout.name} is in no object`);
+    for (const actual of found) assert.deepEqual(layout.differences(actual), []);
+  }
+});
+
+test('all objects have the same maps, so that any of them can make what the others share', () => {
+  const [first, ...others] = objects.map(({ maps, btf }) =>
+    [...maps.values()]
+      .filter(({ internal }) => !internal)
+      .map(({ btfKeyType, btfValueType, ...map }) => ({
+        ...map,
+        key: btfKeyType === 0 ? '' : btf.describe(btfKeyType),
+        value: btfValueType === 0 ? '' : btf.describe(btfValueType),
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1)),
+  );
+  assert.ok((first?.length ?? 0) > 15);
+  for (const other of others) assert.deepEqual(other, first);
+});
+
+const headers = join(import.meta.dirname, '../../bpf');
+
+test('numbers mean the same on both sides', () => {
+  const constants: Readonly<Record<string, number>> = {
+    CONFIG_DEFAULT_DENY_INGRESS: layouts.configFlags.defaultDenyIngress,
+    CONFIG_DEFAULT_DENY_EGRESS: layouts.configFlags.defaultDenyEgress,
+    CONFIG_XFRM: layouts.configFlags.xfrm,
+    ENDPOINT_READY: layouts.endpointFlags.ready,
+    SERVICE_FLOW_HAIRPIN_REPLY: layouts.serviceFlowFlags.hairpinReply,
+    PROBE_ANY_PROTOCOL: anyProtocolProbe,
+    RULE_SET_ISOLATED: ruleSetFlags.isolated,
+    VERDICT_ALLOW: verdictCodes.allow,
+    VERDICT_DENY: verdictCodes.deny,
+    RULE_NONE: reservedRules.none,
+    RULE_OWN_NODE: reservedRules.ownNode,
+    RULE_SELF: reservedRules.self,
+    RULE_DEFAULT_DENY: reservedRules.defaultDeny,
+    IDENTITY_HOST: reservedIdentity.host,
+    IDENTITY_WORLD: reservedIdentity.world,
+    IDENTITY_REMOTE_NODE: reservedIdentity.remoteNode,
+    PEER_LOCAL_POD: peerKinds['local-pod'],
+    PEER_REMOTE_POD: peerKinds['remote-pod'],
+    PEER_THIS_NODE: peerKinds['this-node'],
+    PEER_OTHER_NODE: peerKinds['other-node'],
+    PEER_POD_CIDR: peerKinds['unknown-pod'],
+    PEER_WORLD: peerKinds.world,
+    PEER_SERVICE_CIDR: peerKinds['unknown-service'],
+    DIRECTION_EGRESS: layouts.directionCodes.egress,
+    DIRECTION_INGRESS: layouts.directionCodes.ingress,
+    CT_OPENING: layouts.ctStates.opening,
+    CT_ESTABLISHED: layouts.ctStates.established,
+    CT_HALF_CLOSED: layouts.ctStates.halfClosed,
+    CT_CLOSED: layouts.ctStates.closed,
+    ...Object.fromEntries(Object.entries(dropReasons).map(([name, { code }]) => [name, code])),
+  };
+  const checks = Object.entries(constants).map(([name, value]) => `_Static_assert(${name} == ${value}, "${name}");`);
+  // The compiler refuses what differs.
+  const { btf } = BpfObject.open(
+    compileBpf(`#include "lib/policy.h"\n${checks.join('\n')}\nenum drop_reason reason;`, `-I${headers}`),
+  );
+  const reasons = btf.enumeration('drop_reason');
+  assert.equal(reasons?.size, Object.keys(dropReasons).length + 1, 'all reasons, and FORWARDED');
+});
