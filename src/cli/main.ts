@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
+import { registerDemo } from './demo.ts';
+import { registerLab } from './lab.ts';
 import { registerObserve } from './observe.ts';
 import { paint } from './output.ts';
 import { registerStatus } from './status.ts';
@@ -18,6 +20,8 @@ const program = new Command('myelin')
   .showSuggestionAfterError()
   .configureHelp({ sortSubcommands: true });
 
+registerDemo(program);
+registerLab(program);
 registerObserve(program);
 registerStatus(program);
 registerTunnels(program);

@@ -1,0 +1,159 @@
+import { randomBytes } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import type { Command } from 'commander';
+import type { UpPlan } from '../lab/up.ts';
+import type { Outcome } from './demo/attacks.ts';
+import { formatDuration, paint } from './output.ts';
+
+interface DemoFlags {
+  readonly keep?: boolean;
+  readonly output: string;
+}
+
+const labName = 'demo';
+const requests = 200;
+const manifests = resolve(import.meta.dirname, '../../examples/boutique');
+
+export function registerDemo(program: Command): void {
+  program
+    .command('demo')
+    .description('bring up three nodes and a shop, attack them, and report what held')
+    .option('--keep', 'leave the lab up and say what to try next')
+    .option('--output <file>', 'also write what was measured, as JSON', '')
+    .action(demo);
+}
+
+async function demo(flags: DemoFlags): Promise<void> {
+  // The lab, the tunnels and their libraries are loaded only when they are wanted.
+  const [{ prepareUp }, { Lab }] = await Promise.all([import('../lab/up.ts'), import('../lab/lab.ts')]);
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
+  const { down } = await import('../lab/down.ts');
+  await down(labName);
+  const upPlan = prepareUp({ name: labName, nodes: 3, files: [manifests], signal: stop.signal });
+  try {
+    const succeeded = await play(upPlan, stop.signal, flags);
+    process.exitCode = succeeded ? 0 : 1;
+  } catch (error) {
+    process.exitCode = 1;
+    if (!stop.signal.aborted) throw error;
+    console.error(
+      `\nmyelin: the demo was ${stop.signal.reason instanceof Error ? stop.signal.reason.message : 'ended'}`,
+    );
+  } finally {
+    if (flags.keep === true && !stop.signal.aborted) console.log(whatNext());
+    else
+      await Lab.open(labName)
+        .down()
+        .catch(() => down(labName));
+  }
+}
+
+async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Promise<boolean> {
+  const { attacks } = await import('./demo/attacks.ts');
+  const { staleCache } = await import('./demo/stale-cache.ts');
+  const { Stage, captured } = await import('./demo/stage.ts');
+  const { summarizeCapture } = await import('./demo/wire.ts');
+  const { callGraph, parseAnswers } = await import('./demo/call-graph.ts');
+  const { expectations, formatReport } = await import('./demo/report.ts');
+  const { readTunnels } = await import('./tunnels.ts');
+
+  const times: { step: string; ms: number }[] = [];
+  const step = async <T>(title: string, task: () => Promise<T>): Promise<T> => {
+    signal.throwIfAborted();
+    process.stdout.write(`${paint('dim', '…')} ${title}`);
+    const from = performance.now();
+    const result = await task();
+    const ms = performance.now() - from;
+    times.push({ step: title, ms });
+    process.stdout.write(
+      `${process.stdout.isTTY === true ? '\r' : ' '}${paint('green', '✓')} ${process.stdout.isTTY === true ? title : ''} ${paint('dim', formatDuration(ms))}\n`,
+    );
+    return result;
+  };
+
+  for (const { title, run } of upPlan.steps) await step(title, () => run(() => {}));
+  const lab = upPlan.lab();
+  const stage = new Stage(lab);
+  const { podCidrs } = lab.plan;
+  const ports = { esp: 4500, handshake: 4747, api: 6443, controller: 7443 };
+  const canary = `canary-${randomBytes(12).toString('hex')}`;
+  const shopper = [
+    process.execPath,
+    join(import.meta.dirname, 'demo/shopper.ts'),
+    `http://frontend/${canary}`,
+    String(requests),
+    '5000',
+  ];
+
+  const { result: answers, capture } = await step(`send ${requests} customers through the front end`, () =>
+    captured(stage, `${lab.plan.directory}/demo.pcap`, async () => {
+      const generator = await stage.podOf('boutique', 'loadgenerator');
+      const { stdout, stderr } = await stage.inPod('boutique', generator.metadata.name, shopper);
+      const parsed = parseAnswers(stdout);
+      if (parsed.length === 0) throw new Error(`no customer came back: ${stderr}`);
+      return parsed;
+    }),
+  );
+  const { edges, tunnels, wire } = await step('read what agents and wire saw', async () => ({
+    edges: callGraph('loadgenerator', answers, await stage.flows(), (pod) =>
+      pod.replace(/(-[a-z0-9]{5,10})?-[a-z0-9]{5}$/, ''),
+    ),
+    tunnels: await readTunnels(stage.agents),
+    wire: summarizeCapture(capture, { pods: podCidrs, ports, canary }),
+  }));
+
+  const outcomes: Outcome[] = [];
+  let control = { injected: 0, seen: 0 };
+  for (const attack of attacks) {
+    await step(`attack: ${attack.name}`, async () => {
+      const attempt = () =>
+        attack
+          .run(stage, capture)
+          .catch((error: unknown) => ({ stopped: false, by: `the attack itself failed: ${String(error)}` }));
+      if (!attack.name.startsWith('plaintext')) {
+        outcomes.push({ attack: attack.name, ...(await attempt()) });
+        return;
+      }
+      const seen = await captured(stage, `${lab.plan.directory}/control.pcap`, attempt);
+      outcomes.push({ attack: attack.name, ...seen.result });
+      const { kinds } = summarizeCapture(seen.capture, { pods: podCidrs, ports, canary });
+      control = { injected: 5, seen: kinds.get('plaintext')?.frames ?? 0 };
+    });
+  }
+  const stale = 'a reused address, while a peer’s cache is stale';
+  await step(`attack: ${stale}`, async () => {
+    const outcome = await staleCache(stage).catch((error: unknown) => ({
+      stopped: false,
+      by: `the attack itself failed: ${String(error)}`,
+    }));
+    outcomes.push({ attack: stale, ...outcome });
+  });
+
+  const result = { edges, tunnels, wire, control, attacks: outcomes, times };
+  const expected = expectations(result);
+  console.log(`\n${formatReport(result, expected)}`);
+  if (flags.output !== '') {
+    const { writeFileSync } = await import('node:fs');
+    writeFileSync(
+      flags.output,
+      `${JSON.stringify({ ...result, wire: { ...wire, kinds: Object.fromEntries(wire.kinds) }, expectations: expected }, null, 2)}\n`,
+    );
+  }
+  return expected.every(({ met }) => met);
+}
+
+function whatNext(): string {
+  const commands = [
+    ['bin/myelin lab status', 'nodes and pods'],
+    ['bin/myelin observe --follow', 'who talks to whom, and which rule decided'],
+    ['bin/myelin tunnels', 'which pods, proved as whom'],
+    ['bin/myelin why boutique/frontend boutique/redis --port 6379', 'why this is denied'],
+    ['bin/myelin lab exec -n boutique deploy/frontend -- sh', 'a shell in a pod'],
+    ['bin/myelin lab down', 'take it all away'],
+  ];
+  const width = Math.max(...commands.map(([command = '']) => command.length));
+  const lines = commands.map(([command = '', what = '']) => `  ${command.padEnd(width)}  ${paint('dim', what)}`);
+  return `\nThe lab is still up. Try:\n${lines.join('\n')}`;
+}
