@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Api, ObjectList } from '../api/client/types.ts';
 import { type Deployment, type KubeObject, kinds, type Live, type Pod } from '../api/kinds.ts';
+import type { ManifestObject } from '../api/manifest.ts';
 import { removePinDirectory } from '../kernel/bpffs.ts';
 import { createCgroup, removeCgroup } from '../kernel/cgroup.ts';
 import { run } from '../kernel/command.ts';
@@ -9,7 +10,7 @@ import { isReady } from './controllers/rollout.ts';
 import { restartPods } from './daemon/control.ts';
 import { type DownReport, down } from './down.ts';
 import { LabError } from './error.ts';
-import { type Applied, applyFiles, applyObjects, deleteFiles, type ManifestOptions } from './manifests.ts';
+import { type Applied, applyAll, applyFiles, applyObjects, deleteFiles, type ManifestOptions } from './manifests.ts';
 import { pkiPaths } from './pki.ts';
 import { defaultLab, type HostPlan, type LabPlan } from './plan.ts';
 import { containerOf, findPod, type PodTarget } from './pods.ts';
@@ -77,6 +78,11 @@ export class Lab {
   /** Applies manifests: all of them or, where one is not what it should be, none. @throws {ManifestError} */
   apply(files: readonly string[], options: ManifestOptions = {}): Promise<Applied[]> {
     return applyFiles(this.api, files, options);
+  }
+
+  /** As {@link apply}, of manifests that were loaded before. */
+  applyManifests(manifests: readonly ManifestObject[], options: ManifestOptions = {}): Promise<Applied[]> {
+    return applyAll(this.api, manifests, options.signal);
   }
 
   applyObjects(objects: readonly KubeObject[], options: ManifestOptions = {}): Promise<Applied[]> {

@@ -54,7 +54,12 @@ function checked(objects: readonly KubeObject[], options: ManifestOptions): Mani
   return checkDocuments(documents, options);
 }
 
-async function applyAll(api: Api, manifests: readonly ManifestObject[], signal?: AbortSignal): Promise<Applied[]> {
+/** As {@link applyFiles}, of manifests that were loaded before. */
+export async function applyAll(
+  api: Api,
+  manifests: readonly ManifestObject[],
+  signal?: AbortSignal,
+): Promise<Applied[]> {
   const applied = await applyManifests(api, manifests, { fieldManager, ...(signal === undefined ? {} : { signal }) });
   return applied.map(({ manifest, outcome }) => describe(manifest, outcome));
 }

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync } from 'node:fs';
+import { loadManifests } from '../api/manifest.ts';
 import { bpffsRoot, isBpffs } from '../kernel/bpffs.ts';
 import { cgroupRoot, createCgroup } from '../kernel/cgroup.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
@@ -52,7 +53,7 @@ const startTimeoutMs = 30_000;
 
 /**
  * Prepares to bring a lab up. Nothing has happened yet.
- * @throws {LabError} `BadName`; `LabExists`
+ * @throws {LabError} `BadName`; `LabExists`; {ManifestError} with everything that is wrong with the manifests
  */
 export function prepareUp(options: UpOptions): UpPlan {
   const plan = planLab({ ...options, cgroupRoot: cgroupRoot() });
@@ -62,6 +63,9 @@ export function prepareUp(options: UpOptions): UpPlan {
       'LabExists',
       `the lab ${plan.name} is up already: 'myelin lab down' first, or give another --name`,
     );
+  const { files = [], readyTimeoutMs = 120_000 } = options;
+  // Before anything is started: whoever has a wrong manifest is to hear of that at once.
+  const manifests = loadManifests(files);
   const book = new StateBook(plan);
   const signal = options.signal ?? new AbortController().signal;
   let lab: Lab | undefined;
@@ -104,24 +108,27 @@ export function prepareUp(options: UpOptions): UpPlan {
       },
     },
     {
-      title: `start ${plan.nodes.length} agents`,
+      title: `start ${plan.nodes.length} agents${files.length > 0 ? ' and apply the manifests' : ''}`,
       run: async (say) => {
         const agents = plan.nodes.map((node) => start(services.agent(plan, node, options)));
-        if (options.dns !== false) await opened().applyObjects(systemManifest(plan));
-        await waitUntil(
-          async () => {
-            const waiting = plan.nodes.filter((node) => !existsSync(`${nodeDirectory(plan, node)}/cni.sock`));
-            say(waiting.map(({ name }) => name).join(', '));
-            return waiting.length === 0 || `no agent on ${waiting.map(({ name }) => name).join(', ')}`;
-          },
-          { what: 'the agents did not start', timeoutMs: startTimeoutMs, signal, processes: agents },
-        );
+        // Pods are placed while the agents are on their way; they wait for theirs.
+        await Promise.all([
+          (async () => {
+            if (options.dns !== false) await opened().applyObjects(systemManifest(plan), { signal });
+            await opened().applyManifests(manifests, { signal });
+          })(),
+          waitUntil(
+            async () => {
+              const waiting = plan.nodes.filter((node) => !existsSync(`${nodeDirectory(plan, node)}/cni.sock`));
+              say(waiting.map(({ name }) => name).join(', '));
+              return waiting.length === 0 || `no agent on ${waiting.map(({ name }) => name).join(', ')}`;
+            },
+            { what: 'the agents did not start', timeoutMs: startTimeoutMs, signal, processes: agents },
+          ),
+        ]);
       },
     },
   ];
-  const { files = [], readyTimeoutMs = 120_000 } = options;
-  if (files.length > 0)
-    steps.push({ title: 'apply the manifests', run: async () => void (await opened().apply(files, { signal })) });
   if (readyTimeoutMs > 0)
     steps.push({
       title: 'wait for the pods',

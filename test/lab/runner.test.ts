@@ -190,14 +190,14 @@ describe('pod status', () => {
     state: { kind: 'terminated', exitCode, startedAt: at, finishedAt: at },
     finished,
   });
-  const statusOf = (main: ContainerView, init: Record<string, ContainerView> = {}) =>
+  const statusOf = (main: ContainerView | undefined, init: Record<string, ContainerView> = {}) =>
     podStatus({
-      pod: pod('p'),
+      pod: pod('p', { initContainers: Object.keys(init).map((name) => ({ name })) }),
       hostAddresses: [parseIp('172.30.0.11')],
       addresses: [parseIp('10.0.0.1'), parseIp('fd00::1')],
       hasSandbox: true,
       init: new Map(Object.entries(init)),
-      main: new Map([['c', main]]),
+      main: new Map(main === undefined ? [] : [['c', main]]),
       startTime: at,
       now: at,
     });
@@ -210,7 +210,8 @@ describe('pod status', () => {
     assert.deepEqual(status.podIPs, [{ ip: '10.0.0.1' }, { ip: 'fd00::1' }]);
     assert.deepEqual(status.containerStatuses?.[0]?.state, { running: { startedAt: '2026-01-01T00:00:00Z' } });
   });
-  const cases: [string, ContainerView, Record<string, ContainerView>, string][] = [
+  const cases: [string, ContainerView | undefined, Record<string, ContainerView>, string][] = [
+    ['there is no network yet', undefined, {}, 'Pending'],
     ['nothing has started', waitingView, {}, 'Pending'],
     ['an init container runs', waitingView, { i: running }, 'Pending'],
     ['an init container will be tried again', waitingView, { i: ended(1, false) }, 'Pending'],
@@ -221,7 +222,10 @@ describe('pod status', () => {
     ['failed', ended(3, true), {}, 'Failed'],
   ];
   for (const [name, main, init, phase] of cases) test(name, () => assert.equal(statusOf(main, init).phase, phase));
-  test('not ready while an init container runs', () => assert.equal(ready(statusOf(running, { i: running })), 'False'));
+  test('not ready while an init container runs, or before there is any container', () => {
+    assert.equal(ready(statusOf(running, { i: { ...running, finished: false } })), 'False');
+    assert.equal(ready(statusOf(undefined)), 'False');
+  });
 });
 
 describe('targets', () => {

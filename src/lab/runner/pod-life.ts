@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { isApiError } from '../../api/client/error.ts';
@@ -15,7 +15,7 @@ import { kindOfImage } from './images.ts';
 import { podStatus } from './pod-status.ts';
 import { tryProbe } from './probe-loop.ts';
 import type { ProbeResult } from './prober.ts';
-import { createSandbox, removeSandbox, type Sandbox } from './sandbox.ts';
+import { cniSocket, createSandbox, removeSandbox, type Sandbox } from './sandbox.ts';
 import { loadSources } from './sources.ts';
 
 export interface PodLifeDeps {
@@ -28,6 +28,7 @@ export interface PodLifeDeps {
 /** Takes back in a merge patch what an earlier report said. */
 const noTrouble = { reason: null, message: null };
 const retryMs = { first: 250, last: 5000 };
+const networkPollMs = 50;
 /** Seconds. A stand-in needs no warm-up; its manifest was written for what it stands in for. */
 const standInDelay = 1;
 
@@ -133,6 +134,8 @@ export class PodLife {
       return this.#report();
     }
     for (let delay = retryMs.first; !signal.aborted; delay = Math.min(2 * delay, retryMs.last)) {
+      await this.#networkReady(signal);
+      if (signal.aborted) return;
       try {
         this.#sandbox = await this.#deps.turn(() => createSandbox(this.#node, pod, this.#attempt));
         this.#trouble = undefined;
@@ -144,6 +147,17 @@ export class PodLife {
         this.#report();
         await sleep(delay, undefined, { signal }).catch(() => undefined);
       }
+    }
+  }
+
+  /** A runtime does not ask a plugin whose agent has yet to come up. */
+  async #networkReady(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !existsSync(cniSocket(this.#node))) {
+      if (this.#trouble === undefined) {
+        this.#trouble = { reason: 'NetworkNotReady', message: `the agent of ${this.#node.name} is not up` };
+        this.#report();
+      }
+      await sleep(networkPollMs, undefined, { signal }).catch(() => undefined);
     }
   }
 

@@ -38,6 +38,7 @@ export interface PodFacts {
   readonly hostAddresses: readonly IpAddress[];
   readonly addresses: readonly IpAddress[];
   readonly hasSandbox: boolean;
+  /** By container; those that have not been begun may be missing. */
   readonly init: ReadonlyMap<string, ContainerView>;
   readonly main: ReadonlyMap<string, ContainerView>;
   /** Why the pod cannot go on, as the kubelet would put it. */
@@ -49,8 +50,12 @@ export interface PodFacts {
 /** The status that a kubelet would report. Pure: the times of conditions that did not change are taken from the pod's last status. */
 export function podStatus(facts: PodFacts): PodStatus {
   const { pod, hostAddresses, addresses, init, main, trouble, now } = facts;
-  const initialized = [...init.values()].every((view) => view.finished && exitCode(view) === 0);
-  const containersReady = initialized && [...main.values()].every((view) => view.ready);
+  // By what the pod is to have: before its network is there, it has no container that could be unready.
+  const initialized = (pod.spec.initContainers ?? []).every(({ name, restartPolicy }) => {
+    const view = init.get(name) ?? waitingView;
+    return restartPolicy === 'Always' ? view.started : view.finished && exitCode(view) === 0;
+  });
+  const containersReady = initialized && pod.spec.containers.every(({ name }) => main.get(name)?.ready === true);
   const condition = (type: string, holds: boolean, reason: string): Condition => {
     const status = holds ? 'True' : 'False';
     const before = pod.status?.conditions?.find((each) => each.type === type && each.status === status);

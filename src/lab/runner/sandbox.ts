@@ -25,6 +25,11 @@ const interfaceName = 'eth0';
 const podSysctls =
   "echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start; echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range";
 
+/** Where the node's agent takes requests of the plugin; there once it is up. */
+export function cniSocket(node: NodeContext): string {
+  return `${node.runDir}/cni.sock`;
+}
+
 /** What a sandbox would be called: known before it exists, so that what a crash left can be found. */
 export function sandboxFor(node: NodeContext, pod: PodRef, attempt: number): Sandbox {
   const id = createHash('sha256').update(`${node.lab}/${pod.uid}/${attempt}`).digest('hex');
@@ -72,7 +77,7 @@ async function callPlugin(node: NodeContext, command: 'ADD' | 'DEL', sandbox: Sa
       .map(([key, value]) => `${key}=${value}`)
       .join(';'),
   };
-  const config = { cniVersion: '1.1.0', name: 'myelin', type: 'myelin-cni', socket: `${node.runDir}/cni.sock` };
+  const config = { cniVersion: '1.1.0', name: 'myelin', type: 'myelin-cni', socket: cniSocket(node) };
   try {
     const { stdout } = await run(`${node.cniPath}/myelin-cni`, [], {
       netns: node.netns,
