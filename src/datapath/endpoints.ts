@@ -35,12 +35,17 @@ export class EndpointTable {
   readonly #byUid = new Map<string, KnownEndpoint>();
   readonly #byId = new Map<number, KnownEndpoint>();
   readonly #gone = new Map<number, KnownEndpoint>();
+  /** Ids that the process before this one left, and that may still be made known. */
+  readonly #strangers = new Set<number>();
   #nextId: number;
 
   constructor(maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'connections'>) {
     this.#maps = maps;
     let last = 0;
-    for (const [, { id }] of maps.endpoints.entries()) last = Math.max(last, id);
+    for (const [, { id }] of maps.endpoints.entries()) {
+      this.#strangers.add(id);
+      last = Math.max(last, id);
+    }
     for (const [{ endpoint }] of maps.connections.entries()) last = Math.max(last, endpoint);
     this.#nextId = last + 1;
   }
@@ -62,8 +67,9 @@ export class EndpointTable {
     return this.#byId.get(id) ?? this.#gone.get(id);
   }
 
+  /** Whether packets can still come under the id: also an interface that is not made known yet after a restart. */
   isLive(id: number): boolean {
-    return this.#byId.has(id);
+    return this.#byId.has(id) || this.#strangers.has(id);
   }
 
   /**
@@ -96,6 +102,7 @@ export class EndpointTable {
     if (known === undefined) return undefined;
     for (const address of known.addresses) this.#forget(address, known.ifindex);
     this.#maps.endpoints.delete(known.ifindex);
+    this.#strangers.delete(known.id);
     this.#byUid.delete(uid);
     this.#byId.delete(known.id);
     this.#gone.set(known.id, known);
@@ -118,6 +125,7 @@ export class EndpointTable {
       this.#maps.endpoints.delete(ifindex);
       removed.push(ifindex);
     }
+    this.#strangers.clear();
     return removed;
   }
 
