@@ -65,6 +65,7 @@ export class Objects {
     if (object.spec !== undefined) metadata.generation = 1;
     const clean = tidy(object);
     request.restrict?.(clean, undefined);
+    for (const text of kind.rules.warnings(clean)) request.warn(text);
     if (dryRun) return clean;
     const { object: created } = this.#store.put(kind.id, clean);
     this.#created(kind, created);
@@ -98,6 +99,7 @@ export class Objects {
       next.metadata.generation = old.metadata.generation + 1;
     const clean = tidy(next);
     request.restrict?.(clean, old);
+    for (const text of kind.rules.warnings(clean)) request.warn(text);
     if (sameContent(clean, old)) return old;
     if (request.dryRun) return clean;
     if (isFinished(clean)) return this.#store.remove(kind.id, stored.key, clean)?.object ?? clean;

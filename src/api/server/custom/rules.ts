@@ -32,6 +32,7 @@ export function customRules(version: Version): Rules {
     defaults: () => {},
     validate: () => [],
     validateUpdate: () => [],
+    warnings: () => [],
     admit: () => {},
   };
 }

@@ -72,6 +72,7 @@ export class Exchange {
         fail(new StatusError(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${bodyLimit} bytes`));
       };
       this.request.on('data', take).on('end', done).on('error', fail);
+      this.request.on('close', () => fail(new Error('the connection closed within the body')));
     });
     return Buffer.concat(chunks).toString('utf8');
   }

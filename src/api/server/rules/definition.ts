@@ -29,6 +29,10 @@ export const definitionRules = rulesFor(kinds.CustomResourceDefinition, {
         ? []
         : [invalidValue(`spec.${field}`, next.spec[field], 'field is immutable')],
     ),
+  warnings: ({ spec }) =>
+    spec.versions
+      .filter(({ schema }) => hasCelRules(schema?.openAPIV3Schema ?? {}))
+      .map(({ name }) => `version ${name}: x-kubernetes-validations are kept, but this server does not evaluate them`),
   admit: (next, old, world) => {
     refuseTakenNames(next, world);
     establish(next, old, world.now());
@@ -98,7 +102,7 @@ function* subschemas(schema: JsonObject): Generator<[string, JsonObject]> {
 }
 
 /** Whether some part of the schema has CEL rules, which this server does not evaluate. */
-export function hasCelRules(schema: JsonObject): boolean {
+function hasCelRules(schema: JsonObject): boolean {
   if (schema['x-kubernetes-validations'] !== undefined) return true;
   for (const [, member] of subschemas(schema)) if (hasCelRules(member)) return true;
   return false;

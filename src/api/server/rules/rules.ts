@@ -31,6 +31,8 @@ export interface Rules {
   defaults(object: AnyObject): void;
   validate(object: AnyObject): FieldIssue[];
   validateUpdate(next: AnyObject, old: AnyObject): FieldIssue[];
+  /** What its author should know of an object that is accepted. */
+  warnings(object: AnyObject): string[];
   /**
    * The last word, with the whole cluster in view; allocates addresses.
    * @throws {StatusError}
@@ -48,6 +50,7 @@ export interface KindRules<T> {
   defaults?(object: T): void;
   validate?(object: T): FieldIssue[];
   validateUpdate?(next: T, old: T): FieldIssue[];
+  warnings?(object: T): string[];
   admit?(next: T, old: T | undefined, world: World): void;
 }
 
@@ -71,6 +74,7 @@ export function rulesFor<T extends KubeObject>(resource: Resource<T>, own: KindR
     },
     validate: (object) => (isOurs(object) ? (own.validate?.(object) ?? []) : []),
     validateUpdate: (next, old) => (isOurs(next) && isOurs(old) ? (own.validateUpdate?.(next, old) ?? []) : []),
+    warnings: (object) => (isOurs(object) ? (own.warnings?.(object) ?? []) : []),
     admit: (next, old, world) => {
       if (isOurs(next) && (old === undefined || isOurs(old))) own.admit?.(next, old, world);
     },
