@@ -89,8 +89,12 @@ enum drop esp_open(struct sa *sa, uint8_t *packet, size_t length, struct esp_ope
   make_aad(aad, sa->spi, sequence);
   uint8_t *payload = packet + SA_HEADER;
   size_t encrypted = length - SA_HEADER - ESP_ICV;
-  if (!aead->open(sa->aead, nonce, aad, sizeof aad, payload, encrypted, payload + encrypted))
-    return DROP_AUTHENTICATION;
+  if (!aead->open(sa->aead, nonce, aad, sizeof aad, payload, encrypted, payload + encrypted)) {
+    // A number below the window was taken for one of the next subspace, as the inference has to: whoever sent it, it could
+    // only have been accepted as that.
+    return sequence > sa->replay.top && sequence - sa->replay.top > UINT32_MAX / 2 ? DROP_BEHIND_WINDOW
+                                                                                   : DROP_AUTHENTICATION;
+  }
   replay_update(&sa->replay, sequence);
 
   uint8_t next_header = payload[encrypted - 1];
