@@ -60,7 +60,7 @@ async function observe(flags: ObserveFlags): Promise<void> {
   const ask = (agent: AgentAddress) =>
     askAgent(agent, { path: `/flows?${query}` }, (value) => flowSchema.array().parse(value));
   const past = (await Promise.all(agents.map(ask))).flat();
-  for (const flow of past.sort((a, b) => a.time - b.time)) print(flow);
+  for (const flow of past.sort((a, b) => a.time - b.time).slice(-Number(flags.last))) print(flow);
   if (flags.follow !== true) return;
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { KubeObject } from '../../api/kinds.ts';
 import { controllerUrl, pkiPaths } from '../../lab/pki.ts';
+import { macToBytes } from '../../model/address.ts';
 import { decidedBy } from '../../observe/format.ts';
 import { udpFrame } from './frames.ts';
 import { addressOf, type Stage } from './stage.ts';
@@ -101,12 +102,15 @@ async function uninvited(stage: Stage): Promise<Omit<Outcome, 'attack'>> {
 }
 
 async function plaintext(stage: Stage): Promise<Omit<Outcome, 'attack'>> {
-  const [cart, redis] = await Promise.all([stage.podOf(namespace, 'cart'), stage.podOf(namespace, 'redis')]);
+  const redis = await stage.podOf(namespace, 'redis');
   const node = redis.spec.nodeName ?? '';
+  const elsewhere = (await stage.pods(namespace)).find(({ spec }) => spec.nodeName !== node);
+  if (elsewhere === undefined) return { stopped: false, by: 'all pods are on one node' };
   const frame = udpFrame({
-    sourceMac: await stage.mac({ node: cart.spec.nodeName ?? '' }),
-    destinationMac: await stage.mac({ node }),
-    source: addressOf(cart),
+    // Its own: with another's the underlay's switch would send that one's frames here, and the attacker would show.
+    sourceMac: await stage.mac({ host: 'world' }),
+    destinationMac: await stage.mac({ host: node }),
+    source: addressOf(elsewhere),
     destination: addressOf(redis),
     sourcePort: 40_000,
     destinationPort: 6379,
@@ -117,10 +121,11 @@ async function plaintext(stage: Stage): Promise<Omit<Outcome, 'attack'>> {
   );
 }
 
-/** Single ESP packets out of a capture, with the node that each was sent to. */
+/** Single ESP packets out of a capture, ready to be sent again by the outsider, with the node that each was sent to. */
 async function espFrames(stage: Stage, capture: Buffer): Promise<{ node: string; frame: Buffer }[]> {
   const macs = new Map<string, string>();
-  for (const { name } of stage.lab.plan.nodes) macs.set(await stage.mac({ node: name }), name);
+  for (const { name } of stage.lab.plan.nodes) macs.set(await stage.mac({ host: name }), name);
+  const world = Buffer.from(macToBytes(await stage.mac({ host: 'world' })));
   const found: { node: string; frame: Buffer }[] = [];
   for (let at = 24; at + 16 <= capture.length; ) {
     const length = capture.readUInt32LE(at + 8);
@@ -131,7 +136,12 @@ async function espFrames(stage: Stage, capture: Buffer): Promise<{ node: string;
     if (!single || frame.readUInt16BE(12) !== 0x0800 || frame[23] !== 17 || frame.readUInt16BE(36) !== 4500) continue;
     const mac = [...frame.subarray(0, 6)].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
     const node = macs.get(mac);
-    if (node !== undefined) found.push({ node, frame: Buffer.from(frame) });
+    if (node === undefined) continue;
+    const copy = Buffer.from(frame);
+    world.copy(copy, 6);
+    // UDP checksum 0, not computed (RFC 3948 section 2.1): the captured one was left to hardware that is not there.
+    copy.writeUInt16BE(0, 14 + 20 + 6);
+    found.push({ node, frame: copy });
   }
   return found;
 }
@@ -152,8 +162,6 @@ async function forged(stage: Stage, capture: Buffer): Promise<Omit<Outcome, 'att
     const frame = Buffer.from(sample.frame);
     // A sequence number that was not seen yet, so that only the seal can tell; RFC 4303 section 2.2.
     frame.writeUInt32BE((frame.readUInt32BE(esp + 4) + 1000 + i) >>> 0, esp + 4);
-    // UDP checksum 0: not computed (RFC 3948 section 2.1).
-    frame.writeUInt16BE(0, 14 + 20 + 6);
     return frame;
   });
   return counted(stage, sample.node, ['AUTHENTICATION'], frames, () => stage.injectFromWorld(forgeries));

@@ -54,7 +54,14 @@ export function formatReport(result: DemoResult, expected: readonly Expectation[
   const failed = expected.filter(({ met }) => !met);
   const sections = [
     section('Who called whom, and by which rule', edgeTable(result.edges)),
-    section('The tunnels', tunnelTable(result.tunnels, true)),
+    // Both nodes list each tunnel; once is enough for a reader.
+    section(
+      'The tunnels',
+      tunnelTable(
+        result.tunnels.filter(({ node, remoteNode }) => node < remoteNode),
+        true,
+      ),
+    ),
     section('The wire', wireText(result)),
     section('The attacks', attackTable(result.attacks)),
     section('Time', timeTable(result.times)),

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { flowSchema, type StatusReport, statusSchema } from '../../agent/wire.ts';
+import { type EndpointReport, endpointSchema, flowSchema, type StatusReport, statusSchema } from '../../agent/wire.ts';
 import { kinds, type Live, type Pod } from '../../api/kinds.ts';
 import type { Lab } from '../../lab/lab.ts';
 import { nodeDirectory } from '../../lab/services.ts';
@@ -83,9 +83,11 @@ export class Stage {
   }
 
   async status(node: string): Promise<StatusReport> {
-    const agent = this.agents.find((each) => each.node === node);
-    if (agent === undefined) throw new Error(`there is no agent of ${node}`);
-    return askAgent(agent, { path: '/status' }, (value) => statusSchema.parse(value));
+    return askAgent(this.#agent(node), { path: '/status' }, (value) => statusSchema.parse(value));
+  }
+
+  async endpoints(node: string): Promise<EndpointReport[]> {
+    return askAgent(this.#agent(node), { path: '/endpoints' }, (value) => endpointSchema.array().parse(value));
   }
 
   /** How many packets a node dropped for a reason, by its datapath or its engine. */
@@ -94,14 +96,20 @@ export class Stage {
     return reasons.reduce((sum, reason) => sum + (drops.datapath[reason] ?? 0) + (drops.tunnel[reason] ?? 0), 0);
   }
 
-  /** Of a device in a pod or, without one, of a node. */
-  async mac(where: { namespace: string; pod: string } | { node: string }, device = 'eth0'): Promise<MacAddress> {
+  /** Of a device in a pod or, without one, of a node or `world`. */
+  async mac(where: { namespace: string; pod: string } | { host: string }, device = 'eth0'): Promise<MacAddress> {
     const show = ['ip', '-o', 'link', 'show', device];
     const { stdout } =
       'pod' in where
         ? await this.inPod(where.namespace, where.pod, show)
-        : await this.run(this.lab.hostCommand(where.node, show));
+        : await this.run(this.lab.hostCommand(where.host, show));
     return parseMac(/link\/ether (\S+)/.exec(stdout)?.[1] ?? '');
+  }
+
+  #agent(node: string): AgentAddress {
+    const agent = this.agents.find((each) => each.node === node);
+    if (agent === undefined) throw new Error(`there is no agent of ${node}`);
+    return agent;
   }
 
   #injector(device: string): string[] {

@@ -28,7 +28,7 @@ export async function staleCache(stage: Stage): Promise<Omit<Outcome, 'attack'>>
   await cutOff(stage, nodeA, true);
   try {
     await stage.lab.api.delete(kinds.Pod, { namespace, name: 'victim' }, { gracePeriodSeconds: 0 });
-    await gone(stage, victim.metadata.uid);
+    await gone(stage, nodeB, victim.metadata.uid);
     // The node forgets which addresses rest: its disk was replaced, say. Nothing but luck keeps addresses apart now.
     await forgetLeases(stage, nodeB);
     await stage.lab.applyObjects([shell('stranger', nodeB, 'stranger')]);
@@ -94,10 +94,11 @@ async function cutOff(stage: Stage, node: string, off: boolean): Promise<void> {
   if (status !== 0) throw new Error(`${node} could not be cut off: ${stderr}`);
 }
 
-async function gone(stage: Stage, uid: string): Promise<void> {
+/** The API forgets a pod at once; its node takes a moment to take it down. */
+async function gone(stage: Stage, node: string, uid: string): Promise<void> {
   const end = Date.now() + 10_000;
-  while ((await stage.pods(namespace)).some(({ metadata }) => metadata.uid === uid)) {
-    if (Date.now() > end) throw new Error('the old pod does not go');
+  while ((await stage.endpoints(node)).some((endpoint) => endpoint.uid === uid)) {
+    if (Date.now() > end) throw new Error(`the old pod does not go from ${node}`);
     await new Promise((wait) => setTimeout(wait, 100));
   }
 }
