@@ -1,7 +1,7 @@
 import { type FieldIssue, parseFieldPath } from './issue.ts';
 import { type AnyObject, isKubeObject, isList, isObject, objectOr, stringOr, withoutNulls } from './json.ts';
 import { shapeOf } from './kinds/shape.ts';
-import { apiVersionOf, builtinResources, type KubeObject, objectKey, type Resource } from './kinds.ts';
+import { apiVersionOf, builtinResources, type KubeObject, type Resource } from './kinds.ts';
 import {
   type ManifestDocument,
   ManifestError,
@@ -33,7 +33,7 @@ export interface LoadOptions {
 /**
  * Reads and checks manifests: all of them, completely, by the same rules as the API server, before anything is done with any.
  * @param paths Files, directories, `-` for standard input.
- * @returns The objects in the order in which they are best applied.
+ * @returns The objects in the order in which they are best applied; one that is there twice stays twice, and the later wins.
  * @throws {ManifestError} With every issue in every file.
  */
 export function loadManifests(paths: readonly string[], options: LoadOptions = {}): ManifestObject[] {
@@ -58,7 +58,6 @@ export function checkDocuments(
 ): ManifestObject[] {
   const issues = [...found];
   const objects: ManifestObject[] = [];
-  const places = new Map<string, Place>();
   for (const { document, value, path } of documents.flatMap(expandLists)) {
     const report = (issue: FieldIssue, name = '') => {
       const full = [...path, ...parseFieldPath(issue.field)];
@@ -67,20 +66,7 @@ export function checkDocuments(
     };
     const loaded = loadOne(value, options, report);
     if (loaded === undefined) continue;
-    const place = document.placeOf(path);
-    const id = `${loaded.resource.group}/${loaded.resource.kind} ${objectKey(loaded.object)}`;
-    const earlier = places.get(id);
-    if (earlier === undefined) places.set(id, place);
-    else
-      report(
-        {
-          field: 'metadata.name',
-          reason: 'FieldValueDuplicate',
-          message: `is in the manifests already, at ${earlier.file}:${earlier.line}`,
-        },
-        describe(loaded.object),
-      );
-    objects.push({ ...loaded, place });
+    objects.push({ ...loaded, place: document.placeOf(path) });
   }
   if (issues.length > 0) throw new ManifestError('ManifestInvalid', issues);
   return inOrder(objects);
@@ -153,10 +139,6 @@ function checkMeaning(resource: Resource, object: AnyObject): FieldIssue[] {
 function suggestion(kind: unknown): string {
   const known = builtinResources.find((resource) => resource.kind.toLowerCase() === String(kind).toLowerCase());
   return known === undefined ? '' : `; ${known.kind} is in ${apiVersionOf(known)}`;
-}
-
-function describe({ kind, metadata }: KubeObject): string {
-  return `${kind} ${metadata.name ?? ''}`;
 }
 
 function inOrder(objects: readonly ManifestObject[]): ManifestObject[] {
