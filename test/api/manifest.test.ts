@@ -113,8 +113,6 @@ test('what only the server would see is seen before', (t) => {
       'a.yaml:7:50: NetworkPolicy web spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`',
       `b.yaml:3:18: NetworkPolicy Web metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com')`,
       'b.yaml:7:33: NetworkPolicy Web spec.ingress[0].ports[0].endPort: Invalid value: 79: must be greater than or equal to `port`',
-      'c.yaml:3:18: NetworkPolicy web metadata.name: is in the manifests already, at a.yaml:1',
-      'd.yaml:3:18: NetworkPolicy web metadata.name: is in the manifests already, at a.yaml:1',
     ],
   );
 });
