@@ -20,6 +20,9 @@ export async function openStrongswan(
     settings,
     `charon-systemd {
   load = random nonce openssl kdf kernel-libipsec kernel-netlink socket-default vici updown
+  # The engine of the same node has 4500. Port 0 leaves only the one that always carries the non-ESP marker.
+  port = 0
+  port_nat_t = 14500
   plugins { kernel-libipsec { load = yes } }
 }
 swanctl { load = random openssl }
@@ -37,6 +40,8 @@ swanctl { load = random openssl }
       `connections { pair {
   version = 2
   local_addrs = ${site.underlay}
+  local_port = 14500
+  remote_port = 14500
   remote_addrs = ${peer?.underlay}
   local { auth = psk
     id = ${site.underlay} }
