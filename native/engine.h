@@ -21,7 +21,7 @@ struct engine {
   struct outbound outbound;
   struct outbound release; // the control thread's
   struct inbound inbound;
-  bool udp_ip6, gro;
+  bool udp_ip6, gro, kernel_esp;
   uint32_t pid;
   uint64_t instance;
   bool ending; // MSG_SHUTDOWN was answered

@@ -49,14 +49,23 @@ ssize_t tun_read(struct tun *tun, uint8_t *buffer, bool wait) {
   return -1;
 }
 
+static ssize_t write_whole(const struct tun *tun, const struct iovec *pieces, int count) {
+  ssize_t written;
+  do {
+    written = writev(tun->fd, pieces, count);
+  } while (written < 0 && errno == EINTR);
+  return written;
+}
+
+bool tun_give_back(const struct tun *tun, uint8_t *packet, size_t length) {
+  return write_whole(tun, &(struct iovec){packet, length}, 1) >= 0;
+}
+
 void tun_write(const struct tun *tun, struct coalescer *coalescer, struct worker *worker) {
   for (unsigned i = 0; i < coalescer->count; i++) {
     struct bundle *bundle = &coalescer->bundles[i];
     coalesce_finish(bundle);
-    ssize_t written;
-    do {
-      written = writev(tun->fd, bundle->pieces, (int)bundle->count + 1);
-    } while (written < 0 && errno == EINTR);
+    ssize_t written = write_whole(tun, bundle->pieces, (int)bundle->count + 1);
     COUNT(worker->counters.tun_writes, 1);
     COUNT(worker->counters.tun_segments_coalesced, bundle->count - 1);
     if (written < 0) worker_drop(worker, DROP_TUN_WRITE, bundle->count, &(struct dropped){0});

@@ -22,5 +22,7 @@ struct tun {
 bool tun_configure(struct tun *tun, int fd);
 // Reads a packet with its virtio header. Sleeps until there is one if `wait`; otherwise -1 with EAGAIN.
 ssize_t tun_read(struct tun *tun, uint8_t *buffer, bool wait);
+// Writes one packet that was read, virtio header and all. False with errno.
+bool tun_give_back(const struct tun *tun, uint8_t *packet, size_t length);
 // Writes all bundles, counts, and empties the coalescer.
 void tun_write(const struct tun *tun, struct coalescer *coalescer, struct worker *worker);

@@ -37,6 +37,8 @@ struct udp_out {
 
 // Prepares the socket: GRO, large buffers, don't-fragment. False with errno. `gro` says whether the kernel coalesces.
 bool udp_configure(int fd, bool *gro);
+// Whether the kernel takes ESP out of the socket for its own security associations (UDP_ENCAP).
+bool udp_kernel_esp(int fd);
 // False when memory ran out.
 bool udp_out_init(struct udp_out *out, int fd, struct worker *worker);
 // Room for a packet of `length` bytes to `peer`, which counts as queued; fill it before the next call. May send what

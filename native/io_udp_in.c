@@ -9,6 +9,10 @@
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
+#ifndef UDP_ENCAP
+#define UDP_ENCAP 100
+#endif
+#define ENCAP_ESPINUDP 2
 
 #define BUFFER_BYTES (8 << 20)
 
@@ -29,6 +33,12 @@ static void grow_buffer(int fd, int option, int forced_option) {
     setsockopt(fd, SOL_SOCKET, option, &bytes, sizeof bytes);
 }
 
+bool udp_kernel_esp(int fd) {
+  int type = 0;
+  socklen_t length = sizeof type;
+  return getsockopt(fd, IPPROTO_UDP, UDP_ENCAP, &type, &length) == 0 && type == ENCAP_ESPINUDP;
+}
+
 bool udp_configure(int fd, bool *gro) {
   int ip6 = udp_socket_is_ip6(fd), on = 1;
   if (ip6 < 0) {
@@ -39,7 +49,8 @@ bool udp_configure(int fd, bool *gro) {
   if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) return false; // both threads sleep in the socket
   grow_buffer(fd, SO_RCVBUF, SO_RCVBUFFORCE);
   grow_buffer(fd, SO_SNDBUF, SO_SNDBUFFORCE);
-  *gro = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
+  // The kernel's ESP would take what it coalesced for one packet.
+  *gro = !udp_kernel_esp(fd) && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
   // Don't-fragment on every outer packet. PROBE rather than DO: the path MTU that ICMP claims is not heeded, since anyone
   // can claim one; the pods' MTU is set so that outer packets fit.
   int probe = IP_PMTUDISC_PROBE;

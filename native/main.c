@@ -104,6 +104,7 @@ int main(int argc, char **argv) {
   check_control_fd();
   int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd < 0 || !engine_init(&engine, &options, &tun, UDP_FD, gro, wake_fd)) log_exit("out of memory", errno);
+  engine.kernel_esp = udp_kernel_esp(UDP_FD);
   if (!control_init(&control, &engine, CONTROL_FD, wake_fd)) log_exit("cannot watch the control socket", errno);
 
   if (!lockdown_privileges()) log_exit("cannot drop privileges", errno);

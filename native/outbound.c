@@ -111,6 +111,18 @@ void outbound_install(struct outbound *o, struct sa *sa) {
   pthread_mutex_unlock(&o->hold->lock);
 }
 
+void outbound_give_back(struct outbound *o, const struct pair *pair) {
+  worker_clock(o->worker);
+  pthread_mutex_lock(&o->hold->lock);
+  struct held_pair *held = hold_take(o->hold, pair);
+  pthread_mutex_unlock(&o->hold->lock);
+  if (held == NULL) return;
+  for (struct held_packet *packet = held->first; packet != NULL; packet = packet->next)
+    if (!tun_give_back(&o->tun, packet->data, packet->length))
+      worker_drop(o->worker, DROP_TUN_WRITE, 1, &(struct dropped){.pair = pair});
+  hold_free(held);
+}
+
 void *outbound_run(void *argument) {
   struct outbound *o = argument;
   struct worker *worker = o->worker;

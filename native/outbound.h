@@ -26,5 +26,7 @@ void outbound_packet(struct outbound *outbound, const uint8_t *data, size_t leng
 // Publishes an outbound SA and sends, before anything else with it, what its pairs were held for. Control thread, with an
 // `outbound` of its own.
 void outbound_install(struct outbound *outbound, struct sa *sa);
+// Puts what the pair was held for back into the TUN device. Control thread.
+void outbound_give_back(struct outbound *outbound, const struct pair *pair);
 // The thread; ends the process when the device is gone.
 void *outbound_run(void *outbound);

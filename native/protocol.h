@@ -24,6 +24,7 @@ enum message_type {
   MSG_STATISTICS = 5,
   MSG_FAIL = 6,
   MSG_SHUTDOWN = 7,
+  MSG_RELEASE = 8,
   // Answers.
   MSG_DONE = 64,
   MSG_SA = 65,
@@ -52,6 +53,7 @@ enum expiry_cause { CAUSE_BYTES = 0, CAUSE_PACKETS = 1, CAUSE_SEQUENCE = 2 };
 #define HELLO_FLAG_USO 1    // the TUN device takes UDP super-packets
 #define HELLO_FLAG_GRO 2    // the UDP socket coalesces what it receives
 #define HELLO_FLAG_LOCKED 4 // key memory is locked into RAM
+#define HELLO_FLAG_KERNEL_ESP 8 // the kernel takes ESP out of the UDP socket: this engine only holds packets
 
 #define PACKED __attribute__((packed))
 
@@ -120,6 +122,13 @@ struct PACKED wire_request {
 };
 
 struct PACKED wire_fail {
+  uint32_t id;
+  struct wire_selector pair;
+};
+
+// The packets held for the pair go back to the TUN device as they were read from it, in their order: something else carries
+// the pair now. Answer: MSG_DONE.
+struct PACKED wire_release {
   uint32_t id;
   struct wire_selector pair;
 };

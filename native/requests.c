@@ -247,6 +247,16 @@ static bool on_fail(struct engine *e, const struct message *message) {
   return true;
 }
 
+static bool on_release(struct engine *e, const struct message *message) {
+  struct wire_release m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  struct pair pair = pair_from_wire(&m.pair);
+  outbound_give_back(&e->release, &pair);
+  done(e, m.id, STATUS_OK, false);
+  return true;
+}
+
 static bool on_shutdown(struct engine *e, const struct message *message) {
   struct wire_request m;
   if (message->length != sizeof m) return false;
@@ -265,6 +275,7 @@ static bool request(struct engine *e, const struct message *message) {
     case MSG_STATISTICS: return on_statistics(e, message);
     case MSG_FAIL: return on_fail(e, message);
     case MSG_SHUTDOWN: return on_shutdown(e, message);
+    case MSG_RELEASE: return on_release(e, message);
     default: return false;
   }
 }

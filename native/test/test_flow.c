@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packets through the whole engine but for its threads: from the TUN device to the socket and back, held and released.
+#include <errno.h>
 #include <stdlib.h>
 
 #include "../esp.h"
@@ -148,6 +149,36 @@ static void failed_full_and_expired(void) {
   CHECK(engine_expire(e) == -1 && control->drops[DROP_HOLD_EXPIRED] == 1 && sent.count == 0);
 }
 
+static void given_back_as_they_came(void) {
+  struct engine *e = bed_engine();
+  talk_connect(e);
+  struct bed_packet b = {.version = 4, .protocol = PROTOCOL_TCP, .flags = TCP_ACK, .payload = 3000};
+  uint8_t *first = malloc(sizeof frame);
+  CHECK(first != NULL);
+  size_t first_length = tun_frame(&b, 1000); // not cut yet, its checksum not made
+  memcpy(first, frame, first_length);
+  outbound_packet(&e->outbound, frame, first_length);
+  b.fill = 7;
+  size_t second_length = tun_frame(&b, 0);
+  outbound_packet(&e->outbound, frame, second_length);
+  struct wire_acquire acquire = expect_acquire(e);
+  struct wire_release release = {.id = 1, .pair = acquire.pair};
+  talk_send(e, MSG_RELEASE, &release, sizeof release);
+  CHECK(talk_status(e, 1) == STATUS_OK && e->hold.bytes_total == 0 && sent.count == 0 && written.count == 2);
+  CHECK(written.packets[0].length == first_length && memcmp(written.packets[0].data, first, first_length) == 0);
+  CHECK(written.packets[1].length == second_length && memcmp(written.packets[1].data, frame, second_length) == 0);
+  free(first);
+  release.id = 2; // nothing waits: nothing happens
+  talk_send(e, MSG_RELEASE, &release, sizeof release);
+  CHECK(talk_status(e, 2) == STATUS_OK && written.count == 2);
+  outbound_packet(&e->outbound, frame, second_length); // the next packet asks again
+  expect_acquire(e);
+  written.fail_all_with = EIO;
+  release.id = 3;
+  talk_send(e, MSG_RELEASE, &release, sizeof release);
+  CHECK(talk_status(e, 3) == STATUS_OK && e->workers[WORKER_CONTROL].counters.drops[DROP_TUN_WRITE] == 1);
+}
+
 static void at_the_hard_limit_packets_are_held_again(void) {
   struct engine *e = bed_engine();
   talk_connect(e);
@@ -205,6 +236,7 @@ const struct test flow_tests[] = {
     {"flow: what is dropped is counted by its reason", dropped_by_reason},
     {"flow: first packets wait, and go in order when the SA is there", first_packets_wait_and_go_in_order},
     {"flow: held packets are dropped when full, failed, or too old", failed_full_and_expired},
+    {"flow: held packets go back to the device as they came, when something else carries their pair", given_back_as_they_came},
     {"flow: at the hard limit packets are held for the successor", at_the_hard_limit_packets_are_held_again},
     {"flow: events about strangers' packets are bounded", events_are_bounded},
     {0},

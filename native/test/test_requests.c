@@ -121,10 +121,11 @@ static void moving_a_peer(void) {
 }
 
 static void malformed_requests_end_the_connection(void) {
-  const uint8_t types[] = {MSG_INSTALL, MSG_REMOVE, MSG_MOVE_PEER, MSG_LIST, MSG_STATISTICS, MSG_FAIL, MSG_SHUTDOWN};
+  const uint8_t types[] = {MSG_INSTALL, MSG_REMOVE, MSG_MOVE_PEER, MSG_LIST, MSG_STATISTICS, MSG_FAIL, MSG_SHUTDOWN,
+                           MSG_RELEASE};
   const size_t right[] = {sizeof(struct wire_install), sizeof(struct wire_remove), sizeof(struct wire_move_peer),
                           sizeof(struct wire_list),    sizeof(struct wire_request), sizeof(struct wire_fail),
-                          sizeof(struct wire_request)};
+                          sizeof(struct wire_request), sizeof(struct wire_release)};
   uint8_t payload[1024] = {0};
   for (size_t i = 0; i < ARRAY_SIZE(types); i++)
     for (int off = -1; off <= 1; off += 2) {
@@ -133,7 +134,7 @@ static void malformed_requests_end_the_connection(void) {
       CHECK(!engine_requests(e));
     }
   for (int type = 0; type < 256; type++) {
-    if (type >= MSG_INSTALL && type <= MSG_SHUTDOWN) continue;
+    if (type >= MSG_INSTALL && type <= MSG_RELEASE) continue;
     struct engine *e = connected();
     talk_send(e, (uint8_t)type, payload, 4);
     CHECK(!engine_requests(e));

@@ -19,6 +19,7 @@ import {
   encodeInstall,
   encodeList,
   encodeMovePeer,
+  encodeRelease,
   encodeRemove,
   encodeShutdown,
   encodeStatistics,
@@ -134,6 +135,14 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   async fail(pair: TrafficSelector): Promise<void> {
     await this.#request(`fail ${pair.local} → ${pair.remote}`, (id) => encodeFail(id, pair));
+  }
+
+  /**
+   * The packets held for the pair go back to the TUN device as they came out of it, in their order: for whoever carries
+   * the pair in the engine's place.
+   */
+  async release(pair: TrafficSelector): Promise<void> {
+    await this.#request(`release ${pair.local} → ${pair.remote}`, (id) => encodeRelease(id, pair));
   }
 
   /** Ends the engine itself: all SAs go, all keys are zeroed. */

@@ -25,6 +25,8 @@ export interface EngineHello {
   readonly receiveOffload: boolean;
   /** All key memory is locked into RAM. */
   readonly keysLocked: boolean;
+  /** The kernel takes ESP out of the UDP socket: the engine only holds packets. */
+  readonly kernelEsp: boolean;
 }
 
 export type EngineStatus = 'ok' | TunnelErrorCode;
@@ -161,6 +163,7 @@ function decodeHello(reader: Reader): EngineHello {
     udpOffload: (flags & 1) !== 0,
     receiveOffload: (flags & 2) !== 0,
     keysLocked: (flags & 4) !== 0,
+    kernelEsp: (flags & 8) !== 0,
   };
 }
 

@@ -17,6 +17,7 @@ export const messageType = {
   statistics: 5,
   fail: 6,
   shutdown: 7,
+  release: 8,
   done: 64,
   sa: 65,
   counters: 66,
@@ -164,6 +165,12 @@ export function encodeList(id: number, after: bigint): Buffer {
 
 export function encodeFail(id: number, pair: TrafficSelector): Buffer {
   return message(messageType.fail, 4 + layout.selector)
+    .u32(id)
+    .selector(pair).bytes;
+}
+
+export function encodeRelease(id: number, pair: TrafficSelector): Buffer {
+  return message(messageType.release, 4 + layout.selector)
     .u32(id)
     .selector(pair).bytes;
 }
