@@ -48,9 +48,10 @@ static enum drop check_inner(const struct sa *sa, uint8_t *inner, size_t availab
   struct pair pair;
   size_t length;
   unsigned family;
+  if (available == 0) return DROP_BAD_INNER;
+  if (inner[0] >> 4 != (next_header == NEXT_HEADER_IP4 ? 4 : 6)) return DROP_BAD_NEXT_HEADER;
   if (next_header == NEXT_HEADER_IP4) {
     if (available < IP4_HEADER) return DROP_BAD_INNER;
-    if (inner[0] >> 4 != 4) return DROP_BAD_NEXT_HEADER;
     size_t header = (size_t)(inner[0] & 15) * 4;
     length = load_be16(inner + 2);
     if (header < IP4_HEADER || length < header || length > available) return DROP_BAD_INNER;
@@ -58,7 +59,6 @@ static enum drop check_inner(const struct sa *sa, uint8_t *inner, size_t availab
     family = 0;
   } else {
     if (available < IP6_HEADER) return DROP_BAD_INNER;
-    if (inner[0] >> 4 != 6) return DROP_BAD_NEXT_HEADER;
     length = (size_t)IP6_HEADER + load_be16(inner + 4);
     if (length > available) return DROP_BAD_INNER;
     pair = (struct pair){.local = addr_from_ip6(inner + 24), .remote = addr_from_ip6(inner + 8)};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs all unit tests, or those whose name contains the argument, and prints a line for each.
+// Runs all unit tests, or those whose name contains the argument, and prints a line for each; with --layout, prints the
+// control protocol's layout instead.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +8,9 @@
 #include <unistd.h>
 
 #include "../aead.h"
-#include "check.h"
 #include "../vault.h"
+#include "check.h"
+#include "layout.h"
 
 static uint64_t state;
 static const char *running = "";
@@ -43,6 +45,10 @@ static void run(const struct test *tests, const char *filter) {
 
 int main(int argc, char **argv) {
   const char *seed = getenv("SEED"), *filter = argc > 1 ? argv[1] : "";
+  if (strcmp(filter, "--layout") == 0) {
+    layout_print();
+    return 0;
+  }
   state = seed != NULL ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
   printf("# SEED=%llu\n", (unsigned long long)state);
   if (!vault_adopt_libcrypto() || !aead_select("auto")) return 1;

@@ -138,6 +138,8 @@ static void trailers_and_inner_packets(void) {
   CHECK(open_inner(plain, 50, 0, 41) == DROP_BAD_INNER);
   memset(plain, 0x45, sizeof plain);
   CHECK(open_inner(plain, 18, 0, 4) == DROP_BAD_INNER);
+  memset(plain, 0x60, sizeof plain);
+  CHECK(open_inner(plain, 38, 0, 41) == DROP_BAD_INNER);
   CHECK(open_inner(plain, 2, 0, 41) == DROP_BAD_INNER);
 }
 
