@@ -250,6 +250,10 @@ export class Datapath {
     this.#objects.close();
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   #attach(name: ProgramName, ifindex: number, direction: TcDirection): void {
     const attach = () => attachTc(this.#objects.programs[name], ifindex, direction);
     // An older program enforces the last policy there was, from maps that only it still has; the new maps have none yet.
