@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { LabError } from './error.ts';
 import type { Lab } from './lab.ts';
 
@@ -12,72 +12,44 @@ export interface CaptureOptions {
 
 /** What a capture saw. */
 export interface Captured {
-  /** One pcap file (link type Ethernet) for each host on the underlay. */
-  readonly files: readonly Buffer[];
+  /** A pcap file, link type Ethernet. */
+  readonly file: Buffer;
   /** Frames that came too fast to be kept: above zero, a count of what was seen proves nothing. */
   readonly lost: number;
-}
-
-interface Tap {
-  readonly child: ChildProcess;
-  readonly file: string;
-  text: string;
 }
 
 const startTimeoutMs = 10_000;
 let count = 0;
 
 /**
- * Listens on the underlay: at the fabric's end of every host's cable, to what the host sends, so that each frame is seen
- * once and nobody can tell that it is.
+ * Listens on the underlay: at its bridge, which shows every frame once to whoever listens there, whoever it is for.
  */
 export class Capture {
-  readonly #taps: readonly Tap[];
-  readonly #directory: string;
+  readonly #child: ChildProcess;
+  readonly #file: string;
+  #text = '';
 
-  private constructor(taps: readonly Tap[], directory: string) {
-    this.#taps = taps;
-    this.#directory = directory;
+  private constructor(child: ChildProcess, file: string) {
+    this.#child = child;
+    this.#file = file;
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#text += text;
+    });
   }
 
-  /** @returns When every tap is listening. @throws {LabError} `ProcessFailed`, with what tcpdump says of the filter */
+  /** @returns When it is listening. @throws {LabError} `ProcessFailed`, with what tcpdump says of the filter */
   static async start(lab: Lab, { filter = '', snapLength = 0 }: CaptureOptions = {}): Promise<Capture> {
-    const { control, world, nodes, directory: labDirectory } = lab.plan;
-    const directory = `${labDirectory}/capture-${process.pid}-${++count}`;
-    mkdirSync(directory, { mode: 0o700 });
-    const taps = [control, world, ...nodes].map(({ name }): Tap => {
-      const file = `${directory}/${name}.pcap`;
-      const flags = [
-        '-i',
-        name,
-        '-Q',
-        'in',
-        '-n',
-        '-U',
-        '-s',
-        String(snapLength),
-        '-B',
-        '16384',
-        '-Z',
-        'root',
-        '-w',
-        file,
-      ];
-      const [command = '', ...args] = lab.helperCommand('fabric', [
-        'tcpdump',
-        ...flags,
-        ...(filter === '' ? [] : [filter]),
-      ]);
-      const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-      const tap: Tap = { child, file, text: '' };
-      child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-        tap.text += text;
-      });
-      return tap;
-    });
-    const capture = new Capture(taps, directory);
+    const { directory, fabric } = lab.plan;
+    const file = `${directory}/capture-${process.pid}-${++count}.pcap`;
+    // Buffers of 16 MiB: a burst of a transfer at full speed is still a count that can be believed.
+    // Without immediate mode, what came in the last second would still be with the kernel when the capture is stopped.
+    const mode = ['-n', '--immediate-mode', '-B', '16384', '-Z', 'root'];
+    const flags = ['-i', fabric.bridge, ...mode, '-s', String(snapLength), '-w', file];
+    const tcpdump = ['tcpdump', ...flags, ...(filter === '' ? [] : [filter])];
+    const [command = '', ...args] = lab.helperCommand('fabric', tcpdump);
+    const capture = new Capture(spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] }), file);
     try {
-      await Promise.all(taps.map(listening));
+      await capture.#listening();
     } catch (error) {
       await capture.stop();
       throw error;
@@ -85,43 +57,35 @@ export class Capture {
     return capture;
   }
 
-  /** Ends it and gives what was seen. */
+  /** Ends it, with everything that the kernel still holds, and gives what was seen. Once. */
   async stop(): Promise<Captured> {
-    await Promise.all(this.#taps.map(ended));
-    const files = this.#taps.map(({ file }) => {
-      try {
-        return readFileSync(file);
-      } catch {
-        return Buffer.alloc(0);
-      }
-    });
-    rmSync(this.#directory, { recursive: true, force: true });
-    const lost = this.#taps.reduce(
-      (sum, { text }) => sum + Number(/^(\d+) packets? dropped by kernel/m.exec(text)?.[1] ?? 0),
-      0,
-    );
-    return { files: files.filter((file) => file.length > 0), lost };
+    const child = this.#child;
+    if (child.exitCode === null && child.signalCode === null && child.pid !== undefined)
+      await new Promise<void>((resolve) => {
+        child.once('exit', () => resolve());
+        child.kill('SIGINT');
+      });
+    const lost = Number(/^(\d+) packets? dropped by kernel/m.exec(this.#text)?.[1] ?? 0);
+    let file = Buffer.alloc(0);
+    try {
+      file = readFileSync(this.#file);
+    } catch {
+      // It never came to listen, or this is the second time.
+    }
+    rmSync(this.#file, { force: true });
+    return { file, lost };
   }
-}
 
-function listening(tap: Tap): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const fail = () => reject(new LabError('ProcessFailed', `tcpdump does not listen: ${tap.text.trim()}`));
-    const timer = setTimeout(fail, startTimeoutMs);
-    const look = () => {
-      if (!tap.text.includes('listening on')) return;
-      clearTimeout(timer);
-      resolve();
-    };
-    tap.child.stderr?.on('data', look);
-    tap.child.once('exit', fail).once('error', fail);
-  });
-}
-
-function ended({ child }: Tap): Promise<void> {
-  return new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve();
-    child.once('exit', () => resolve());
-    child.kill('SIGINT');
-  });
+  #listening(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const fail = () => reject(new LabError('ProcessFailed', `tcpdump does not listen: ${this.#text.trim()}`));
+      const timer = setTimeout(fail, startTimeoutMs);
+      this.#child.stderr?.on('data', () => {
+        if (!this.#text.includes('listening on')) return;
+        clearTimeout(timer);
+        resolve();
+      });
+      this.#child.once('exit', fail).once('error', fail);
+    });
+  }
 }

@@ -1,6 +1,6 @@
-import { isApiError } from '../api/client/error.ts';
+import { ApiError, isApiError } from '../api/client/error.ts';
 import type { Api } from '../api/client/types.ts';
-import type { KubeObject } from '../api/kinds.ts';
+import { apiVersionOf, builtinResources, type KubeObject } from '../api/kinds.ts';
 import { checkDocuments, loadManifests, type ManifestObject } from '../api/manifest.ts';
 import { applyManifests, deleteManifests } from '../api/manifest-apply.ts';
 import { waitUntil } from './process.ts';
@@ -40,9 +40,19 @@ export function deleteFiles(api: Api, files: readonly string[], options: Manifes
   return deleteAll(api, loadManifests(files, options), options.signal);
 }
 
-/** As {@link deleteFiles}, from objects. */
+/** As {@link deleteFiles}, from objects, of which kind and name suffice. */
 export function deleteObjects(api: Api, objects: readonly KubeObject[], options: ManifestOptions): Promise<Applied[]> {
-  return deleteAll(api, checked(objects, options), options.signal);
+  const { namespace = 'default', signal } = options;
+  const manifests = objects.map((object): ManifestObject => {
+    const resource = builtinResources.find(
+      (known) => known.kind === object.kind && apiVersionOf(known) === object.apiVersion,
+    );
+    if (resource === undefined)
+      throw new ApiError('NotFound', `there is no kind ${object.kind} in ${object.apiVersion}`);
+    const metadata = resource.namespaced ? { namespace, ...object.metadata } : object.metadata;
+    return { object: { ...object, metadata }, resource, place: { file: 'object', line: 1, column: 1 } };
+  });
+  return deleteAll(api, manifests, signal);
 }
 
 function checked(objects: readonly KubeObject[], options: ManifestOptions): ManifestObject[] {

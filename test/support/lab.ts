@@ -277,10 +277,15 @@ export class PodBuilder {
     return this;
   }
 
+  /** Makes it and waits for nothing. */
+  async begin(): Promise<void> {
+    await this.#lab.api.create(kinds.Pod, this.#pod);
+  }
+
   /** @returns The pod, when it is ready. */
   async create(): Promise<TestPod> {
     const { namespace = 'default', name = '' } = this.#pod.metadata;
-    await this.#lab.api.create(kinds.Pod, this.#pod);
+    await this.begin();
     return await this.#lab.running(name, namespace);
   }
 }

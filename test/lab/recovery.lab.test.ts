@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { after, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { down } from '../../src/lab/down.ts';
+import { isRunning } from '../../src/lab/process.ts';
+import { readState, writeState } from '../../src/lab/state.ts';
+import { begin, lab, newName, statusSchema, succeeds } from './command.ts';
+import { leftovers } from './leftovers.ts';
+
+describe('a lab that nobody took down', () => {
+  const name = newName();
+  after(() => down(name));
+
+  test('Ctrl-C in the middle of up takes everything back', async () => {
+    const { child, ran } = begin(['up', '--name', name, '--nodes', '2']);
+    while (!(readState(name)?.processes.some((process) => process.name.startsWith('agent/')) ?? false)) {
+      assert.equal(child.exitCode, null, 'up ended by itself');
+      await sleep(20);
+    }
+    child.kill('SIGINT');
+    const { code, stderr } = await ran;
+    assert.equal(code, 130);
+    assert.match(stderr, /interrupted/);
+    assert.deepEqual(leftovers(name), []);
+  });
+
+  test('what a killed up left, down removes; and the next up starts over it', async () => {
+    for (const finish of ['down', 'up'] as const) {
+      const { child, ran } = begin(['up', '--name', name, '--nodes', '1']);
+      while ((readState(name)?.processes.length ?? 0) < 4) {
+        assert.equal(child.exitCode, null, 'up ended by itself');
+        await sleep(20);
+      }
+      child.kill('SIGKILL');
+      await ran;
+      assert.notDeepEqual(leftovers(name), []);
+      if (finish === 'up') {
+        await succeeds('up', '--name', name, '--nodes', '1');
+        const { stdout } = await lab('status', '--name', name, '-o', 'json');
+        assert.ok(statusSchema.parse(JSON.parse(stdout)).processes.every(({ running }) => running));
+      }
+      await succeeds('down', '--name', name);
+      assert.deepEqual(leftovers(name), []);
+    }
+  });
+
+  test('down ends no process that only got a recorded number', async () => {
+    const stranger = spawn('sleep', ['60'], { stdio: 'ignore' });
+    await once(stranger, 'spawn');
+    try {
+      const { pid = 0 } = stranger;
+      const processes = [{ name: 'api', pid, startTime: '1', log: '/dev/null' }];
+      const createdAt = new Date().toISOString();
+      writeState({ version: 1, name, createdAt, complete: false, nodes: 1, mtu: 1500, mountedBpffs: false, processes });
+      await down(name);
+      assert.equal(existsSync(`/proc/${pid}`), true);
+      assert.equal(stranger.exitCode, null);
+      assert.equal(isRunning({ pid, startTime: '1' }), false);
+    } finally {
+      stranger.kill('SIGKILL');
+    }
+  });
+});
+
+test('two labs live side by side: one goes, and the other does not notice', async () => {
+  const [one, two] = [newName(), newName()];
+  try {
+    await Promise.all([one, two].map((name) => succeeds('up', '--name', name, '--nodes', '1')));
+    await succeeds('down', '--name', one);
+    assert.deepEqual(leftovers(one), []);
+    const { code, stdout } = await lab('status', '--name', two, '-o', 'json');
+    assert.equal(code, 0, stdout);
+    assert.ok(statusSchema.parse(JSON.parse(stdout)).processes.every(({ running }) => running));
+  } finally {
+    await Promise.all([down(one), down(two)]);
+  }
+  assert.deepEqual(leftovers(two), []);
+});
