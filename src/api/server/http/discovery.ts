@@ -62,7 +62,9 @@ function groupOf(catalog: Catalog, name: string) {
 }
 
 function resourceList(groupVersion: string, kinds: readonly ServedKind[]) {
-  return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources: kinds.flatMap(resourcesOf) };
+  // kubectl shows the kinds of `get all` in this order.
+  const sorted = kinds.toSorted((a, b) => (a.plural < b.plural ? -1 : 1));
+  return { kind: 'APIResourceList', apiVersion: 'v1', groupVersion, resources: sorted.flatMap(resourcesOf) };
 }
 
 function resourcesOf({ plural, singular, namespaced, kind, shortNames, categories, status, id }: ServedKind) {

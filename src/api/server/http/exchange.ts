@@ -79,6 +79,12 @@ export class Exchange {
 
   /** Reads the body as JSON, or as YAML where it says so. @returns undefined for an empty one. @throws {StatusError} */
   async body(): Promise<unknown> {
+    if (this.contentType.includes('protobuf') || this.contentType.includes('cbor'))
+      throw new StatusError(
+        415,
+        'UnsupportedMediaType',
+        'this server reads JSON and YAML only; of kubectl, the generators of "create" send protobuf: use "kubectl create … --dry-run=client -o yaml | kubectl apply -f -"',
+      );
     const text = await this.text();
     if (text.trim() === '') return undefined;
     const value = this.contentType.endsWith('yaml') ? readYaml(text) : readJson(text);
