@@ -139,6 +139,7 @@ export async function captured<T>(
     '-s',
     '0',
     '-U',
+    '--immediate-mode',
     '-Z',
     'root',
     '-w',
