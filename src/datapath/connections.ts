@@ -4,7 +4,7 @@ import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
 import type { Direction } from '../model/verdict.ts';
 import type { EndpointTable, KnownEndpoint } from './endpoints.ts';
 import { type DatapathEvent, directionOf, unixTime } from './events.ts';
-import { type CtEntry, type CtKey, ctStates } from './layouts.ts';
+import { type CtEntry, type CtKey, ctEntry, ctKey, ctStates } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 import { addressOfFamily } from './places.ts';
 
@@ -41,8 +41,12 @@ export interface Collected {
   readonly removed: number;
 }
 
-/** After so many entries the event loop has its turn: a full table takes some ten milliseconds to read. */
-const portion = 4096;
+/** A full table takes some hundred milliseconds to go through: after so many, the event loop has its turn. */
+const turnMs = 5;
+/** How many entries are looked at between two looks at the clock. */
+const portion = 128;
+const keyPart = ctKey.only('endpoint');
+const entryPart = ctEntry.only('expiresNs');
 /** The kernel's coarse clock, by which entries expire, lags behind by a few milliseconds. */
 const slackNs = 100_000_000n;
 
@@ -83,29 +87,33 @@ export class ConnectionTable {
   async collect(onEnd: (event: DatapathEvent) => void, signal?: AbortSignal): Promise<Collected> {
     let seen = 0;
     let removed = 0;
-    for (const [key, entry] of this.#map.entries()) {
-      if (++seen % portion === 0) await breathe();
-      if (signal?.aborted === true) break;
-      if (!this.#isOver(key, entry)) continue;
+    let turn = performance.now();
+    for (const [{ endpoint }, { expiresNs }, rawKey] of this.#map.scan(keyPart, entryPart)) {
+      if (++seen % portion === 0 && performance.now() - turn > turnMs) {
+        await breathe();
+        if (signal?.aborted === true) break;
+        turn = performance.now();
+      }
+      if (!this.#isOver(endpoint, expiresNs)) continue;
+      const key = ctKey.decode(rawKey);
       const last = this.#map.take(key);
       if (last === undefined) continue;
-      if (!this.#isOver(key, last)) {
+      if (!this.#isOver(endpoint, last.expiresNs)) {
         // A packet came in between. It goes back, unless a further packet has made it anew.
         if (this.#map.get(key) === undefined) this.#map.set(key, last);
         continue;
       }
       removed++;
       if (last.state === ctStates.closed) continue;
-      const endpoint = this.#endpoints.byId(key.endpoint);
-      const family = familyOf(key.remote);
-      const identity = endpoint === undefined ? reservedIdentity.any : this.#identityOf(endpoint, family);
-      onEnd(endOf(key, last, endpoint, identity));
+      const known = this.#endpoints.byId(endpoint);
+      const identity = known === undefined ? reservedIdentity.any : this.#identityOf(known, familyOf(key.remote));
+      onEnd(endOf(key, last, known, identity));
     }
     this.#count = seen - removed;
     return { seen, removed };
   }
 
-  #isOver({ endpoint }: CtKey, { expiresNs }: CtEntry): boolean {
+  #isOver(endpoint: number, expiresNs: bigint): boolean {
     return expiresNs + slackNs < process.hrtime.bigint() || !this.#endpoints.isLive(endpoint);
   }
 }

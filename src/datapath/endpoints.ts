@@ -4,6 +4,7 @@ import type { EndpointEntry } from '../policy/image.ts';
 import { type Endpoint, endpointFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 import { addressOfFamily } from './places.ts';
+import { type Survey, surveyConnections } from './survey.ts';
 import type { Transaction } from './transaction.ts';
 
 /** The host side of a pod's link. */
@@ -39,14 +40,16 @@ export class EndpointTable {
   readonly #strangers = new Set<number>();
   #nextId: number;
 
-  constructor(maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'connections'>) {
+  constructor(
+    maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'connections'>,
+    survey: Survey = surveyConnections(maps),
+  ) {
     this.#maps = maps;
-    let last = 0;
+    let last = survey.lastEndpoint;
     for (const [, { id }] of maps.endpoints.entries()) {
       this.#strangers.add(id);
       last = Math.max(last, id);
     }
-    for (const [{ endpoint }] of maps.connections.entries()) last = Math.max(last, endpoint);
     this.#nextId = last + 1;
   }
 

@@ -23,10 +23,14 @@ const directions: readonly Direction[] = ['egress', 'ingress'];
 
 /** Sums the map `metrics`: index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
 export function readMetrics(maps: Pick<DatapathMaps, 'metrics'>): DatapathMetrics {
-  const count = (index: number): Count => ({
-    packets: Number(maps.metrics.sum(index, ({ packets }) => packets)),
-    bytes: Number(maps.metrics.sum(index, ({ bytes }) => bytes)),
-  });
+  const count = (index: number): Count => {
+    const sum = { packets: 0, bytes: 0 };
+    for (const { packets, bytes } of maps.metrics.perCpu(index)) {
+      sum.packets += Number(packets);
+      sum.bytes += Number(bytes);
+    }
+    return sum;
+  };
   const drops: DropCount[] = [];
   for (let code = 1; code < maps.metrics.capacity / 2; code++)
     for (const [i, direction] of directions.entries()) {

@@ -11,6 +11,7 @@ import type { PolicyKey, PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 import { placeValue, prefixKeyOf } from './places.ts';
 import { restoreImage } from './restore.ts';
+import { type Survey, surveyConnections } from './survey.ts';
 import { Transaction } from './transaction.ts';
 import type { TunnelIdentity, TunnelTable } from './tunnels.ts';
 
@@ -42,13 +43,19 @@ export class PolicyTable {
   /** What the revision before has left is being removed. */
   #cleanup: Promise<void> = Promise.resolve();
 
-  constructor(maps: DatapathMaps, endpoints: EndpointTable, tunnels: TunnelTable, log?: Pick<Logger, 'warn'>) {
+  constructor(
+    maps: DatapathMaps,
+    endpoints: EndpointTable,
+    tunnels: TunnelTable,
+    log?: Pick<Logger, 'warn'>,
+    survey: Survey = surveyConnections(maps),
+  ) {
     this.#log = log;
     this.#all = maps;
     this.#maps = maps;
     this.#endpoints = endpoints;
     this.#tunnels = tunnels;
-    this.#image = restoreImage(maps);
+    this.#image = restoreImage(maps, survey);
   }
 
   /** The revision in force: what the next one is to be compiled against, also the first one after a restart. */

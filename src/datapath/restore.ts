@@ -13,6 +13,7 @@ import {
 } from '../policy/image.ts';
 import type { DatapathMaps } from './objects.ts';
 import { isPeerKind, isPrefixKind, kindOf, prefixOfKey } from './places.ts';
+import { type Survey, surveyConnections } from './survey.ts';
 
 const everywhere = parsePrefix('::/0');
 
@@ -21,9 +22,9 @@ const everywhere = parsePrefix('::/0');
  * classes, rules and keys of sets are placeholders that equal nothing. `counters` are beyond every number that the maps
  * use, so that what is compiled next shares none with what is there.
  */
-export function restoreImage(maps: DatapathMaps): PolicyImage {
+export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnections(maps)): PolicyImage {
   const identities = new Set<IdentityNumber>();
-  let lastRule = firstFreeRule - 1;
+  let lastRule = Math.max(firstFreeRule - 1, survey.lastRule);
   const note = (identity: IdentityNumber, rule = 0) => {
     if (identity >= firstFreeIdentity) identities.add(identity);
     lastRule = Math.max(lastRule, rule);
@@ -67,7 +68,7 @@ export function restoreImage(maps: DatapathMaps): PolicyImage {
     note(identity6);
   }
   for (const [, { identity }] of maps.tunnels.entries()) note(identity);
-  for (const [, { remoteIdentity, rule }] of maps.connections.entries()) note(remoteIdentity, rule);
+  for (const identity of survey.identities) note(identity);
   return {
     node: '',
     identities: new Map([...identities].map((number) => [number, placeholder(number)])),

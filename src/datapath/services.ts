@@ -7,6 +7,7 @@ import { RevisionRefused } from './error.ts';
 import { type ServiceEnd, type ServiceKey, serviceFlowFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 import { arrangeSlots } from './slots.ts';
+import { type Survey, surveyConnections } from './survey.ts';
 import { Transaction } from './transaction.ts';
 
 export interface TransportAddress {
@@ -46,15 +47,14 @@ export class ServiceTable {
   #nextId: number;
   #cleanup: Promise<void> = Promise.resolve();
 
-  constructor(maps: ServiceMaps, log?: Pick<Logger, 'warn'>) {
+  constructor(maps: ServiceMaps, log?: Pick<Logger, 'warn'>, survey: Survey = surveyConnections(maps)) {
     this.#maps = maps;
     this.#log = log;
     this.#installed = restore(maps);
-    let last = 0;
-    for (const { id } of this.#installed.values()) last = Math.max(last, id);
     // Ids that connections still refer to are not given away.
+    let last = survey.lastService;
+    for (const { id } of this.#installed.values()) last = Math.max(last, id);
     for (const [id] of maps.serviceFronts.entries()) last = Math.max(last, id);
-    for (const [, { service }] of maps.connections.entries()) last = Math.max(last, service);
     for (const [, { service }] of maps.serviceFlows.entries()) last = Math.max(last, service);
     this.#nextId = last + 1;
   }

@@ -61,9 +61,18 @@ export class TypedMap<K, V> {
     for (const [key, value] of this.raw.entries()) yield [this.#key.decode(key), this.#value.decode(value)];
   }
 
+  /** All entries, of which only what the decoders take (`Struct.only`) is looked at; with the raw keys, for deleting. */
+  *scan<A, B>(key: (bytes: Uint8Array) => A, value: (bytes: Uint8Array) => B): Generator<[A, B, Uint8Array]> {
+    for (const [rawKey, rawValue] of this.raw.entries()) yield [key(rawKey), value(rawValue), rawKey];
+  }
+
   /** The sum over the CPUs of what `read` takes from each one's value; for per-CPU maps. */
   sum(key: K, read: (value: V) => bigint): bigint {
-    const values = this.raw.lookupPerCpu(this.#key.encode(key)) ?? [];
-    return values.reduce((sum, bytes) => sum + read(this.#value.decode(bytes)), 0n);
+    return this.perCpu(key).reduce((sum, value) => sum + read(value), 0n);
+  }
+
+  /** Each CPU's value of a per-CPU map. */
+  perCpu(key: K): V[] {
+    return (this.raw.lookupPerCpu(this.#key.encode(key)) ?? []).map((value) => this.#value.decode(value));
   }
 }

@@ -24,18 +24,9 @@ export async function bridge(args: readonly string[], options: NetnsOptions = {}
  * @throws {KernelError} `Command` whose `data.line` is the line that failed
  */
 export async function ipBatch(lines: readonly string[], options: NetnsOptions = {}): Promise<void> {
-  return batch('ip', lines, options);
-}
-
-/** Runs many `tc` commands in one process, as `ipBatch`. */
-export async function tcBatch(lines: readonly string[], options: NetnsOptions = {}): Promise<void> {
-  return batch('tc', lines, options);
-}
-
-async function batch(command: 'ip' | 'tc', lines: readonly string[], options: NetnsOptions): Promise<void> {
   if (lines.length === 0) return;
   try {
-    await run(command, ['-batch', '-'], { ...options, input: `${lines.join('\n')}\n` });
+    await run('ip', ['-batch', '-'], { ...options, input: `${lines.join('\n')}\n` });
   } catch (error) {
     if (!(error instanceof KernelError) || error.code !== 'Command') throw error;
     const stderr = String(error.data.stderr);
@@ -43,7 +34,7 @@ async function batch(command: 'ip' | 'tc', lines: readonly string[], options: Ne
     const line = number === undefined ? undefined : lines[Number(number) - 1];
     if (line === undefined) throw error;
     const why = stderr.replace(/Command failed -:\d+\s*/, '').trim();
-    throw new KernelError('Command', `${command} ${line}: ${why}`, { ...error.data, object: line, line }, error);
+    throw new KernelError('Command', `ip ${line}: ${why}`, { ...error.data, object: line, line }, error);
   }
 }
 

@@ -49,6 +49,8 @@ export interface Codec<T> {
 export interface Struct<T> extends Codec<T> {
   /** As C calls it. */
   readonly name: string;
+  /** @returns A decoder of some members only, for those who go through many entries. */
+  only<K extends keyof T & string>(...names: readonly K[]): (bytes: Uint8Array) => Pick<T, K>;
   /** @returns What is not as in C, one line per member; nothing where the layouts are the same. */
   differences(actual: BtfStruct | undefined): string[];
 }
@@ -169,11 +171,9 @@ export function struct<const F extends Fields>(name: string, fields: F): Struct<
       for (const { key, offset, field } of members) field?.write(view, offset, (value as Record<string, unknown>)[key]);
       return bytes;
     },
-    decode(bytes) {
-      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const value: Record<string, unknown> = {};
-      for (const { key, offset, field } of members) if (field !== undefined) value[key] = field.read(view, offset);
-      return value as Values<F>;
+    decode: decoder(members),
+    only(...names) {
+      return decoder(members.filter(({ key }) => names.some((name) => name === key)));
     },
     differences(actual) {
       if (actual === undefined) return [`there is no struct ${name}`];
@@ -186,6 +186,15 @@ export function struct<const F extends Fields>(name: string, fields: F): Struct<
           found.push(`struct ${name} has ${have[i] ?? 'no further member'} where ${want[i] ?? 'nothing'} is expected`);
       return found;
     },
+  };
+}
+
+function decoder<T>(members: readonly { key: string; offset: number; field: Field<unknown> | undefined }[]) {
+  return (bytes: Uint8Array): T => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const value: Record<string, unknown> = {};
+    for (const { key, offset, field } of members) if (field !== undefined) value[key] = field.read(view, offset);
+    return value as T;
   };
 }
 

@@ -1,0 +1,26 @@
+import type { IdentityNumber } from '../model/identity.ts';
+import { ctEntry, ctKey } from './layouts.ts';
+import type { DatapathMaps } from './objects.ts';
+
+/** Which numbers the connection table refers to: none of them may be given to anything new. */
+export interface Survey {
+  readonly lastEndpoint: number;
+  readonly lastService: number;
+  readonly lastRule: number;
+  readonly identities: ReadonlySet<IdentityNumber>;
+}
+
+/** Reads the connection table once, as a process starts: a full one takes some hundred milliseconds. */
+export function surveyConnections(maps: Pick<DatapathMaps, 'connections'>): Survey {
+  let [lastEndpoint, lastService, lastRule] = [0, 0, 0];
+  const identities = new Set<IdentityNumber>();
+  const key = ctKey.only('endpoint');
+  const value = ctEntry.only('service', 'rule', 'remoteIdentity');
+  for (const [{ endpoint }, { service, rule, remoteIdentity }] of maps.connections.scan(key, value)) {
+    lastEndpoint = Math.max(lastEndpoint, endpoint);
+    lastService = Math.max(lastService, service);
+    lastRule = Math.max(lastRule, rule);
+    identities.add(remoteIdentity);
+  }
+  return { lastEndpoint, lastService, lastRule, identities };
+}
