@@ -55,6 +55,8 @@ test('what is encoded is decoded, and takes as many bytes as in C', () => {
       const bytes = sample.encode(value);
       assert.equal(bytes.length, btf.struct('sample')?.size);
       assert.deepEqual(sample.decode(bytes), value);
+      const { half, last } = value;
+      assert.deepEqual(sample.only('last', 'half')(bytes), { half, last });
     }),
   );
 });
