@@ -95,6 +95,7 @@ int main(int argc, char **argv) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGHUP, SIG_IGN); // the agent's terminal may go
   parse_options(argc, argv, &options);
+  close_range(CONTROL_FD + 1, ~0u, 0); // what else the agent had open is none of our business
   mallopt(M_ARENA_MAX, 1); // a second arena would ask for the number of CPUs, which is not on the list of system calls
   if (!lockdown_process()) log_exit("cannot forbid core dumps", errno);
   if (!vault_adopt_libcrypto()) log_exit("libcrypto refused its allocator", 0);

@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { run } from '../../src/kernel/command.ts';
 import { ipBatch } from '../../src/kernel/ip.ts';
 import { createNamespace, deleteNamespace } from '../../src/kernel/netns.ts';
-import { type IpAddress, parseIp } from '../../src/model/address.ts';
+import { type Family, type IpAddress, parseIp } from '../../src/model/address.ts';
 import type { InboundSa, Lifetimes, OutboundSa, TrafficSelector } from '../../src/tunnel/driver.ts';
 import { EngineDriver } from '../../src/tunnel/engine/engine-driver.ts';
 
@@ -26,8 +26,11 @@ export interface EngineLabOptions {
   /** Of the underlay. Default 1500; the pods get 96 less. */
   readonly mtu?: number;
   readonly binary?: string;
+  /** Of the first node's engine; the second's is chosen by itself. */
   readonly aead?: string;
   readonly holdTimeoutMs?: number;
+  /** Of the underlay. Default 4. */
+  readonly underlay?: Family;
 }
 
 const host = fileURLToPath(new URL('engine-host.ts', import.meta.url));
@@ -51,7 +54,7 @@ export class EngineLab {
       return {
         netns: `/run/netns/${name}-n${n}`,
         pod: `/run/netns/${name}-p${n}`,
-        underlay: parseIp(`172.31.254.${n}`),
+        underlay: parseIp(options.underlay === 6 ? `fd00:254::${n}` : `172.31.254.${n}`),
         addresses: [parseIp(`10.251.${n}.2`), parseIp(`fd00:251:${n}::2`)],
         socket,
         driver: new EngineDriver({ socketPath: socket }, { log: testLog }),
@@ -74,6 +77,7 @@ export class EngineLab {
 
   async #build(): Promise<void> {
     const mtu = this.#options.mtu ?? 1500;
+    const ip6Underlay = this.#options.underlay === 6;
     const [a, b] = this.nodes;
     for (const node of this.nodes) for (const path of [node.netns, node.pod]) await createNamespace(path);
     const name = (path: string) => path.replace('/run/netns/', '');
@@ -82,11 +86,15 @@ export class EngineLab {
     ]);
     for (const [i, node] of this.nodes.entries()) {
       const n = i + 1;
-      await run('sysctl', ['-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'], { netns: node.netns });
+      await run(
+        'sysctl',
+        ['-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1', 'net.ipv6.conf.default.accept_dad=0'],
+        { netns: node.netns },
+      );
       await ipBatch(
         [
           `link add pod0 mtu ${mtu - 96} type veth peer name eth0 mtu ${mtu - 96} netns ${name(node.pod)}`,
-          `addr add ${node.underlay}/24 dev eth0`,
+          ip6Underlay ? `addr add ${node.underlay}/64 dev eth0 nodad` : `addr add ${node.underlay}/24 dev eth0`,
           'link set eth0 up',
           `addr add 10.251.${n}.1/24 dev pod0`,
           `addr add fd00:251:${n}::1/64 dev pod0 nodad`,
@@ -124,7 +132,7 @@ export class EngineLab {
       host,
       `--socket=${node.socket}`,
       ...(binary === undefined ? [] : [`--binary=${binary}`]),
-      ...(aead === undefined ? [] : [`--aead=${aead}`]),
+      ...(aead === undefined || node !== this.nodes[0] ? [] : [`--aead=${aead}`]),
       ...(holdTimeoutMs === undefined ? [] : [`--hold-timeout-ms=${holdTimeoutMs}`]),
     ];
     const { stdout } = await run(process.execPath, args, { netns: node.netns });
