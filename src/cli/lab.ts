@@ -122,9 +122,9 @@ async function up(flags: UpFlags): Promise<void> {
     return;
   }
   const { name } = prepared.plan;
-  const option = name === 'lab' ? '' : ` --name ${name}`;
+  const [option, labOption] = name === 'lab' ? ['', ''] : [` --name ${name}`, ` --lab ${name}`];
   console.log(`The lab ${paint('bold', name)} is up after ${formatDuration(Date.now() - from)}. Try:`);
-  console.log(`  myelin lab status${option}\n  myelin observe --follow\n  myelin lab down${option}`);
+  console.log(`  myelin lab status${option}\n  myelin observe --follow${labOption}\n  myelin lab down${option}`);
 }
 
 /** A list that ticks itself off on a terminal, a line for each step that is done anywhere else. */

@@ -5,7 +5,7 @@ import { run } from '../kernel/command.ts';
 import { removeNamespaces } from './fabric.ts';
 import { labDirectory, labsDirectory, planLab } from './plan.ts';
 import { stopProcess } from './process.ts';
-import { listLabs, readState } from './state.ts';
+import { listLabs, readState, requireRoot } from './state.ts';
 
 /** What was there and has gone. */
 export interface DownReport {
@@ -19,9 +19,10 @@ const graceMs = 1500;
  * Removes every trace of a lab: processes, namespaces with their devices, cgroups, BPF pins, files. Works from what the
  * lab's name implies as much as from its state, so that half a lab goes as well as a whole one; what is not there is no error.
  * Nothing is ended that is not in the lab's own cgroup, or recorded with the very start time that it has.
- * @throws {LabError} `BadName`; {KernelError} where something does not go
+ * @throws {LabError} `BadName`, `Missing`; {KernelError} where something does not go
  */
 export async function down(name: string): Promise<DownReport> {
+  requireRoot();
   const plan = planLab({ name, cgroupRoot: cgroupRoot() });
   const state = readStateOrNothing(name);
   const processes = state?.processes ?? [];

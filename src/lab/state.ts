@@ -20,6 +20,8 @@ const labState = z.object({
   createdAt: z.string(),
   /** Up was carried through; a state without it is what a crash or a Ctrl-C left. */
   complete: z.boolean(),
+  /** Who brings it up: while that process runs, an incomplete lab is nobody else's to take down. */
+  starter: z.object({ pid: z.int(), startTime: z.string() }),
   nodes: z.int(),
   mtu: z.int(),
   /** The BPF file system was not mounted before. */
@@ -29,9 +31,15 @@ const labState = z.object({
 /** What `down` needs to know of a lab, on disk before the thing itself exists. */
 export type LabState = z.infer<typeof labState>;
 
-/** @returns The state, or undefined where there is no such lab. @throws {LabError} `BadName` where it cannot be read. */
+/** @throws {LabError} `Missing`: namespaces, devices and BPF programs are root's. */
+export function requireRoot(): void {
+  if (process.geteuid?.() !== 0) throw new LabError('Missing', 'a lab needs root: run this with sudo');
+}
+
+/** @returns The state, or undefined where there is no such lab. @throws {LabError} `BadName` where it cannot be read; `Missing` */
 export function readState(name: string): LabState | undefined {
   const path = statePath(name);
+  requireRoot();
   if (!existsSync(path)) return undefined;
   const parsed = labState.safeParse(JSON.parse(readFileSync(path, 'utf8')));
   if (!parsed.success)

@@ -9,7 +9,7 @@ import { createFabric } from './fabric.ts';
 import { Lab } from './lab.ts';
 import { createPki } from './pki.ts';
 import { type LabPlan, type PlanOptions, planLab } from './plan.ts';
-import { type LaunchOptions, launch, waitUntil } from './process.ts';
+import { isRunning, type LaunchOptions, launch, readStartTime, waitUntil } from './process.ts';
 import { stagePrograms } from './programs/stage.ts';
 import {
   type AgentSettings,
@@ -58,11 +58,7 @@ const startTimeoutMs = 30_000;
 export function prepareUp(options: UpOptions): UpPlan {
   const plan = planLab({ ...options, cgroupRoot: cgroupRoot() });
   const present = readState(plan.name);
-  if (present?.complete === true)
-    throw new LabError(
-      'LabExists',
-      `the lab ${plan.name} is up already: 'myelin lab down' first, or give another --name`,
-    );
+  if (present !== undefined) refuseIfAlive(present);
   const { files = [], readyTimeoutMs = 120_000 } = options;
   // Before anything is started: whoever has a wrong manifest is to hear of that at once.
   const manifests = loadManifests(files);
@@ -74,17 +70,9 @@ export function prepareUp(options: UpOptions): UpPlan {
     return lab;
   };
   const start = (launched: LaunchOptions) => book.add(launch(launched));
-  const checked = (step: UpStep): UpStep => ({
-    title: step.title,
-    run: async (say) => {
-      signal.throwIfAborted();
-      await step.run(say);
-    },
-  });
-
   const steps: UpStep[] = [
     {
-      title: `lay out ${plan.nodes.length} nodes on an underlay`,
+      title: `lay out ${counted(plan.nodes.length, 'node')} on an underlay`,
       run: async () => {
         await requireCapabilities();
         if (present !== undefined) await down(plan.name);
@@ -108,7 +96,7 @@ export function prepareUp(options: UpOptions): UpPlan {
       },
     },
     {
-      title: `start ${plan.nodes.length} agents${files.length > 0 ? ' and apply the manifests' : ''}`,
+      title: `start ${counted(plan.nodes.length, 'agent')}${files.length > 0 ? ' and apply the manifests' : ''}`,
       run: async (say) => {
         const agents = plan.nodes.map((node) => start(services.agent(plan, node, options)));
         // Pods are placed while the agents are on their way; they wait for theirs.
@@ -134,8 +122,23 @@ export function prepareUp(options: UpOptions): UpPlan {
       title: 'wait for the pods',
       run: (say) => opened().waitReady({ timeoutMs: readyTimeoutMs, signal, say }),
     });
-  steps.push({ title: 'done', run: async () => book.complete() });
-  return { plan, steps: steps.map(checked), lab: opened };
+  const last = steps.at(-1);
+  return {
+    plan,
+    steps: steps.map((step) => ({
+      title: step.title,
+      run: async (say) => {
+        signal.throwIfAborted();
+        await step.run(say);
+        if (step === last) book.complete();
+      },
+    })),
+    lab: opened,
+  };
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
 /** Brings a lab up. Whatever goes wrong on the way, nothing of it is left. */
@@ -148,6 +151,14 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
     throw error;
   }
   return lab();
+}
+
+/** A lab that is up, or that another process is bringing up, is not to be built over; what a crash left is. */
+function refuseIfAlive({ name, complete, starter }: LabState): void {
+  if (complete)
+    throw new LabError('LabExists', `the lab ${name} is up already: 'myelin lab down' first, or give another --name`);
+  if (starter.pid !== process.pid && isRunning(starter))
+    throw new LabError('LabExists', `process ${starter.pid} is bringing up the lab ${name} at this moment`);
 }
 
 function makeDirectories(plan: LabPlan): void {
@@ -172,6 +183,7 @@ class StateBook {
       name,
       createdAt,
       complete: false,
+      starter: { pid: process.pid, startTime: readStartTime(process.pid) ?? '' },
       nodes: nodes.length,
       mtu,
       mountedBpffs: false,

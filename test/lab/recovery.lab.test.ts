@@ -20,6 +20,7 @@ describe('a lab that nobody took down', () => {
       assert.equal(child.exitCode, null, 'up ended by itself');
       await sleep(20);
     }
+    assert.match((await lab('up', '--name', name)).stderr, /is bringing up the lab/);
     child.kill('SIGINT');
     const { code, stderr } = await ran;
     assert.equal(code, 130);
@@ -54,7 +55,17 @@ describe('a lab that nobody took down', () => {
       const { pid = 0 } = stranger;
       const processes = [{ name: 'api', pid, startTime: '1', log: '/dev/null' }];
       const createdAt = new Date().toISOString();
-      writeState({ version: 1, name, createdAt, complete: false, nodes: 1, mtu: 1500, mountedBpffs: false, processes });
+      writeState({
+        version: 1,
+        name,
+        createdAt,
+        complete: false,
+        starter: { pid: 1, startTime: '0' },
+        nodes: 1,
+        mtu: 1500,
+        mountedBpffs: false,
+        processes,
+      });
       await down(name);
       assert.equal(existsSync(`/proc/${pid}`), true);
       assert.equal(stranger.exitCode, null);
