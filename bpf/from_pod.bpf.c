@@ -168,7 +168,7 @@ static __always_inline enum drop_reason forward(struct __sk_buff *skb, const str
 		return deliver_local(skb, &packet->destination,
 				     MARK_PROVEN | (place->source_identity & MARK_IDENTITY), action);
 	case PEER_REMOTE_POD:
-		return deliver_tunnel(action);
+		return deliver_tunnel(packet, action);
 	case PEER_WORLD:
 		/* An answer to who reached the pod at its own address keeps that address: to_underlay lets this mark out. */
 		if (route->track.reply)

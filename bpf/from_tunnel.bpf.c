@@ -3,8 +3,12 @@
  * What comes out of a tunnel: tc ingress of the tunnel device. The pair of inner addresses says which security
  * association decrypted the packet, and that says who proved to be its source. Only pods are reached by this way.
  *
- * `from_tunnel` is for devices without a link header (TUN, xfrm); `from_tunnel_ethernet` is the same for those with one
- * (TAP), and what a test run can feed.
+ * `from_tunnel` is for devices whose packets have no link header (TUN); `from_tunnel_ethernet` is the same for those with
+ * one, and what a test run can feed. An xfrm device is of these: what it decrypted keeps the link header that the outer
+ * packet had.
+ *
+ * `from_holder` takes the place of `from_tunnel` at the TUN device of an engine that holds packets for the kernel's ESP:
+ * what it gives back goes on to where from_pod would send it by now. It has passed from_pod before.
  */
 #include "lib/deliver.h"
 #include "lib/events.h"
@@ -91,4 +95,55 @@ int from_tunnel_ethernet(struct __sk_buff *skb)
 	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
 
 	return receive(skb, true, ethernet ? ethernet->h_proto : 0);
+}
+
+static __always_inline enum drop_reason resume(struct __sk_buff *skb, struct packet *packet, const bool framed,
+					       __be16 ethertype, int *action)
+{
+	enum drop_reason reason = parse_network(skb, packet, framed ? ETH_HLEN : 0, ethertype);
+	struct config *settings = config_get();
+	const __u32 *carrier;
+
+	if (reason)
+		return reason;
+	if (!settings || !(settings->flags & CONFIG_XFRM))
+		return TUNNEL_SELECTOR;
+	/* Whoever writes to the device speaks for this node's pods only, and into their own tunnels only. */
+	carrier = deliver_carrier(packet);
+	if (!carrier || !bpf_map_lookup_elem(&local, &packet->source))
+		return TUNNEL_SELECTOR;
+	*action = bpf_redirect(*carrier, 0);
+	return FORWARDED;
+}
+
+static __always_inline int give_back(struct __sk_buff *skb, const bool framed, __be16 ethertype)
+{
+	struct packet packet = {};
+	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_EGRESS };
+	__u32 length = skb->len;
+	int action = TC_ACT_SHOT;
+	enum drop_reason reason;
+
+	skb->mark = 0;
+	reason = resume(skb, &packet, framed, ethertype, &action);
+	if (!reason)
+		return action;
+	if (packet.l4 != 0)
+		parse_transport(skb, &packet); /* for the event's ports */
+	event_deny(&place, &packet, reason, length);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int from_holder(struct __sk_buff *skb)
+{
+	return give_back(skb, false, (__be16)skb->protocol);
+}
+
+SEC("tc")
+int from_holder_ethernet(struct __sk_buff *skb)
+{
+	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
+
+	return give_back(skb, true, ethernet ? ethernet->h_proto : 0);
 }

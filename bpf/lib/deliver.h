@@ -58,14 +58,32 @@ static __always_inline enum drop_reason deliver_local(struct __sk_buff *skb, con
 	return deliver_to_pod(skb, link, target, mark, true, action);
 }
 
-/* Into the tunnel device, which takes IP packets: the kernel strips the Ethernet header of what is redirected there. */
-static __always_inline enum drop_reason deliver_tunnel(int *action)
+/* @returns The device that leads to the kernel's security association for the packet's addresses, NULL if it has none. */
+static __always_inline const __u32 *deliver_carrier(const struct packet *packet)
+{
+	struct tunnel_key key;
+
+	key.local = packet->source;
+	key.remote = packet->destination;
+	return bpf_map_lookup_elem(&tunnel_out, &key);
+}
+
+/* Into a tunnel device. These take IP packets: the kernel strips the Ethernet header of what is redirected there. */
+static __always_inline enum drop_reason deliver_tunnel(const struct packet *packet, int *action)
 {
 	struct config *settings = config_get();
+	const __u32 *carrier;
+	__u32 ifindex;
 
 	if (!settings || settings->tunnel_ifindex == 0)
 		return LEAK_PREVENTED;
-	*action = bpf_redirect(settings->tunnel_ifindex, 0);
+	ifindex = settings->tunnel_ifindex;
+	if (settings->flags & CONFIG_XFRM) {
+		carrier = deliver_carrier(packet);
+		if (carrier)
+			ifindex = *carrier;
+	}
+	*action = bpf_redirect(ifindex, 0);
 	return FORWARDED;
 }
 

@@ -22,7 +22,7 @@
 /* config.flags */
 #define CONFIG_DEFAULT_DENY_INGRESS (1U << 0)
 #define CONFIG_DEFAULT_DENY_EGRESS (1U << 1)
-#define CONFIG_XFRM (1U << 2) /* tunnel packets carry the kernel's proof of the SA that decrypted them */
+#define CONFIG_XFRM (1U << 2) /* the kernel carries tunnels: packets out of them have its proof of the SA, tunnel_out leads in */
 
 /* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */
 struct config {
@@ -379,6 +379,19 @@ struct {
 	__type(key, struct tunnel_key);
 	__type(value, struct tunnel);
 } tunnel_in SEC(".maps");
+
+/*
+ * Index of the device that carries a pair's packets to the other node, by (own pod, other pod): there as long as the
+ * kernel has a security association for them. Looked at with CONFIG_XFRM only. Who is not in it is for
+ * config.tunnel_ifindex, whose reader keeps the packets until there is one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tunnel_key);
+	__type(value, __u32);
+} tunnel_out SEC(".maps");
 
 /* Index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
 struct {

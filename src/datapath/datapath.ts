@@ -12,7 +12,8 @@ import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
 import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
 import { type ServiceFront, ServiceTable } from './services.ts';
-import { type TunnelProof, TunnelTable } from './tunnels.ts';
+import { surveyConnections } from './survey.ts';
+import { PathTable, type TunnelProof, TunnelTable } from './tunnels.ts';
 
 export interface DatapathDeps {
   readonly log?: Pick<Logger, 'warn'>;
@@ -53,6 +54,7 @@ export class Datapath {
   readonly #objects: DatapathObjects;
   readonly #endpoints: EndpointTable;
   readonly #tunnels: TunnelTable;
+  readonly #paths: PathTable;
   readonly #policy: PolicyTable;
   readonly #services: ServiceTable;
   readonly #connections: ConnectionTable;
@@ -72,12 +74,14 @@ export class Datapath {
 
   private constructor(objects: DatapathObjects, deps: DatapathDeps) {
     const { maps } = objects;
+    const survey = surveyConnections(maps);
     this.#objects = objects;
     this.#onEvent = deps.onEvent ?? (() => {});
-    this.#endpoints = new EndpointTable(maps);
+    this.#endpoints = new EndpointTable(maps, survey);
     this.#tunnels = new TunnelTable(maps);
-    this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log);
-    this.#services = new ServiceTable(maps, deps.log);
+    this.#paths = new PathTable(maps);
+    this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log, survey);
+    this.#services = new ServiceTable(maps, deps.log, survey);
     this.#connections = new ConnectionTable(maps, this.#endpoints, ({ uid }, family) => {
       const entry = this.policy.endpoints.get(uid);
       return (family === 4 ? entry?.identity4 : entry?.identity6) ?? reservedIdentity.any;
@@ -127,6 +131,16 @@ export class Datapath {
   }
 
   /**
+   * The same where the kernel's own ESP carries tunnels.
+   * @param carrier The xfrm device, which packets come out of tunnels at, and go into them by as `openPath` says.
+   * @param holder The TUN device whose reader holds the packets of pairs that have no path yet.
+   */
+  attachKernelTunnel(carrier: number, holder: number): void {
+    this.#attach('from_tunnel_ethernet', carrier, 'ingress');
+    this.#attach('from_holder', holder, 'ingress');
+  }
+
+  /**
    * Guards a pod's interface and lets pass what policy says, or nothing while policy does not know the pod. To be called
    * for a new interface before it is up, and for every interface there is before the first `applyPolicy` of a process.
    * @throws {KernelError} `Errno`
@@ -141,7 +155,10 @@ export class Datapath {
   /** Forgets a pod's interface, its addresses and the tunnels that end at them. @returns Whether it was known. */
   removeEndpoint(uid: string): boolean {
     const removed = this.#endpoints.remove(uid);
-    for (const address of removed?.addresses ?? []) this.#tunnels.forgetLocal(address);
+    for (const address of removed?.addresses ?? []) {
+      this.#paths.forgetLocal(address);
+      this.#tunnels.forgetLocal(address);
+    }
     return removed !== undefined;
   }
 
@@ -196,6 +213,21 @@ export class Datapath {
     return this.#tunnels.all();
   }
 
+  /** From now on the pair's packets leave by this device, whose kernel has a key for them. @throws {KernelError} `Errno` */
+  openPath(local: IpAddress, remote: IpAddress, ifindex: number): void {
+    this.#paths.open(local, remote, ifindex);
+  }
+
+  /** From now on they are held. @returns Whether the path was open. */
+  closePath(local: IpAddress, remote: IpAddress): boolean {
+    return this.#paths.close(local, remote);
+  }
+
+  /** Every pair with an open path, also by an earlier process. */
+  paths(): TunnelKey[] {
+    return this.#paths.all();
+  }
+
   /** What the maps say now, whatever this process believes. */
   evaluate(query: MapQuery): MapVerdict {
     return evaluateMaps(this.#objects.maps, query);
@@ -220,7 +252,8 @@ export class Datapath {
   }
 
   losses(): Losses {
-    const ring = Number(this.#objects.maps.eventLosses.sum(0, (count) => count));
+    const perCpu = this.#objects.maps.eventLosses.perCpu(0);
+    const ring = perCpu.reduce((sum, count) => sum + Number(count), 0);
     return { ring, undecodable: this.#events.undecodable };
   }
 

@@ -16,6 +16,8 @@ const programFiles = {
   from_pod: 'from_pod',
   to_pod: 'to_pod',
   from_tunnel: 'from_tunnel',
+  from_tunnel_ethernet: 'from_tunnel',
+  from_holder: 'from_tunnel',
   from_underlay: 'underlay',
   to_underlay: 'underlay',
 } as const satisfies Record<string, (typeof objectFiles)[number]>;
@@ -36,6 +38,7 @@ export interface DatapathMaps {
   readonly serviceFronts: TypedMap<number, layouts.ServiceEnd>;
   readonly serviceFlows: TypedMap<layouts.CtKey, layouts.ServiceFlow>;
   readonly tunnels: TypedMap<layouts.TunnelKey, layouts.Tunnel>;
+  readonly tunnelPaths: TypedMap<layouts.TunnelKey, number>;
   readonly metrics: TypedMap<number, layouts.Metric>;
   readonly eventLosses: TypedMap<number, bigint>;
   /** The ring buffer. */
@@ -114,6 +117,8 @@ function loadAll(specs: ReadonlyMap<string, BpfObject>, options: ObjectOptions):
       from_pod: program('from_pod'),
       to_pod: program('to_pod'),
       from_tunnel: program('from_tunnel'),
+      from_tunnel_ethernet: program('from_tunnel_ethernet'),
+      from_holder: program('from_holder'),
       from_underlay: program('from_underlay'),
       to_underlay: program('to_underlay'),
     };
@@ -144,6 +149,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     serviceFronts: new TypedMap(map('service_fronts'), layouts.number32, layouts.serviceEnd),
     serviceFlows: new TypedMap(map('service_flows'), layouts.ctKey, layouts.serviceFlow),
     tunnels: new TypedMap(map('tunnel_in'), layouts.tunnelKey, layouts.tunnel),
+    tunnelPaths: new TypedMap(map('tunnel_out'), layouts.tunnelKey, layouts.number32),
     metrics: new TypedMap(map('metrics'), layouts.number32, layouts.metric),
     eventLosses: new TypedMap(map('event_losses'), layouts.number32, layouts.number64),
     events: map('events'),

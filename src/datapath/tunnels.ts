@@ -61,3 +61,31 @@ export class TunnelTable {
     }
   }
 }
+
+/** Owner of the map `tunnel_out`: pairs whose packets the kernel's own ESP carries, and the device that leads to it. */
+export class PathTable {
+  readonly #map: DatapathMaps['tunnelPaths'];
+
+  constructor(maps: Pick<DatapathMaps, 'tunnelPaths'>) {
+    this.#map = maps.tunnelPaths;
+  }
+
+  /** @throws {KernelError} `Errno` where the map is full: the pair's packets go on being held */
+  open(local: IpAddress, remote: IpAddress, ifindex: number): void {
+    this.#map.set({ local, remote }, ifindex);
+  }
+
+  /** @returns Whether it was open. */
+  close(local: IpAddress, remote: IpAddress): boolean {
+    return this.#map.delete({ local, remote });
+  }
+
+  /** Closes every path of a local address, whose pod goes. */
+  forgetLocal(local: IpAddress): void {
+    for (const key of this.all()) if (key.local === local) this.#map.delete(key);
+  }
+
+  all(): TunnelKey[] {
+    return [...this.#map.entries()].map(([key]) => key);
+  }
+}
