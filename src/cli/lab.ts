@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { AgentSettings } from '../lab/services.ts';
 import type { LabStatus } from '../lab/status.ts';
 import type { UpPlan } from '../lab/up.ts';
+import { MyelinError } from '../model/error.ts';
 import { formatDuration, paint, table } from './output.ts';
 
 /*
@@ -114,6 +115,10 @@ async function up(flags: UpFlags): Promise<void> {
   try {
     await runSteps(prepared);
   } catch (error) {
+    if (error instanceof MyelinError && error.code === 'NotReady' && !interrupted.signal.aborted) {
+      const hint = `the lab ${prepared.plan.name} stays up: see what they say with 'myelin lab status' and 'myelin lab logs'`;
+      throw new MyelinError('NotReady', `${error.message}\n${hint}`, { cause: error });
+    }
     const { down: takeDown } = await import('../lab/down.ts');
     await takeDown(prepared.plan.name);
     if (!interrupted.signal.aborted) throw error;

@@ -12,6 +12,8 @@ export type LabErrorCode =
   | 'ProcessFailed'
   /** Something was waited for in vain. */
   | 'Timeout'
+  /** The lab is up, but not all its pods are ready. */
+  | 'NotReady'
   /** This machine lacks something; the message says what to do. */
   | 'Missing';
 

@@ -120,7 +120,7 @@ export class Lab {
 
   /**
    * Waits until every pod is ready (or has run to its end) and every Deployment has all its pods.
-   * @throws {LabError} `Timeout` with who is not
+   * @throws {LabError} `NotReady` with who is not
    */
   async waitReady({ timeoutMs = 120_000, signal, namespace, say }: WaitReadyOptions = {}): Promise<void> {
     const scope = namespace === undefined ? {} : { namespace };
@@ -138,7 +138,13 @@ export class Lab {
         say?.(text);
         return waiting.length === 0 || text;
       },
-      { what: 'these are not ready', timeoutMs, everyMs: 200, ...(signal === undefined ? {} : { signal }) },
+      {
+        what: 'these are not ready',
+        code: 'NotReady',
+        timeoutMs,
+        everyMs: 200,
+        ...(signal === undefined ? {} : { signal }),
+      },
     );
   }
 

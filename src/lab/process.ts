@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LabError } from './error.ts';
+import { LabError, type LabErrorCode } from './error.ts';
 import type { ProcessRecord } from './state.ts';
 
 export interface LaunchOptions {
@@ -85,6 +85,8 @@ export async function stopProcess(record: Pick<ProcessRecord, 'pid' | 'startTime
 export interface WaitOptions {
   readonly what: string;
   readonly timeoutMs: number;
+  /** Of the error; default `Timeout`. */
+  readonly code?: LabErrorCode;
   readonly signal?: AbortSignal;
   readonly everyMs?: number;
   /** Processes without which there is nothing to wait for. */
@@ -94,10 +96,10 @@ export interface WaitOptions {
 /**
  * Asks again and again until the answer is yes.
  * @param ready Its last `string` answer says in the error what is missing.
- * @throws {LabError} `Timeout`; `ProcessFailed` as soon as one of the processes has ended
+ * @throws {LabError} `Timeout`, or the code that was asked for; `ProcessFailed` as soon as one of the processes has ended
  */
 export async function waitUntil(ready: () => Promise<boolean | string>, options: WaitOptions): Promise<void> {
-  const { what, timeoutMs, signal, everyMs = 50, processes = [] } = options;
+  const { what, timeoutMs, code = 'Timeout', signal, everyMs = 50, processes = [] } = options;
   let missing = '';
   for (const end = Date.now() + timeoutMs; Date.now() < end; await sleep(everyMs, undefined, { signal })) {
     signal?.throwIfAborted();
@@ -107,7 +109,7 @@ export async function waitUntil(ready: () => Promise<boolean | string>, options:
     if (answer === true) return;
     if (typeof answer === 'string') missing = `: ${answer}`;
   }
-  throw new LabError('Timeout', `${what} within ${timeoutMs / 1000} s${missing}`);
+  throw new LabError(code, `${what} within ${timeoutMs / 1000} s${missing}`);
 }
 
 /** The error for a process that has ended, with what it said last. */

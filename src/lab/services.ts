@@ -1,7 +1,7 @@
 import { controllerUrl, pkiPaths } from './pki.ts';
 import { type HostPlan, type LabPlan, ports } from './plan.ts';
 import type { LaunchOptions } from './process.ts';
-import { compileCache, nodeCommand, repository } from './repository.ts';
+import { agentCommand, compileCache, nodeCommand, repository } from './repository.ts';
 
 /** What a user may change of the lab's agents. */
 export interface AgentSettings {
@@ -54,27 +54,32 @@ export const services = {
     const optional = (flag: string, value: string | number | undefined) =>
       value === undefined ? [] : [flag, String(value)];
     return {
-      ...service(plan, agentName(node), [
-        `${repository}/src/agent/main.ts`,
-        ...['--node', node.name],
-        ...['--run-dir', nodeDirectory(plan, node)],
-        ...['--bpf-dir', `${plan.bpf}/${node.name}`],
-        ...['--uplink', 'eth0'],
-        ...['--kubeconfig', pki.kubeconfig(node.name)],
-        ...['--controller', controllerUrl(plan)],
-        ...['--node-cert', pki.certificate(node.name)],
-        ...['--node-key', pki.key(node.name)],
-        ...['--ca', pki.bundle],
-        ...['--trust-domain', plan.trustDomain],
-        ...['--pod-cidrs', plan.podCidrs.join(',')],
-        ...['--service-cidrs', plan.serviceCidrs.join(',')],
-        ...optional('--driver', driver),
-        ...optional('--cluster-default', clusterDefault),
-        ...optional('--svid-ttl-seconds', svidTtlSeconds),
-        ...optional('--rekey-seconds', rekeySeconds),
-        ...optional('--log-level', logLevel),
-        ...extra,
-      ]),
+      ...service(
+        plan,
+        agentName(node),
+        [
+          `${repository}/src/agent/main.ts`,
+          ...['--node', node.name],
+          ...['--run-dir', nodeDirectory(plan, node)],
+          ...['--bpf-dir', `${plan.bpf}/${node.name}`],
+          ...['--uplink', 'eth0'],
+          ...['--kubeconfig', pki.kubeconfig(node.name)],
+          ...['--controller', controllerUrl(plan)],
+          ...['--node-cert', pki.certificate(node.name)],
+          ...['--node-key', pki.key(node.name)],
+          ...['--ca', pki.bundle],
+          ...['--trust-domain', plan.trustDomain],
+          ...['--pod-cidrs', plan.podCidrs.join(',')],
+          ...['--service-cidrs', plan.serviceCidrs.join(',')],
+          ...optional('--driver', driver),
+          ...optional('--cluster-default', clusterDefault),
+          ...optional('--svid-ttl-seconds', svidTtlSeconds),
+          ...optional('--rekey-seconds', rekeySeconds),
+          ...optional('--log-level', logLevel),
+          ...extra,
+        ],
+        agentCommand,
+      ),
       netns: node.netns,
       cgroup: nodeCgroup(plan, node),
     };
@@ -112,10 +117,10 @@ function inControl(plan: LabPlan, name: string, args: readonly string[]): Launch
   return { ...service(plan, name, args), netns: plan.control.netns, cgroup: controlCgroup(plan) };
 }
 
-function service(plan: LabPlan, name: string, args: readonly string[]) {
+function service(plan: LabPlan, name: string, args: readonly string[], node: readonly string[] = nodeCommand) {
   return {
     name,
-    command: [...nodeCommand, ...args],
+    command: [...node, ...args],
     log: `${logsDirectory(plan)}/${name.replace('/', '-')}.log`,
     env: compileCache,
   };

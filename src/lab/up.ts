@@ -43,7 +43,10 @@ export interface UpStep {
 /** What `up` will do, and the lab that there will be. */
 export interface UpPlan {
   readonly plan: LabPlan;
-  /** To be run one after the other; when one fails, or nobody wants the rest, `down` takes all of it back. */
+  /**
+   * To be run one after the other; when one fails, or nobody wants the rest, `down` takes all of it back. The last may
+   * fail with `NotReady`: then there is a lab to look at.
+   */
   readonly steps: readonly UpStep[];
   /** The lab, after the last step. */
   readonly lab: () => Lab;
@@ -114,6 +117,7 @@ export function prepareUp(options: UpOptions): UpPlan {
             { what: 'the agents did not start', timeoutMs: startTimeoutMs, signal, processes: agents },
           ),
         ]);
+        book.complete();
       },
     },
   ];
@@ -122,19 +126,14 @@ export function prepareUp(options: UpOptions): UpPlan {
       title: 'wait for the pods',
       run: (say) => opened().waitReady({ timeoutMs: readyTimeoutMs, signal, say }),
     });
-  const last = steps.at(-1);
-  return {
-    plan,
-    steps: steps.map((step) => ({
-      title: step.title,
-      run: async (say) => {
-        signal.throwIfAborted();
-        await step.run(say);
-        if (step === last) book.complete();
-      },
-    })),
-    lab: opened,
-  };
+  const unlessAborted = ({ title, run }: UpStep): UpStep => ({
+    title,
+    run: async (say) => {
+      signal.throwIfAborted();
+      await run(say);
+    },
+  });
+  return { plan, steps: steps.map(unlessAborted), lab: opened };
 }
 
 function counted(count: number, what: string): string {

@@ -166,6 +166,30 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
     }
   });
 
+  test('up with a pod that does not become ready says which, fails, and leaves a lab to look at', async () => {
+    const other = newName();
+    const readinessProbe = '{exec: {command: ["false"]}, periodSeconds: 1}';
+    const never = file(
+      'never.yaml',
+      `apiVersion: v1
+kind: Pod
+metadata: {name: never}
+spec: {containers: [{name: c, image: busybox, command: [sh, -c, "echo here I am; sleep 60"], readinessProbe: ${readinessProbe}}]}
+`,
+    );
+    try {
+      const { code, stderr } = await lab('up', '--name', other, '--nodes', '1', '--timeout', '4', '-f', never);
+      assert.equal(code, 1);
+      assert.match(stderr, /not ready within 4 s: .*default\/never/);
+      assert.equal(await succeeds('logs', '--name', other, 'never'), 'here I am\n');
+      const { code: statusCode, stdout } = await lab('status', '--name', other);
+      assert.equal(statusCode, 1);
+      assert.match(stdout, /✗ never/);
+    } finally {
+      await down(other);
+    }
+  });
+
   test('down leaves nothing', async () => {
     assert.match(await succeeds('down', '--name', name), /is gone/);
     assert.deepEqual(leftovers(name), []);
