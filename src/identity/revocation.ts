@@ -22,6 +22,13 @@ export const revocationsSchema: z.ZodType<RevocationsDocument> = z.strictObject(
   spiffeIds: z.array(z.string().max(2048)).max(100_000),
 });
 
+/** What somebody asks to be revoked, in part. */
+export const revocationRequestSchema: z.ZodType<Partial<RevocationsDocument>> = z.strictObject({
+  serials: z.array(z.string().max(64)).max(1000).default([]),
+  podUids: z.array(z.string().max(64)).max(1000).default([]),
+  spiffeIds: z.array(z.string().max(2048)).max(1000).default([]),
+});
+
 export const noRevocations: Revocations = { serials: new Set(), podUids: new Set(), spiffeIds: new Set() };
 
 export function revocationsFrom(document: RevocationsDocument | undefined): Revocations {

@@ -1,0 +1,70 @@
+import type { Logger } from 'pino';
+import type { Api } from '../api/client/types.ts';
+import { CertificateAuthority } from '../identity/ca.ts';
+import type { Prefix } from '../model/prefix.ts';
+import { Cluster } from './cluster.ts';
+import { CaServer } from './http.ts';
+import { clusterCidr, NodeCidrController } from './node-cidrs.ts';
+import { SvidService } from './svid-service.ts';
+
+export interface ControllerOptions {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly trustDomain: string;
+  /** Where the CA's root keys are (see identity/ca-directory.ts); made when it has none. */
+  readonly caDirectory: string;
+  /** What nodes get their pod CIDRs out of: one prefix of each family at most. */
+  readonly podCidrs: readonly Prefix[];
+  /** How long a new root is published before it may sign. Default 10 minutes. */
+  readonly rootOverlapMs?: number;
+}
+
+export interface ControllerDeps {
+  readonly api: Api;
+  /** This server's certificate and key, PEM. */
+  readonly credentials: { readonly cert: string; readonly key: string };
+  readonly logger: Logger;
+}
+
+/** The controller process: the CA's service with its node check, and the nodes' pod CIDRs. */
+export class Controller {
+  readonly ca: CertificateAuthority;
+  readonly service: SvidService;
+  readonly #cluster: Cluster;
+  readonly #cidrs: NodeCidrController;
+  readonly #server: CaServer;
+  #port = 0;
+
+  private constructor(options: ControllerOptions, deps: ControllerDeps, ca: CertificateAuthority) {
+    const { api, credentials, logger } = deps;
+    this.ca = ca;
+    this.#cluster = new Cluster({ api, logger });
+    this.service = new SvidService({ ca, lookup: this.#cluster, logger });
+    this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
+    this.#server = new CaServer(options.listen, { ca, service: this.service, credentials, logger });
+  }
+
+  /**
+   * Resolves when certificates can be asked for. The API may come later: until it has been read nothing is signed.
+   * @throws {IdentityError} `CaDirectory`
+   */
+  static async start(options: ControllerOptions, deps: ControllerDeps): Promise<Controller> {
+    const { trustDomain, caDirectory: directory, rootOverlapMs } = options;
+    const overlap = rootOverlapMs === undefined ? {} : { overlapMs: rootOverlapMs };
+    const ca = await CertificateAuthority.open({ trustDomain, directory, ...overlap });
+    const controller = new Controller(options, deps, ca);
+    await controller.#cluster.start();
+    controller.#cidrs.start();
+    controller.#port = await controller.#server.listen();
+    return controller;
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  async close(): Promise<void> {
+    await this.#server.close();
+    await this.#cidrs.close();
+    await this.#cluster.close();
+  }
+}
