@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Agent, request } from 'node:https';
 import { test } from 'node:test';
+import { isApiError } from '../../src/api/client/error.ts';
 import { kinds } from '../../src/api/kinds.ts';
-import { podNamed, type RawRequest, TestApi } from './harness.ts';
+import { eventually, podNamed, type RawRequest, TestApi } from './harness.ts';
 
 const nodes = [
   { name: 'n1', cidrs: ['10.244.1.0/24', 'fd00:10:244:1::/64'], address: '192.0.2.1' },
@@ -40,6 +41,24 @@ test('who has no certificate, or not a good one, gets nothing but health', async
     for (const path of ['/healthz', '/readyz', '/livez', '/readyz/ping'])
       assert.equal((await api.raw(path, { as })).text, 'ok');
   }
+});
+
+test('a connection does not outlive the certificate that opened it', async (t) => {
+  const api = await TestApi.start(t);
+  const brief = await api.pki.issue([{ CN: ['admin'] }, { O: ['system:masters'] }], [], 2000);
+  const client = api.clientAs(brief);
+  t.after(() => client.close());
+  await client.list(kinds.Pod);
+  const refusal = await eventually(
+    () =>
+      client.list(kinds.Pod).then(
+        () => undefined,
+        (error: unknown) => error,
+      ),
+    'refused',
+  );
+  assert.ok(isApiError(refusal, 'Unauthorized'));
+  assert.match(refusal.message, /the client certificate has expired/);
 });
 
 test('a user of no group may discover, and read no object', async (t) => {

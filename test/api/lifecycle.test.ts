@@ -109,6 +109,7 @@ test('a namespace goes when it is empty, and takes nothing new until then', asyn
   assert.equal(terminating.status?.phase, 'Terminating');
   await assert.rejects(client.create(kinds.ConfigMap, configMap('late', {}, 'shop')), { code: 'Forbidden' });
   await client.patch(kinds.Namespace, { name: 'shop' }, { type: 'merge', patch: { metadata: { labels: { a: 'b' } } } });
+  assert.equal((await client.get(kinds.Namespace, { name: 'shop' })).metadata.labels?.a, 'b');
   assert.notEqual(
     (await client.get(kinds.Pod, { namespace: 'shop', name: 'busy' })).metadata.deletionTimestamp,
     undefined,

@@ -81,8 +81,17 @@ test('a page token that outlives the history is Expired, and the client begins a
   const late = await api.raw(`${path}?limit=4&continue=${token}`);
   assert.deepEqual([late.status, late.json.reason], [410, 'Expired']);
   assert.equal((await api.raw(`${path}?continue=garbage`)).status, 400);
-  const list = await api.client.list(kinds.ConfigMap, { pageSize: 3 });
-  assert.equal(list.entries.length, 10);
+  for (let i = 10; i < 30; i++) await api.client.create(kinds.ConfigMap, configMap(`c${i}`));
+  const other = api.clientAs(api.adminPem);
+  t.after(() => other.close());
+  let done = false;
+  const writing = (async () => {
+    for (let i = 0; !done; i++) await other.create(kinds.Pod, podNamed(`busy${i}`));
+  })();
+  const list = await api.client.list(kinds.ConfigMap, { pageSize: 1 });
+  done = true;
+  await writing;
+  assert.equal(list.entries.length, 30);
 });
 
 test('a list is of the version that is asked for', async (t) => {

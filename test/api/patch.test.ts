@@ -219,6 +219,12 @@ test('server-side apply: what a manager says no more goes, what others say stays
   );
   const again = await apply('one', service([http, dns], { a: '1' }));
   assert.equal(again.metadata.resourceVersion, created.metadata.resourceVersion);
+  const alone = await apply('one', service([http], { a: '1' }));
+  assert.deepEqual(
+    alone.spec?.ports?.map(({ port }) => port),
+    [80],
+  );
+  await apply('one', service([http, dns], { a: '1' }));
   await apply('two', service([{ ...http, targetPort: 8080 }], { b: '2' }));
   const shrunk = await apply('one', service([dns]));
   assert.deepEqual(shrunk.metadata.labels, { b: '2' });
