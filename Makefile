@@ -17,7 +17,8 @@ build/setup.stamp: setup/packages.txt setup/packages.sh setup/vm.sh setup/vm-ini
 	@mkdir -p build
 	@setup/packages.sh
 	@echo "setup: npm packages"
-	@npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@# Not `npm ci`: it insists on every platform's optional packages in the lock, also those that a registry does not have.
+	@npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@setup/vm.sh
 	@touch $@
 
