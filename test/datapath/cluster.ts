@@ -59,4 +59,5 @@ export const marks = {
   of: (who: IdentityNumber): number => 0x4d000000 | who,
   /** The world, having come in by the uplink. */
   world: 0x57000000 | reservedIdentity.world,
+  worldAs: (who: IdentityNumber): number => 0x57000000 | who,
 } as const;

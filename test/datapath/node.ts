@@ -17,7 +17,7 @@ import { type ReadFrame, readFrame } from '../support/packet-reader.ts';
 import type { Pod } from './cluster.ts';
 import * as cluster from './cluster.ts';
 
-export const objectDir = join(import.meta.dirname, '../../build/bpf');
+export const objectDir = process.env.MYELIN_BPF_DIR ?? join(import.meta.dirname, '../../build/bpf');
 
 const actions: Readonly<Record<number, Outcome['action']>> = { 0: 'pass', 2: 'drop', 7: 'redirect' };
 /** The one device that every network namespace has: test runs need one that exists. */
@@ -126,9 +126,21 @@ export class TestNode {
     this.maps.prefixes.set(prefixKeyOf(prefix), placeValue({ identity: cluster.identity(number), kind }));
   }
 
+  /** Makes a pod known to `send` and `receive` only: nobody reaches it. */
+  addEndpoint(pod: Pod, change: Partial<layouts.Endpoint>): void {
+    this.#endpoints.set(pod.id, { ...this.#defaults(pod), ...change });
+  }
+
   /** Puts a pod on its link, open in both directions unless told otherwise. */
   addPod(pod: Pod, change: Partial<layouts.Endpoint> = {}): void {
-    const endpoint: layouts.Endpoint = {
+    const endpoint = { ...this.#defaults(pod), ...change };
+    this.addEndpoint(pod, endpoint);
+    this.maps.endpoints.set(pod.ifindex, endpoint);
+    for (const address of [pod.address4, pod.address6]) this.maps.local.set(address, pod.ifindex);
+  }
+
+  #defaults(pod: Pod): layouts.Endpoint {
+    return {
       id: pod.id,
       identity4: pod.identity,
       identity6: pod.identity,
@@ -139,11 +151,7 @@ export class TestNode {
       hostMac: pod.hostMac,
       addr4: pod.address4,
       addr6: pod.address6,
-      ...change,
     };
-    this.#endpoints.set(pod.id, endpoint);
-    this.maps.endpoints.set(pod.ifindex, endpoint);
-    for (const address of [pod.address4, pod.address6]) this.maps.local.set(address, pod.ifindex);
   }
 
   ruleSet(set: number, entries: readonly Entry[], options: { isolated?: boolean } = {}): void {

@@ -1,0 +1,100 @@
+import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
+import type { TypedMap } from '../../src/datapath/typed-map.ts';
+import type { IpAddress } from '../../src/model/address.ts';
+import { familyOf, parseIp, parseMac } from '../../src/model/address.ts';
+import { reservedIdentity } from '../../src/model/identity.ts';
+import { type PolicyImage, verdictCodes } from '../../src/policy/image.ts';
+import { identity, marks, type Pod } from './cluster.ts';
+import type { TestNode } from './node.ts';
+
+/** Compiled policy in the maps of a test's node: written plainly, all at once, with nothing of src/datapath's care. */
+
+/** Where pods of the image that are not the one under test are said to be; their links are never used. */
+const elsewhere = 5000;
+const nowhere4 = parseIp('192.0.2.254');
+const nowhere6 = parseIp('2001:db8:0:dead::1');
+const mac = parseMac('02:00:00:00:aa:01');
+const hostMac = parseMac('0e:00:00:00:aa:01');
+
+/** Every endpoint of every image has an id of its own, so that connections of one are not those of another. */
+let lastId = 1000;
+
+/** An image that is in the maps. */
+export interface Installed {
+  /** The endpoint of a pod of the image's node. */
+  pod(uid: string): Pod;
+  /** The mark under which a packet from `address` comes to a pod of this node; undefined where none does. */
+  markOf(address: IpAddress): number | undefined;
+}
+
+/** Puts an image in the place of everything that the node's maps have. Capacities are the test's business. */
+export function install(node: TestNode, image: PolicyImage): Installed {
+  const { peers, prefixes, ruleSets, policy, local } = node.maps;
+  clear(peers);
+  clear(prefixes);
+  clear(ruleSets);
+  clear(policy);
+  clear(local);
+  for (const [address, entry] of image.peers) {
+    peers.set(address, placeValue(entry));
+    if (entry.kind === 'local-pod') local.set(address, elsewhere);
+  }
+  for (const [prefix, entry] of image.prefixes) prefixes.set(prefixKeyOf(prefix), placeValue(entry));
+  for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
+    ruleSets.set(id, { probes, flags, rule });
+    for (const { identity: who, port, protocol, portLength, precedence, rule: number, verdict } of entries)
+      policy.set(
+        { set: id, identity: who, port, protocol, portLength },
+        { precedence, rule: number, verdict: verdictCodes[verdict] },
+      );
+  }
+  node.addPod({ ...strange, ifindex: elsewhere });
+  const pods = new Map<string, Pod>();
+  for (const [uid, endpoint] of image.endpoints) {
+    const addresses = (family: 4 | 6) => endpoint.addresses.find((address) => familyOf(address) === family);
+    const pod: Pod = {
+      id: ++lastId,
+      identity: endpoint.identity4,
+      ifindex: elsewhere + lastId,
+      mac,
+      hostMac,
+      address4: addresses(4) ?? nowhere4,
+      address6: addresses(6) ?? nowhere6,
+    };
+    const { identity4, identity6, ingressSet, egressSet } = endpoint;
+    node.addEndpoint(pod, {
+      ...{ identity4, identity6, ingressSet, egressSet },
+      ...{ addr4: addresses(4), addr6: addresses(6) },
+    });
+    pods.set(uid, pod);
+  }
+  return {
+    pod: (uid) => {
+      const found = pods.get(uid);
+      if (found === undefined) throw new Error(`the image has no endpoint ${uid}`);
+      return found;
+    },
+    markOf: (address) => markOf(image, address),
+  };
+}
+
+const strange: Pod = {
+  id: 999,
+  identity: identity(0),
+  ifindex: elsewhere,
+  mac,
+  hostMac,
+  address4: nowhere4,
+  address6: nowhere6,
+};
+
+function markOf(image: PolicyImage, address: IpAddress): number | undefined {
+  const peer = image.peers.get(address);
+  if (peer === undefined) return undefined;
+  if (peer.kind === 'this-node') return marks.host;
+  return peer.identity === reservedIdentity.any ? undefined : marks.of(peer.identity);
+}
+
+function clear<K, V>(map: TypedMap<K, V>): void {
+  for (const [key] of [...map.entries()]) map.delete(key);
+}
