@@ -97,8 +97,11 @@ export class ControllerIssuer implements Issuer {
       throw new IdentityError('IssuerUnreachable', `${this.#url.origin} answered something else than a certificate`);
     }
     const refused = refusedSchema.safeParse(json);
-    if (!refused.success)
-      throw new IdentityError('IssuerUnreachable', `${this.#url.origin} answered with status ${answer.status}`);
+    if (!refused.success || answer.status >= 500)
+      throw new IdentityError(
+        'IssuerUnreachable',
+        `${this.#url.origin} answered with status ${answer.status}: ${refused.data?.message ?? 'no reason given'}`,
+      );
     throw new IdentityError('IssueRefused', `the CA refused: ${refused.data.message}`, {
       data: { reason: refused.data.code, status: answer.status },
     });

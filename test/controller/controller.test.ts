@@ -208,30 +208,30 @@ test('nothing is signed for a pod that the node does not host, or that is not wh
   const [one, two] = [issuer(n1), issuer(n2)];
   const ghost = issuer(await ca.issueNode('ghost'));
   const web4 = ['10.244.0.5'];
-  const cases: [string, Promise<unknown>][] = [
+  const cases: [string, () => Promise<unknown>][] = [
     // Another node asks: the attack that the check is there for.
-    ['other-node', ask(two, web)],
-    ['other-node', ask(two, web, { addresses: ['10.244.1.5'] })],
-    ['other-node', ask(one, nowhere)],
-    ['no-such-node', ask(ghost, web)],
-    ['no-such-pod', ask(one, web, { name: 'nobody' })],
-    ['wrong-uid', ask(one, web, { uid: fresh.metadata.uid })],
-    ['wrong-service-account', ask(one, web, { serviceAccount: 'admin' })],
-    ['host-network', ask(one, host)],
-    ['pod-ended', ask(one, done, { addresses: ['10.244.0.9'] })],
-    ['wrong-address', ask(one, web, { addresses: ['10.244.0.6'] })],
-    ['wrong-address', ask(one, web, { addresses: [...web4, 'fd00:10:244::6'] })],
-    ['foreign-address', ask(one, fresh, { addresses: ['10.244.1.7'] })],
-    ['foreign-address', ask(one, fresh, { addresses: ['10.244.0.7', 'fd00:10:244:1::7'] })],
-    ['foreign-address', ask(one, fresh, { addresses: ['8.8.8.8'] })],
-    ['address-in-use', ask(one, fresh, { addresses: web4 })],
-    ['bad-request', ask(one, fresh, { addresses: ['10.244.0.7', '10.244.0.8'] })],
-    ['bad-request', ask(one, fresh, { addresses: [] })],
-    ['bad-csr', ask(one, fresh, { addresses: ['10.244.0.7'], csr: 'nonsense' })],
+    ['other-node', () => ask(two, web)],
+    ['other-node', () => ask(two, web, { addresses: ['10.244.1.5'] })],
+    ['other-node', () => ask(one, nowhere)],
+    ['no-such-node', () => ask(ghost, web)],
+    ['no-such-pod', () => ask(one, web, { name: 'nobody' })],
+    ['wrong-uid', () => ask(one, web, { uid: fresh.metadata.uid })],
+    ['wrong-service-account', () => ask(one, web, { serviceAccount: 'admin' })],
+    ['host-network', () => ask(one, host)],
+    ['pod-ended', () => ask(one, done, { addresses: ['10.244.0.9'] })],
+    ['wrong-address', () => ask(one, web, { addresses: ['10.244.0.6'] })],
+    ['wrong-address', () => ask(one, web, { addresses: [...web4, 'fd00:10:244::6'] })],
+    ['foreign-address', () => ask(one, fresh, { addresses: ['10.244.1.7'] })],
+    ['foreign-address', () => ask(one, fresh, { addresses: ['10.244.0.7', 'fd00:10:244:1::7'] })],
+    ['foreign-address', () => ask(one, fresh, { addresses: ['8.8.8.8'] })],
+    ['address-in-use', () => ask(one, fresh, { addresses: web4 })],
+    ['bad-request', () => ask(one, fresh, { addresses: ['10.244.0.7', '10.244.0.8'] })],
+    ['bad-request', () => ask(one, fresh, { addresses: [] })],
+    ['bad-csr', () => ask(one, fresh, { addresses: ['10.244.0.7'], csr: 'nonsense' })],
   ];
   const counted: Record<string, number> = {};
   for (const [expected, asked] of cases) {
-    assert.equal(await reason(asked), expected);
+    assert.equal(await reason(asked()), expected);
     counted[expected] = (counted[expected] ?? 0) + 1;
   }
   assert.deepEqual(controller.service.statistics(), { issued: 0, denied: counted });
@@ -375,7 +375,7 @@ test('while the API is away nothing is signed; afterwards all is as before', asy
   const { api, issuer, n1, pod } = await place(t);
   const web = await pod('web', 'n1');
   const node = issuer(n1);
-  await api.restart(async () => assert.equal(await reason(ask(node, web)), 'ApiUnreachable'));
+  await api.restart(async () => assert.equal(await reason(ask(node, web)), 'IssuerUnreachable'));
   await until('signing again', async () => (await reason(ask(node, web))) === 'signed');
 });
 
