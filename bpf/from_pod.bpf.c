@@ -227,6 +227,11 @@ pass:
 	metrics_count(FORWARDED, DIRECTION_EGRESS, length);
 	return action;
 drop:
+	/* Policy was asked about the backend: that is who was denied, by way of the service that place.service names. */
+	if (place.service != 0 && route.mode == ROUTE_SERVICE) {
+		packet.destination = route.choice.end.address;
+		packet.destination_port = route.choice.end.port;
+	}
 	event_deny(&place, &packet, reason, length);
 	return TC_ACT_SHOT;
 }

@@ -33,6 +33,7 @@ import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
+import { RuleNames } from './rule-names.ts';
 import { Serial } from './serial.ts';
 
 const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
@@ -88,11 +89,13 @@ export class Agent {
       },
       () => onView(),
     );
+    const rules = new RuleNames(() => datapath.policy.rules);
     const names = {
       node: options.node,
       state,
-      isPodAddress: (address: IpAddress) => options.podCidrs.some((prefix) => prefixContains(prefix, address)),
-      rule: (number: number) => datapath.policy.rules.get(number),
+      isClusterAddress: (address: IpAddress) =>
+        [...options.podCidrs, ...options.serviceCidrs].some((prefix) => prefixContains(prefix, address)),
+      rule: (number: number) => rules.of(number),
       service: (id: number) => datapath.serviceName(id),
     };
 
@@ -133,11 +136,14 @@ export class Agent {
       view: () => state.view,
       compile: (view, previous) => compile(view, options.node, previous),
       inForce: () => datapath.policy,
-      apply: (image) =>
-        datapath.applyPolicy(image, {
+      apply: async (image) => {
+        const before = datapath.policy;
+        await datapath.applyPolicy(image, {
           tunnelIdentity: (local, remote) =>
             proofs.identityBy((uid, address) => identityOf(image, uid, address), local, remote),
-        }),
+        });
+        rules.retire(before.rules);
+      },
       onApplied: () => proofs.refresh(),
       logger,
     });

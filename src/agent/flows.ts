@@ -9,8 +9,8 @@ import type { ClusterState } from './cluster-state.ts';
 export interface FlowNames {
   readonly node: string;
   readonly state: Pick<ClusterState, 'podAt' | 'nodeAt'>;
-  /** Prefixes whose addresses are pods': nobody there is the world. */
-  readonly isPodAddress: (address: IpAddress) => boolean;
+  /** Prefixes whose addresses are pods' and services': nobody there is the world. */
+  readonly isClusterAddress: (address: IpAddress) => boolean;
   readonly rule: (number: number) => RuleRef | undefined;
   readonly service: (id: number) => string | undefined;
 }
@@ -41,7 +41,7 @@ function endOf(end: DatapathEventEnd, names: FlowNames): FlowEvent['source'] {
   return { ...peerOf(end.address, names), address: end.address, port: end.port, identity: end.identity };
 }
 
-function peerOf(address: IpAddress, { node, state, isPodAddress }: FlowNames): FlowPeer {
+function peerOf(address: IpAddress, { node, state, isClusterAddress }: FlowNames): FlowPeer {
   const pod = state.podAt(address);
   if (pod !== undefined) {
     const { namespace, name, serviceAccount } = pod;
@@ -49,5 +49,5 @@ function peerOf(address: IpAddress, { node, state, isPodAddress }: FlowNames): F
   }
   const nodeName = state.nodeAt(address);
   if (nodeName !== undefined) return nodeName === node ? { kind: 'host' } : { kind: 'node', name: nodeName };
-  return { kind: isPodAddress(address) ? 'unknown' : 'world' };
+  return { kind: isClusterAddress(address) ? 'unknown' : 'world' };
 }

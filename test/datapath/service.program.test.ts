@@ -187,6 +187,8 @@ test('policy is asked about the backend, not the service', () => {
   const denied = node.send(alice, outOf(alice, service, 4, tcp({ source: 40001, destination: 81 })));
   assert.equal(denied.reason, 'POLICY_DENIED');
   assert.equal(denied.frame.ip?.destination, service.address4, 'a packet that is dropped was not translated');
+  const [event] = denied.events;
+  assert.deepEqual([event?.destination, event?.destinationPort, event?.service], [bob.address4, 80, 71]);
 });
 
 test('a backend on another node is reached through the tunnel, and answers under its proof', () => {
