@@ -193,13 +193,9 @@ async function withoutReason(
   const denials = await agents.denials({ protocol: step.Protocol, port: String(step.Port) }, since);
   return denied.flatMap((attempt) => {
     const { from, to, family } = attempt;
-    const [namespace, name] = to.split('/');
-    const front = `${namespace}/s-${name}:${step.Port}`;
     const own = denials.filter(
-      ({ source, destination, service }) =>
-        endName(source) === from &&
-        (endName(destination) === to || service === front) &&
-        familyOf(destination.address) === family,
+      ({ source, destination }) =>
+        endName(source) === from && endName(destination) === to && familyOf(destination.address) === family,
     );
     const named = own.some(({ rule }) => rule !== undefined && policies.includes(`${rule.namespace}/${rule.name}`));
     return named ? [] : [{ attempt, seen: own.length === 0 ? 'nothing' : JSON.stringify(own) }];
