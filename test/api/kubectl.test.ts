@@ -254,8 +254,32 @@ for (const binary of binaries)
       );
       await kubectl.run('apply', '--server-side', '--force-conflicts', '-f', own);
       await kubectl.run('apply', '--dry-run=server', '-f', manifest);
-      await kubectl.run('run', 'made', '--image=nginx');
       await kubectl.run('explain', 'networkpolicy.spec.ingress.ports');
+    });
+
+    await t.test('makes objects by its generators, which newer ones write in protobuf', async () => {
+      const made = { namespace: 'made' };
+      await kubectl.run('create', 'namespace', 'made');
+      await kubectl.run('run', 'pod', '--image=nginx', '-n', 'made');
+      await kubectl.run('create', 'configmap', 'cm', '--from-literal=a=b', '--from-literal=c=', '-n', 'made');
+      assert.deepEqual((await api.client.get(kinds.ConfigMap, { ...made, name: 'cm' })).data?.a, 'b');
+      await kubectl.run('create', 'secret', 'generic', 'key', '--from-literal=a=b', '-n', 'made');
+      assert.deepEqual((await api.client.get(kinds.Secret, { ...made, name: 'key' })).data, { a: 'Yg==' });
+      await kubectl.run('create', 'serviceaccount', 'robot', '-n', 'made');
+      await kubectl.run('create', 'deployment', 'web', '--image=nginx:1', '--port=80', '--replicas=2', '-n', 'made');
+      const { spec } = await api.client.get(kinds.Deployment, { ...made, name: 'web' });
+      assert.deepEqual(
+        [spec.replicas, spec.selector, spec.template.spec.containers[0]?.ports],
+        [2, { matchLabels: { app: 'web' } }, [{ containerPort: 80, protocol: 'TCP' }]],
+      );
+      await kubectl.run('expose', 'deployment', 'web', '--port=8080', '--target-port=80', '-n', 'made');
+      await kubectl.run('create', 'service', 'clusterip', 'plain', '--tcp=5000:http', '-n', 'made');
+      const ports = async (name: string) =>
+        (await api.client.get(kinds.Service, { ...made, name })).spec?.ports?.map(({ port, targetPort }) => [
+          port,
+          targetPort,
+        ]);
+      assert.deepEqual([await ports('web'), await ports('plain')], [[[8080, 80]], [[5000, 'http']]]);
     });
 
     await t.test('is told what is wrong with a manifest', async () => {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { checkNesting } from '../decode.ts';
 import { badRequest, type Status, StatusError } from '../status.ts';
+import { decodeKubeProtobuf } from './kube-protobuf.ts';
 
 const bodyLimit = 3 * 1024 * 1024;
 
@@ -59,7 +60,7 @@ export class Exchange {
   }
 
   /** @throws {StatusError} `RequestEntityTooLarge` */
-  async text(): Promise<string> {
+  async bytes(): Promise<Buffer> {
     const chunks: Buffer[] = [];
     let size = 0;
     await new Promise<void>((done, fail) => {
@@ -74,18 +75,17 @@ export class Exchange {
       this.request.on('data', take).on('end', done).on('error', fail);
       this.request.on('close', () => fail(new Error('the connection closed within the body')));
     });
-    return Buffer.concat(chunks).toString('utf8');
+    return Buffer.concat(chunks);
   }
 
   /** Reads the body as JSON, or as YAML where it says so. @returns undefined for an empty one. @throws {StatusError} */
   async body(): Promise<unknown> {
-    if (this.contentType.includes('protobuf') || this.contentType.includes('cbor'))
-      throw new StatusError(
-        415,
-        'UnsupportedMediaType',
-        'this server reads JSON and YAML only; of kubectl, the generators of "create" send protobuf: use "kubectl create … --dry-run=client -o yaml | kubectl apply -f -"',
-      );
-    const text = await this.text();
+    if (this.contentType === 'application/vnd.kubernetes.protobuf') {
+      const object = decodeKubeProtobuf(await this.bytes());
+      checkNesting(object);
+      return object;
+    }
+    const text = (await this.bytes()).toString('utf8');
     if (text.trim() === '') return undefined;
     const value = this.contentType.endsWith('yaml') ? readYaml(text) : readJson(text);
     checkNesting(value);
