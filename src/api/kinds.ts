@@ -22,21 +22,12 @@ export type {
   Secret,
   ServiceAccount,
 } from './kinds/cluster.ts';
+export type { Container, ContainerPort, EnvVar, Probe } from './kinds/container.ts';
 export type { CustomResourceDefinition, PrinterColumn } from './kinds/extension.ts';
 export type { Condition, KubeObject, LabelSelector, Live, LiveMeta, ObjectMeta, OwnerReference } from './kinds/meta.ts';
 export { kindSchema } from './kinds/meta.ts';
 export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
-export type {
-  Container,
-  ContainerPort,
-  ContainerStatus,
-  Deployment,
-  EnvVar,
-  Pod,
-  PodSpec,
-  PodStatus,
-  Probe,
-} from './kinds/pod.ts';
+export type { ContainerStatus, Deployment, Pod, PodSpec, PodStatus } from './kinds/pod.ts';
 
 /** What the API and its clients must know of a kind. */
 export interface Resource<T extends KubeObject = KubeObject> {

@@ -1,61 +1,17 @@
-import { type AnyObject, isList, isObject, type JsonObject, objectOr, stringOr, valueAt } from '../json.ts';
-import type { PrinterColumn } from '../kinds.ts';
-import { follow, parseJsonPath } from './jsonpath.ts';
-
-type Cell = string | number | boolean | null;
-
-/** One column of `kubectl get`. */
-export interface Column {
-  readonly name: string;
-  readonly type: string;
-  readonly format?: string;
-  readonly description?: string;
-  /** 0 always; more only with `-o wide`. */
-  readonly priority: number;
-  cell(object: AnyObject, now: number): Cell;
-}
-
-type CellOf = Column['cell'];
-
-function column(name: string, cell: CellOf, options: { wide?: boolean; type?: string; format?: string } = {}): Column {
-  return {
-    name,
-    type: options.type ?? 'string',
-    ...(options.format === undefined ? {} : { format: options.format }),
-    priority: options.wide === true ? 1 : 0,
-    cell,
-  };
-}
-
-const wide = { wide: true };
-const nameColumn = column('Name', ({ metadata }) => metadata.name ?? '', { format: 'name' });
-const ageColumn = column('Age', ({ metadata }, now) => age(metadata.creationTimestamp, now));
-
-/** @returns `5s`, `3m20s`, `2h`, `3d`: as kubectl prints the time since `timestamp`. */
-export function age(timestamp: unknown, now: number): string {
-  const since = typeof timestamp === 'string' ? Date.parse(timestamp) : Number.NaN;
-  if (Number.isNaN(since)) return '<unknown>';
-  const seconds = Math.max(0, Math.floor((now - since) / 1000));
-  const [minutes, hours, days] = [Math.floor(seconds / 60), Math.floor(seconds / 3600), Math.floor(seconds / 86400)];
-  const pair = (big: number, bigUnit: string, small: number, smallUnit: string) =>
-    small === 0 ? `${big}${bigUnit}` : `${big}${bigUnit}${small}${smallUnit}`;
-  if (seconds < 120) return `${seconds}s`;
-  if (minutes < 10) return pair(minutes, 'm', seconds % 60, 's');
-  if (minutes < 180) return `${minutes}m`;
-  if (hours < 8) return pair(hours, 'h', minutes % 60, 'm');
-  if (hours < 48) return `${hours}h`;
-  if (days < 8) return pair(days, 'd', hours % 24, 'h');
-  return days < 365 * 2 ? `${days}d` : `${Math.floor(days / 365)}y`;
-}
-
-const at = (object: JsonObject, ...path: PropertyKey[]) => valueAt(object, path);
-const textAt = (object: JsonObject, ...path: PropertyKey[]) => stringOr(at(object, ...path), '');
-const listAt = (object: JsonObject, ...path: PropertyKey[]): JsonObject[] => {
-  const value = at(object, ...path);
-  return isList(value) ? value.filter(isObject) : [];
-};
-const numberAt = (object: JsonObject, ...path: PropertyKey[]) => Number(at(object, ...path) ?? 0);
-const orNone = (text: string) => (text === '' ? '<none>' : text);
+import { type AnyObject, isList, objectOr, stringOr } from '../json.ts';
+import {
+  age,
+  ageColumn,
+  at,
+  type Column,
+  column,
+  listAt,
+  nameColumn,
+  numberAt,
+  orNone,
+  textAt,
+  wide,
+} from './column.ts';
 
 /** A label selector in kubectl's words: `app=web,tier in (a,b)`. */
 function selectorText(selector: unknown): string {
@@ -311,34 +267,4 @@ const builtin: Readonly<Record<string, readonly Column[]>> = {
 /** @param id `group/plural` of a built-in kind. */
 export function builtinColumns(id: string): readonly Column[] {
   return builtin[id] ?? [nameColumn, ageColumn];
-}
-
-/** The columns that a CustomResourceDefinition asks for; a path that cannot be read gives an empty column. */
-export function customColumns(asked: readonly PrinterColumn[] | undefined): readonly Column[] {
-  if (asked === undefined || asked.length === 0) return [nameColumn, ageColumn];
-  return [
-    nameColumn,
-    ...asked.map(({ name, type, format, description, priority = 0, jsonPath }): Column => {
-      const steps = parseJsonPath(jsonPath);
-      return {
-        name,
-        type,
-        priority,
-        ...(format === undefined ? {} : { format }),
-        ...(description === undefined ? {} : { description }),
-        cell: (object, now) => {
-          const values = steps === undefined ? [] : follow(steps, object);
-          if (values.length === 0) return null;
-          if (type === 'date') return age(values[0], now);
-          const [first] = values;
-          if (
-            values.length === 1 &&
-            (typeof first === 'string' || typeof first === 'number' || typeof first === 'boolean')
-          )
-            return first;
-          return values.map((value) => (typeof value === 'string' ? value : JSON.stringify(value))).join(',');
-        },
-      };
-    }),
-  ];
 }
