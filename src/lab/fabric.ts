@@ -41,9 +41,13 @@ async function configureHost(plan: LabPlan, host: HostPlan): Promise<void> {
   const [gateway4, gateway6] = plan.world.addresses;
   const ways =
     host === plan.world
-      ? plan.world.outside.map((address) => `address add ${address} dev lo`)
+      ? // The world speaks under its own addresses, also where it answers a datagram.
+        plan.world.outside.flatMap((address, i) => [
+          `address add ${address} dev eth0${i === 0 ? '' : ' nodad'}`,
+          `route replace ${plan.underlay[i === 0 ? 0 : 1]} dev eth0 src ${address}${i === 0 ? '' : ' metric 256'}`,
+        ])
       : [`route add default via ${gateway4}`, `route add ::/0 via ${gateway6}`];
-  await ipBatch([...addresses, 'link set eth0 up', ...ways], { netns });
+  await ipBatch(['link set eth0 up', ...addresses, ...ways], { netns });
 }
 
 /** Removes every namespace of a lab, also those of pods. Those who are not there are no error. @returns How many there were. */

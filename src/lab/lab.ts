@@ -14,12 +14,14 @@ import { type Applied, applyAll, applyFiles, applyObjects, deleteFiles, type Man
 import { pkiPaths } from './pki.ts';
 import { defaultLab, type HostPlan, type LabPlan } from './plan.ts';
 import { containerOf, findPod, type PodTarget } from './pods.ts';
-import { confined, launch, stopProcess, waitUntil } from './process.ts';
+import { confined, type LaunchOptions, launch, stopProcess, waitUntil } from './process.ts';
 import { enterCommand } from './runner/container.ts';
 import { timestamp } from './runner/pod-status.ts';
 import { type AgentSettings, agentName, logsDirectory, nodeCgroup, services } from './services.ts';
 import { type LabState, listLabs, type ProcessRecord, planOfState, readState, writeState } from './state.ts';
 import { type LabStatus, labStatus } from './status.ts';
+
+const stopGraceMs = 5000;
 
 export interface WaitReadyOptions {
   readonly timeoutMs?: number;
@@ -195,16 +197,23 @@ export class Lab {
   }
 
   /** Ends a node's agent, kindly or (`SIGKILL`) not. Its engine, its datapath and its pods go on. */
-  async stopAgent(name: string, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
-    await stopProcess(this.#process(agentName(this.node(name))), signal === 'SIGTERM' ? 5000 : 0);
+  stopAgent(name: string, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    return this.#stop(agentName(this.node(name)), signal);
   }
 
-  /** Starts a node's agent, in place of one that has ended. */
+  /** Starts a node's agent in place of one that has ended, as `up` did but for these settings. */
   startAgent(name: string, settings: AgentSettings = {}): ProcessRecord {
-    const record = launch(services.agent(this.plan, this.node(name), settings));
-    const { state } = this;
-    writeState({ ...state, processes: [...state.processes.filter((each) => each.name !== record.name), record] });
-    return record;
+    return this.#start(services.agent(this.plan, this.node(name), { ...this.state.agents, ...settings }));
+  }
+
+  /** Ends the API server or the controller: the nodes go on with what they know. */
+  stopService(name: 'api' | 'controller', signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    return this.#stop(name, signal);
+  }
+
+  /** Starts it again, with the data that it had. */
+  startService(name: 'api' | 'controller'): ProcessRecord {
+    return this.#start(services[name](this.plan));
   }
 
   /** The cgroup with a node's agent and its engine. */
@@ -246,10 +255,17 @@ export class Lab {
     return down(this.name);
   }
 
-  #process(name: string): ProcessRecord {
+  async #stop(name: string, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     const found = this.state.processes.find((process) => process.name === name);
     if (found === undefined) throw new LabError('ProcessFailed', `the lab ${this.name} has no process ${name}`);
-    return found;
+    await stopProcess(found, signal === 'SIGTERM' ? stopGraceMs : 0);
+  }
+
+  #start(options: LaunchOptions): ProcessRecord {
+    const record = launch(options);
+    const { state } = this;
+    writeState({ ...state, processes: [...state.processes.filter(({ name }) => name !== record.name), record] });
+    return record;
   }
 }
 

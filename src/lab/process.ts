@@ -76,7 +76,7 @@ export function signalProcess(record: Pick<ProcessRecord, 'pid' | 'startTime'>, 
 
 /** Asks a process to end, and makes it end after `graceMs`. */
 export async function stopProcess(record: Pick<ProcessRecord, 'pid' | 'startTime'>, graceMs = 3000): Promise<void> {
-  signalProcess(record, 'SIGTERM');
+  if (graceMs > 0) signalProcess(record, 'SIGTERM');
   for (const end = Date.now() + graceMs; isRunning(record) && Date.now() < end; ) await sleep(10);
   signalProcess(record, 'SIGKILL');
   while (isRunning(record)) await sleep(5);

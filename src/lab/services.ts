@@ -2,17 +2,10 @@ import { controllerUrl, pkiPaths } from './pki.ts';
 import { type HostPlan, type LabPlan, ports } from './plan.ts';
 import type { LaunchOptions } from './process.ts';
 import { agentCommand, compileCache, nodeCommand, repository } from './repository.ts';
+import type { LabState } from './state.ts';
 
-/** What a user may change of the lab's agents. */
-export interface AgentSettings {
-  readonly driver?: 'auto' | 'engine' | 'xfrm';
-  readonly clusterDefault?: 'allow' | 'deny';
-  readonly svidTtlSeconds?: number;
-  readonly rekeySeconds?: number;
-  readonly logLevel?: string;
-  /** More flags for every agent, as they are. */
-  readonly extra?: readonly string[];
-}
+/** What a user may change of the lab's agents; `extra` are more flags, as they are. */
+export type AgentSettings = LabState['agents'];
 
 /** The one place that knows the command lines of the cluster's own processes. */
 export const services = {
@@ -98,6 +91,11 @@ export function nodeCgroup(plan: LabPlan, node: { readonly name: string }): stri
 
 export function controlCgroup(plan: LabPlan): string {
   return `${plan.cgroup}/control`;
+}
+
+/** The node's kubelet: what tries the probes of its pods. */
+export function kubeletCgroup(plan: LabPlan, node: { readonly name: string }): string {
+  return `${plan.cgroup}/${node.name}/kubelet`;
 }
 
 /** Below which each pod of a node has its own. */

@@ -24,6 +24,15 @@ const labState = z.object({
   starter: z.object({ pid: z.int(), startTime: z.string() }),
   nodes: z.int(),
   mtu: z.int(),
+  /** How its agents were asked to be, for those that are started again. */
+  agents: z.object({
+    driver: z.enum(['auto', 'engine', 'xfrm']).optional(),
+    clusterDefault: z.enum(['allow', 'deny']).optional(),
+    svidTtlSeconds: z.number().optional(),
+    rekeySeconds: z.number().optional(),
+    logLevel: z.string().optional(),
+    extra: z.array(z.string()).optional(),
+  }),
   /** The BPF file system was not mounted before. */
   mountedBpffs: z.boolean(),
   processes: z.array(processRecord),

@@ -14,6 +14,7 @@ import { stagePrograms } from './programs/stage.ts';
 import {
   type AgentSettings,
   controlCgroup,
+  kubeletCgroup,
   logsDirectory,
   nodeCgroup,
   nodeDirectory,
@@ -65,7 +66,9 @@ export function prepareUp(options: UpOptions): UpPlan {
   const { files = [], readyTimeoutMs = 120_000 } = options;
   // Before anything is started: whoever has a wrong manifest is to hear of that at once.
   const manifests = loadManifests(files);
-  const book = new StateBook(plan);
+  const { driver, clusterDefault, svidTtlSeconds, rekeySeconds, logLevel, extra } = options;
+  const agentSettings = { driver, clusterDefault, svidTtlSeconds, rekeySeconds, logLevel, extra };
+  const book = new StateBook(plan, agentSettings);
   const signal = options.signal ?? new AbortController().signal;
   let lab: Lab | undefined;
   const opened = () => {
@@ -101,7 +104,7 @@ export function prepareUp(options: UpOptions): UpPlan {
     {
       title: `start ${counted(plan.nodes.length, 'agent')}${files.length > 0 ? ' and apply the manifests' : ''}`,
       run: async (say) => {
-        const agents = plan.nodes.map((node) => start(services.agent(plan, node, options)));
+        const agents = plan.nodes.map((node) => start(services.agent(plan, node, agentSettings)));
         // Pods are placed while the agents are on their way; they wait for theirs.
         await Promise.all([
           (async () => {
@@ -163,11 +166,17 @@ function refuseIfAlive({ name, complete, starter }: LabState): void {
 function makeDirectories(plan: LabPlan): void {
   mkdirSync(logsDirectory(plan), { recursive: true, mode: 0o755 });
   mkdirSync(`${plan.directory}/pods`, { recursive: true, mode: 0o755 });
-  createCgroup(controlCgroup(plan));
-  for (const node of plan.nodes) {
-    mkdirSync(nodeDirectory(plan, node), { recursive: true, mode: 0o700 });
-    createCgroup(nodeCgroup(plan, node));
-    createCgroup(podsCgroup(plan, node));
+  for (const node of plan.nodes) mkdirSync(nodeDirectory(plan, node), { recursive: true, mode: 0o700 });
+  const nodeGroups = plan.nodes.flatMap((node) =>
+    [nodeCgroup, kubeletCgroup, podsCgroup].map((group) => group(plan, node)),
+  );
+  try {
+    for (const group of [controlCgroup(plan), ...nodeGroups]) createCgroup(group);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new LabError('Missing', `cgroup v2 cannot be written to (${why}): in a container, run it privileged`, {
+      cause,
+    });
   }
 }
 
@@ -175,7 +184,7 @@ function makeDirectories(plan: LabPlan): void {
 class StateBook {
   #state: LabState;
 
-  constructor({ name, nodes, mtu }: LabPlan) {
+  constructor({ name, nodes, mtu }: LabPlan, agents: AgentSettings) {
     const createdAt = new Date().toISOString();
     this.#state = {
       version: 1,
@@ -185,6 +194,7 @@ class StateBook {
       starter: { pid: process.pid, startTime: readStartTime(process.pid) ?? '' },
       nodes: nodes.length,
       mtu,
+      agents,
       mountedBpffs: false,
       processes: [],
     };

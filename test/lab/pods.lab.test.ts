@@ -259,6 +259,43 @@ describe('pods of a lab', () => {
     assert.equal(seen.canarySightings, 0);
   });
 
+  test('the world is there: pods reach it under their node’s address, over both families', async () => {
+    await lab.serve('world', '80/TCP', '81/UDP');
+    const client = await lab.running('client');
+    for (const [host, family] of [
+      ['203.0.113.10', 4],
+      ['2001:db8::10', 6],
+    ] as const) {
+      const { stdout, stderr } = await lab.exec(client, [
+        'curl',
+        '-sSg',
+        '-m',
+        '5',
+        `http://${family === 6 ? `[${host}]` : host}/clientip`,
+      ]);
+      const address = lab.lab.node(client.node).addresses[family === 4 ? 0 : 1];
+      assert.ok(stdout.includes(address), `the world sees ${stdout}${stderr} and not ${address}`);
+      const { error } = await lab.probe(client, host, { port: 81, protocol: 'udp', family });
+      assert.equal(error, undefined, `UDP over IPv${family}`);
+    }
+  });
+
+  test('agents, API and controller can be stopped and started under running pods', async () => {
+    const [client, echo] = [await lab.running('client'), await lab.running('echo')];
+    await lab.lab.stopAgent(client.node, 'SIGKILL');
+    for (const service of ['api', 'controller'] as const) await lab.lab.stopService(service);
+    // A capture, or a command by the pod’s name, would ask the API: the prober is there already.
+    assert.ok(await lab.reaches(client, echo, { port: 80 }));
+    for (const service of ['api', 'controller'] as const) lab.lab.startService(service);
+    lab.lab.startAgent(client.node);
+    await lab.eventually(async () => assert.ok(await lab.lab.answers()));
+    const late = await lab.pod('late').on(client.node).create();
+    // The other node may have come to wait a while between its tries of an API that was away.
+    await lab.eventually(async () => assert.ok(await lab.reaches(late, echo, { port: 80 })), { timeoutMs: 30_000 });
+    const { processes } = await lab.lab.status();
+    assert.ok(processes.every(({ running }) => running));
+  });
+
   test('a node that loses power comes back with the same pods', async () => {
     const pod = await lab.running('echo');
     const startOf = async () => JSON.stringify((await statusOf('echo')).containerStatuses?.[0]?.state);

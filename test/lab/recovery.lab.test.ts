@@ -63,6 +63,7 @@ describe('a lab that nobody took down', () => {
         starter: { pid: 1, startTime: '0' },
         nodes: 1,
         mtu: 1500,
+        agents: {},
         mountedBpffs: false,
         processes,
       });

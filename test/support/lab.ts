@@ -180,6 +180,24 @@ export class TestLab {
     return await this.lab.podCommand({ namespace: where.namespace, pod: where.name }, command, options);
   }
 
+  /**
+   * A server that is not a pod: on a node, or in `world` (at 203.0.113.10 and 2001:db8::10). Answers over TCP (HTTP) and
+   * UDP with the machine's name, until the lab goes down.
+   * @param ports `80/TCP`, `81/UDP`
+   */
+  async serve(host: string, ...ports: readonly `${number}/${'TCP' | 'UDP'}`[]): Promise<void> {
+    const program = [process.execPath, `${this.lab.plan.directory}/programs/agnhost.mjs`, ...ports];
+    const [file = '', ...args] = this.lab.helperCommand(host, program);
+    spawn(file, args, { stdio: 'ignore', detached: true }).unref();
+    for (const each of ports) {
+      const [port, protocol] = each.split('/');
+      const target = { port: Number(port), protocol: protocol === 'UDP' ? 'udp' : 'tcp' } as const;
+      await this.eventually(async () =>
+        assert.ok(await this.reaches(host, '127.0.0.1', target), `${host} serves ${each}`),
+      );
+    }
+  }
+
   /** Listens on the underlay from now on. */
   async capture(options: CaptureOptions = {}): Promise<Capture> {
     const capture = await Capture.start(this.lab, options);

@@ -14,7 +14,7 @@ import { repository } from '../repository.ts';
 import type { NodeContext } from '../runner/context.ts';
 import { Prober } from '../runner/prober.ts';
 import { PodRunner } from '../runner/runner.ts';
-import { logsDirectory, nodeCgroup, nodeDirectory, podsCgroup } from '../services.ts';
+import { kubeletCgroup, logsDirectory, nodeDirectory, podsCgroup } from '../services.ts';
 import { relay } from './relay.ts';
 
 export interface LabDaemonDeps {
@@ -103,7 +103,7 @@ function nodeContext(plan: LabPlan, node: HostPlan): NodeContext {
   const stagedPrograms = `${plan.directory}/programs`;
   const prober = confined([process.execPath, `${stagedPrograms}/prober.mjs`], {
     netns: node.netns,
-    cgroup: nodeCgroup(plan, node),
+    cgroup: kubeletCgroup(plan, node),
   });
   return {
     lab: plan.name,

@@ -6,6 +6,8 @@
 set -eu
 stage=$1 layer=$2 pidfile=$3
 shift 3
+# Held open, for the file will be out of sight when there is something to say.
+exec 3> "$pidfile"
 mount -t tmpfs -o mode=755,size=256m tmpfs "$stage"
 mkdir "$stage/upper" "$stage/work" "$stage/root"
 cp -a "$layer/." "$stage/upper/"
@@ -25,7 +27,6 @@ read -r name < etc/hostname
 echo "$name" > /proc/sys/kernel/hostname
 # This /proc is still the machine's: it knows this process by the number that the machine has for it.
 read -r pid rest < /proc/self/stat
-echo "$pid" > "$pidfile"
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 pivot_root . .old
@@ -48,8 +49,10 @@ umount -l /.old
 rmdir /.old
 child=
 trap '[ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM
-"$@" &
+"$@" 3>&- &
 child=$!
+echo "$pid" >&3
+exec 3>&-
 while :; do
   status=0
   wait "$child" || status=$?
