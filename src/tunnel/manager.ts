@@ -4,16 +4,17 @@ import type { BundleStore, TrustBundle } from '../identity/bundle.ts';
 import { messageOf } from '../identity/certificate.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { IpAddress } from '../model/address.ts';
+import { answerPod } from './answer.ts';
 import type { InstalledSa, SaId, TrafficSelector, TunnelDriver } from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { defaultGroups, TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
 import { HandshakeError } from './handshake/error.ts';
-import { respond } from './handshake/exchange.ts';
 import { PeerVerifier } from './handshake/peer.ts';
-import { HandshakeServer, type HandshakeServerOptions, type PodSession } from './handshake/server.ts';
+import { HandshakeServer, type HandshakeServerOptions } from './handshake/server.ts';
+import { Inventory } from './inventory.ts';
 import { hearNotice, NodeNotices } from './notices.ts';
 import { defaultTiming, type PairTiming } from './pair.ts';
-import { believedPeer, type LocalPod, type PeerResolver, type RemotePod } from './peers.ts';
+import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import { planRestore } from './restore.ts';
 import { saKey, type TunnelHooks } from './sa-ledger.ts';
 import { Slots } from './slots.ts';
@@ -71,6 +72,7 @@ export interface TunnelManagerEvents {
 /** How long a pair that failed is listed with its reason when nobody asks for it any more. */
 const rememberMs = 5 * 60_000;
 const sweepMs = 30_000;
+const mostEarly = 1024;
 
 /** Keeps the tunnels of this node's pods: opens them when packets ask, answers peers, renews, takes down. */
 export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
@@ -83,8 +85,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #locals = new Map<string, LocalPod>();
   readonly #localAt = new Map<IpAddress, LocalPod>();
   readonly #table: TunnelTable;
+  readonly #inventory: Inventory;
   readonly #listeners: (() => void)[] = [];
-  #usage: { readonly at: number; readonly sas: Promise<Map<string, InstalledSa>> } | undefined;
+  /** Pairs whose packets wait for somebody who is not known yet: for this manager's start, or for the pod here. */
+  readonly #early: TrafficSelector[] = [];
+  #started = false;
   #sweeper: NodeJS.Timeout | undefined;
   #port: number;
 
@@ -95,7 +100,12 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const { driver, hooks, logger, svid, resolver, bundles, nodeIdentity } = deps;
     this.#port = handshakePort;
     this.#table = new TunnelTable(resolver);
+    // From the first moment: the driver says once that packets wait.
+    const acquire = (pair: TrafficSelector) => this.#acquire(pair);
+    driver.on('acquire', acquire);
+    this.#listeners.push(() => driver.off('acquire', acquire));
     const now = deps.now ?? Date.now;
+    this.#inventory = new Inventory(driver, now);
     const bundle = () => bundles.current;
     const contexts = new TlsContexts(groups, bundle);
     const verifier = new PeerVerifier(bundle, now);
@@ -113,7 +123,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       spis: this.#spis,
       claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
       whyNot: deps.whyNot ?? (() => undefined),
-      isUsed: (sas) => this.#isUsed(sas),
+      isUsed: (sas) => this.#inventory.isUsed(sas),
       onHandshake: (_, role, outcome, durationMs) => this.emit('handshake', { role, outcome, durationMs }),
       now,
       random: deps.random ?? Math.random,
@@ -148,7 +158,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         podIdentity: (uid) => (this.#locals.has(uid) ? svid(uid) : undefined),
         nodeIdentity,
         isNode: (address) => resolver.nodeAt(address) !== undefined,
-        onPod: (session) => this.#answer(session),
+        onPod: async (session) => {
+          const local = this.#locals.get(session.podUid);
+          if (local === undefined) throw new HandshakeError('unknown-endpoint');
+          await answerPod(session, local, { resolver, table: this.#table, services: this.#services });
+        },
         onNode: (session) => hearNotice(session, (node, spis) => this.#lost(node, new Set(spis))),
       },
     );
@@ -172,6 +186,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await this.#restore();
     this.#listen();
     this.#port = await this.#server.listen();
+    this.#started = true;
+    for (const pair of this.#early.splice(0)) this.#acquire(pair);
     this.#sweeper = setInterval(() => this.#sweep(), sweepMs);
     this.#sweeper.unref();
   }
@@ -186,11 +202,22 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await Promise.all(this.#table.all.map((tunnel) => tunnel.settled()));
   }
 
-  /** A pod has come to this node. Whoever had its addresses before is gone. */
+  /** A pod has come to this node. Whoever had its addresses before is gone. To be called again when it has changed. */
   async addLocal(pod: LocalPod): Promise<void> {
+    const known = this.#locals.get(pod.pod.uid);
+    const isSame = (other: LocalPod) =>
+      other.pod.uid === pod.pod.uid &&
+      other.spiffeId === pod.spiffeId &&
+      other.addresses.join() === pod.addresses.join();
+    if (known !== undefined && isSame(known)) return;
     const former = pod.addresses.flatMap((address) => this.#localAt.get(address) ?? []);
-    for (const other of former) if (other.pod.uid !== pod.pod.uid) await this.removeLocal(other.pod.uid);
+    for (const other of [known, ...former]) if (other !== undefined) await this.removeLocal(other.pod.uid);
     this.#addLocal(pod);
+    const waiting = this.#early.filter(({ local }) => pod.addresses.includes(local));
+    for (const pair of waiting) {
+      this.#early.splice(this.#early.indexOf(pair), 1);
+      this.#acquire(pair);
+    }
   }
 
   /** A pod has left this node. Resolves when none of its keys is left in the driver. */
@@ -217,7 +244,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   /** Every pair that has a tunnel, wants one, or failed to get one lately. */
   async list(): Promise<TunnelStatus[]> {
     const { driver } = this.#deps;
-    const installed = await this.#installed().catch(() => new Map<string, InstalledSa>());
+    const installed = await this.#inventory.installed().catch(() => new Map<string, InstalledSa>());
     return this.#table.all.map((tunnel) => tunnelStatus(tunnel, driver.name, installed));
   }
 
@@ -237,7 +264,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       for (const tunnel of this.#table.all)
         if (tunnel.sas.some((held) => saKey(held) === saKey(sa))) tunnel.dispatch({ type: 'limit', spi: sa.spi, hard });
     };
-    const acquire = (pair: TrafficSelector) => this.#acquire(pair);
     const [soft, hard] = [limit(false), limit(true)];
     const unknownSpi = ({ spi, from }: { spi: number; from: { address: IpAddress } }) => {
       const node = this.#deps.resolver.nodeAt(from.address);
@@ -245,58 +271,30 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     };
     const up = () => void this.#compare();
     const changed = (bundle: TrustBundle) => this.#revoke(bundle);
-    driver.on('acquire', acquire).on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('up', up);
+    driver.on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('up', up);
     bundles.on('changed', changed);
     this.#listeners.push(() => {
-      driver.off('acquire', acquire).off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('up', up);
+      driver.off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('up', up);
       bundles.off('changed', changed);
     });
   }
 
   #acquire(pair: TrafficSelector): void {
+    const { driver, logger, resolver } = this.#deps;
     const local = this.#localAt.get(pair.local);
-    const remote = this.#deps.resolver.podAt(pair.remote);
-    if (local === undefined || remote === undefined) {
-      this.#deps.logger.debug({ pair }, 'packets wait for a pair that is not known');
-      this.#deps.driver
-        .fail(pair)
-        .catch((error: unknown) => this.#deps.logger.debug({ error: messageOf(error) }, 'fail'));
+    if (!this.#started || local === undefined) {
+      // Said once while packets wait, which they do for a few seconds at most.
+      this.#early.push(pair);
+      if (this.#early.length > mostEarly) this.#early.shift();
+      return;
+    }
+    const remote = resolver.podAt(pair.remote);
+    if (remote === undefined) {
+      logger.debug({ pair }, 'packets wait for a pod that is not known');
+      driver.fail(pair).catch((error: unknown) => logger.debug({ error: messageOf(error) }, 'fail'));
       return;
     }
     this.#table.of(local, remote, this.#services).dispatch({ type: 'acquire' });
-  }
-
-  async #answer(session: PodSession): Promise<void> {
-    const local = this.#locals.get(session.podUid);
-    if (local === undefined) throw new HandshakeError('unknown-endpoint');
-    const { channel, peer, cipher, abort } = session;
-    let begun: { readonly tunnel: Tunnel; readonly attempt: number } | undefined;
-    const current = () => {
-      if (begun === undefined) throw new HandshakeError('aborted');
-      return begun.tunnel.installer(begun.attempt);
-    };
-    try {
-      const agreement = await respond(
-        channel,
-        { peer, cipher },
-        async (selectors) => {
-          const remote = believedPeer(peer, local, selectors, this.#deps.resolver);
-          const why = this.#services.whyNot(local, remote);
-          if (why !== undefined) throw new HandshakeError('policy', why);
-          const tunnel = this.#table.of(local, remote, this.#services);
-          begun = { tunnel, attempt: tunnel.admit(abort) };
-          return tunnel.proposal(begun.attempt, selectors);
-        },
-        {
-          installInbound: async (...args) => await current().installInbound(...args),
-          installOutbound: async (...args) => await current().installOutbound(...args),
-        },
-      );
-      begun?.tunnel.finish(begun.attempt, agreement);
-    } catch (cause) {
-      begun?.tunnel.finish(begun.attempt, cause instanceof HandshakeError ? cause : new HandshakeError('internal'));
-      throw cause;
-    }
   }
 
   async #check(tunnel: Tunnel): Promise<void> {
@@ -335,7 +333,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   /** The driver is back: what it has is compared with what it should have. */
   async #compare(): Promise<void> {
     try {
-      const installed = await this.#installed();
+      const installed = await this.#inventory.installed();
       for (const tunnel of this.#table.all) {
         const { up } = tunnel.state;
         const lost = tunnel.sas.some(
@@ -367,18 +365,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     for (const sa of plan.remove) await this.#deps.driver.remove(sa);
     if (installed.length > 0)
       this.#deps.logger.info({ tunnels: plan.tunnels.length, removed: plan.remove.length }, 'tunnels taken over');
-  }
-
-  async #isUsed(sas: readonly SaId[]): Promise<boolean> {
-    // One listing serves all pairs that ask in the same second.
-    const now = this.#services.now();
-    if (this.#usage === undefined || now - this.#usage.at > 1000) this.#usage = { at: now, sas: this.#installed() };
-    const installed = await this.#usage.sas;
-    return sas.some((sa) => (installed.get(saKey(sa))?.statistics.packets ?? 0) > 0);
-  }
-
-  async #installed(): Promise<Map<string, InstalledSa>> {
-    return new Map((await this.#deps.driver.list()).map((sa) => [saKey(sa), sa]));
   }
 
   #sweep(): void {

@@ -452,3 +452,25 @@ test('many pairs at once: all come up, one handshake each', async (t) => {
   assert.equal((await a.driver.list()).length, 128);
   await until('no connections', () => b.manager.statistics().connections === 0);
 });
+
+test('packets that wait for a pod which this agent does not know yet get their tunnel when it does', async (t) => {
+  const { cluster, a, b, db } = await two(t);
+  const late = await cluster.pod(b, 'late', { addresses: addressesOf(9) });
+  await b.manager.removeLocal(late.pod.uid);
+  const web = a.locals[0] ?? assert.fail();
+  assert.equal(
+    b.driver.send({ local: late.addresses[0] ?? assert.fail(), remote: web.addresses[0] ?? assert.fail() }),
+    'held',
+  );
+  await wait(20);
+  assert.equal(b.driver.failed, 0);
+  await b.manager.addLocal(late);
+  await until('the tunnel', async () => (await b.manager.list()).some(({ state }) => state === 'up'));
+  // Told again of what it knows, it leaves the tunnel as it is; told of other addresses, it takes it down.
+  const before = b.driver.secrets();
+  await b.manager.addLocal(late);
+  assert.deepEqual(b.driver.secrets(), before);
+  await b.manager.addLocal({ ...late, addresses: addressesOf(10) });
+  assert.equal(b.driver.secrets().size, 0);
+  assert.ok(db);
+});
