@@ -1,15 +1,15 @@
 import { closeSync } from 'node:fs';
-import koffi, { type KoffiFunc } from 'koffi';
+import { node } from 'koffi';
 import { checked, deviceIndex, raw } from './ffi/libc.ts';
 
 const AF_PACKET = 17;
+const SOCK_DGRAM = 2;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
-
-const libc = koffi.load('libc.so.6');
-const send = libc.func('intptr_t send(int fd, const void *bytes, size_t length, int flags)') as unknown as KoffiFunc<
-  (fd: number, bytes: Uint8Array, length: number, flags: number) => number
->;
+const SOCK_NONBLOCK = 0o4000;
+/** Of each packet, and packets read before other work gets its turn. */
+const tapBytes = 128;
+const tapBatch = 512;
 
 /** Puts whole frames onto a device of this process's network namespace, as packet(7) does: for tests and attacks. */
 export class PacketSocket {
@@ -22,12 +22,7 @@ export class PacketSocket {
     // Protocol 0: nothing is received, so nothing queues up.
     this.#fd = checked(raw.socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), 'open a packet socket', device);
     try {
-      // struct sockaddr_ll: family 0, protocol 2, ifindex 4
-      const address = new Uint8Array(20);
-      const view = new DataView(address.buffer);
-      view.setUint16(0, AF_PACKET, true);
-      view.setInt32(4, deviceIndex(device), true);
-      checked(raw.bind(this.#fd, address, address.length), 'bind', device);
+      bindTo(this.#fd, device, 0);
     } catch (error) {
       closeSync(this.#fd);
       throw error;
@@ -39,10 +34,62 @@ export class PacketSocket {
    * @throws {KernelError} `Errno` (EMSGSIZE, ENETDOWN)
    */
   send(frame: Uint8Array): void {
-    checked(send(this.#fd, frame, frame.length, 0), 'send a frame', this.#device);
+    checked(raw.send(this.#fd, frame, frame.length, 0), 'send a frame', this.#device);
   }
 
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** Shows what comes in by a device of this process's network namespace, whoever it is for: the IP packets' first bytes. */
+export class PacketTap {
+  readonly #fd: number;
+  readonly #buffer = Buffer.alloc(tapBytes);
+  readonly #onPacket: (bytes: Buffer) => void;
+  #poll: node.PollHandle | undefined;
+
+  /**
+   * @param protocol EtherType.
+   * @param onPacket From the IP header on; the bytes are valid until it returns. At a flood some are not shown.
+   * @throws {KernelError} `Errno` (EPERM without CAP_NET_RAW, ENODEV)
+   */
+  constructor(device: string, protocol: 0x0800 | 0x86dd, onPacket: (bytes: Buffer) => void) {
+    this.#onPacket = onPacket;
+    // Protocol 0 until it is bound: nothing of other devices.
+    const type = SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    this.#fd = checked(raw.socket(AF_PACKET, type, 0), 'open a packet socket', device);
+    try {
+      bindTo(this.#fd, device, protocol);
+      this.#poll = node.poll(this.#fd, { readable: true }, () => this.#read());
+    } catch (error) {
+      closeSync(this.#fd);
+      throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#poll === undefined) return;
+    this.#poll.close();
+    this.#poll = undefined;
+    closeSync(this.#fd);
+  }
+
+  #read(): void {
+    for (let i = 0; i < tapBatch && this.#poll !== undefined; i++) {
+      const length = raw.recv(this.#fd, this.#buffer, this.#buffer.length, 0);
+      if (length < 0) return;
+      this.#onPacket(this.#buffer.subarray(0, length));
+    }
+  }
+}
+
+/** struct sockaddr_ll: family 0, protocol 2 (network order), ifindex 4 */
+function bindTo(fd: number, device: string, protocol: number): void {
+  const address = new Uint8Array(20);
+  const view = new DataView(address.buffer);
+  view.setUint16(0, AF_PACKET, true);
+  view.setUint16(2, protocol);
+  view.setInt32(4, deviceIndex(device), true);
+  checked(raw.bind(fd, address, address.length), 'bind', device);
 }

@@ -26,6 +26,12 @@ export const raw = {
     'int bind(int fd, const void *address, unsigned int length)',
   ),
   listen: bind<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)'),
+  send: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
+    'intptr_t send(int fd, const void *bytes, size_t length, int flags)',
+  ),
+  recv: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
+    'intptr_t recv(int fd, void *bytes, size_t length, int flags)',
+  ),
   getsockname: bind<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
     'int getsockname(int fd, void *address, void *length)',
   ),

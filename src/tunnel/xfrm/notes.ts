@@ -1,59 +1,99 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { z } from 'zod';
+import { type IpAddress, tryParseIp } from '../../model/address.ts';
+import type { Lifetimes, SaDirection, SaId, TrafficSelector, UnderlayAddress } from '../driver.ts';
 
-const selector = z.object({ local: z.string(), remote: z.string() });
-const noteSchema = z.object({
-  selectors: z.array(selector),
-  port: z.number(),
-  note: z.string(),
-  replayWindow: z.number(),
-  lifetimes: z.object({
-    softBytes: z.number().optional(),
-    hardBytes: z.number().optional(),
-    softPackets: z.number().optional(),
-    hardPackets: z.number().optional(),
-  }),
+/** What the kernel does not keep of a security association. Never its key. */
+export interface SaNote {
+  readonly direction: SaDirection;
+  readonly spi: number;
+  readonly peer: UnderlayAddress;
+  /** Grows with every association: tells the newest of a pair. */
+  readonly serial: number;
+  readonly selectors: readonly TrafficSelector[];
+  readonly lifetimes: Lifetimes;
+  readonly replayWindow: number;
+  readonly note: string;
+}
+
+const address = z.string().transform((text, context): IpAddress => {
+  const ip = tryParseIp(text);
+  if (ip !== undefined) return ip;
+  context.addIssue({ code: 'custom', message: 'not an IP address' });
+  return z.NEVER;
 });
-export type SaNote = z.infer<typeof noteSchema>;
+const limit = z.number().exactOptional();
+const schema = z.object({
+  direction: z.enum(['in', 'out']),
+  spi: z.number(),
+  peer: z.object({ address, port: z.number() }),
+  serial: z.number(),
+  selectors: z.array(z.object({ local: address, remote: address })),
+  lifetimes: z.object({ softBytes: limit, hardBytes: limit, softPackets: limit, hardPackets: limit }),
+  replayWindow: z.number(),
+  note: z.string(),
+});
+
+/** Equal for equal associations: an inbound SPI is this node's own, an outbound one its peer's. */
+export function noteKey({ direction, spi, peer }: SaId): string {
+  const name = `${direction}-${spi.toString(16).padStart(8, '0')}`;
+  return direction === 'in' ? name : `${name}-${peer.address.replaceAll(':', '_')}`;
+}
 
 /**
- * What the kernel does not keep of a security association, by the association's name: never its key. A file, because the
- * associations outlive the agent; on a tmpfs, because neither outlives the machine.
+ * Notes on the node's security associations, a file each, because these outlive the agent; on a tmpfs, because they do not
+ * outlive the machine.
  */
 export class SaNotes {
-  readonly #path: string;
-  readonly #notes: Map<string, SaNote>;
+  readonly #directory: string;
+  readonly #notes = new Map<string, SaNote>();
+  #serial = 0;
 
-  /** @param path Absent or unreadable means that nothing is known: the associations are then replaced by new ones. */
-  constructor(path: string) {
-    this.#path = path;
-    this.#notes = new Map(Object.entries(readNotes(path)));
+  /** @param directory Made if it is not there. What cannot be understood in it is removed. */
+  constructor(directory: string) {
+    this.#directory = directory;
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    for (const name of readdirSync(directory)) {
+      const note = readNote(join(directory, name));
+      if (note === undefined || noteKey(note) !== name) {
+        rmSync(join(directory, name), { force: true });
+        continue;
+      }
+      this.#notes.set(name, note);
+      this.#serial = Math.max(this.#serial, note.serial);
+    }
   }
 
-  get(key: string): SaNote | undefined {
-    return this.#notes.get(key);
+  /** Oldest first. */
+  get all(): SaNote[] {
+    return [...this.#notes.values()].sort((a, b) => a.serial - b.serial);
   }
 
-  set(key: string, note: SaNote): void {
-    this.#notes.set(key, note);
-    this.#write();
+  get(id: SaId): SaNote | undefined {
+    return this.#notes.get(noteKey(id));
   }
 
-  delete(key: string): void {
-    if (this.#notes.delete(key)) this.#write();
+  add(note: Omit<SaNote, 'serial'>): SaNote {
+    const kept = { ...note, serial: ++this.#serial };
+    const key = noteKey(note);
+    const next = join(this.#directory, `.${key}`);
+    writeFileSync(next, JSON.stringify(kept), { mode: 0o600 });
+    renameSync(next, join(this.#directory, key));
+    this.#notes.set(key, kept);
+    return kept;
   }
 
-  #write(): void {
-    const next = `${this.#path}.next`;
-    writeFileSync(next, JSON.stringify(Object.fromEntries(this.#notes)), { mode: 0o600 });
-    renameSync(next, this.#path);
+  delete(id: SaId): void {
+    const key = noteKey(id);
+    if (this.#notes.delete(key)) rmSync(join(this.#directory, key), { force: true });
   }
 }
 
-function readNotes(path: string): Record<string, SaNote> {
+function readNote(path: string): SaNote | undefined {
   try {
-    return z.record(z.string(), noteSchema).parse(JSON.parse(readFileSync(path, 'utf8')));
+    return schema.parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch {
-    return {};
+    return undefined;
   }
 }

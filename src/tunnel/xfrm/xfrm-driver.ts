@@ -1,25 +1,29 @@
 import { EventEmitter } from 'node:events';
 import { KernelError } from '../../kernel/error.ts';
-import { Xfrm, type XfrmStateInfo } from '../../kernel/xfrm.ts';
-import { type IpAddress, parseIp } from '../../model/address.ts';
-import { hostPrefix } from '../../model/prefix.ts';
+import { Xfrm, XfrmExpiries, xfrmCounters } from '../../kernel/xfrm.ts';
+import type { XfrmExpiry, XfrmStateId, XfrmStateInfo } from '../../kernel/xfrm-layout.ts';
+import { familyOf } from '../../model/address.ts';
 import {
   type DriverStatistics,
   type InboundSa,
   type InstalledSa,
   type OutboundSa,
-  type SaDirection,
   type SaId,
   type TrafficSelector,
   type TunnelDriver,
   type TunnelDriverEvents,
   TunnelError,
+  type TunnelErrorCode,
   type UnderlayAddress,
 } from '../driver.ts';
-import { SaNotes } from './notes.ts';
+import { checkSa, replayWindowOf } from './check.ts';
+import { describe, exhausted, statisticsOf } from './describe.ts';
+import { noteKey, type SaNote, SaNotes } from './notes.ts';
+import { ignoreMissing, type PathTable, Sending } from './sending.ts';
+import { StraySpis } from './strays.ts';
 
 /** Who keeps the packets of pairs that have no outbound association yet; the kernel's own queue is one for all pairs. */
-export interface PacketHolder extends EventEmitter<Pick<TunnelDriverEvents, 'acquire'>> {
+export interface PacketHolder extends EventEmitter<Pick<TunnelDriverEvents, 'acquire' | 'drop'>> {
   /** Puts what is held back into the datapath, in its order; it finds the association that is there now. */
   release(pair: TrafficSelector): Promise<void>;
   fail(pair: TrafficSelector): Promise<void>;
@@ -29,124 +33,118 @@ export interface PacketHolder extends EventEmitter<Pick<TunnelDriverEvents, 'acq
 export interface XfrmDriverOptions {
   /** This node's underlay address and ESP port. */
   readonly underlay: UnderlayAddress;
+  /** The device that reaches the other nodes. */
+  readonly uplink: string;
   /** `if_id` of the xfrm device that carries all tunnels. */
   readonly interfaceId: number;
+  /** Directory of what the kernel does not keep, on a tmpfs. */
   readonly notesPath: string;
-  /** Called before packets may use a pair's outbound association, and after they may no longer: steers the datapath. */
-  readonly onPath: (pair: TrafficSelector, open: boolean) => void;
 }
 
-const defaultReplayWindow = 4096;
-const pollMs = 1000;
+/** The kernel's bitmaps end here (XFRMA_REPLAY_ESN_MAX). */
+const largestWindow = 4096;
+/** Of an outbound association, whose bitmap nobody looks at; the kernel wants one with 64-bit sequence numbers. */
+const unusedWindow = 32;
 
 /**
- * Tunnels in the kernel: ESP by xfrm, with whatever the kernel and the device do faster than a process can.
+ * Tunnels in the kernel: ESP by xfrm. Everything is carried out within the call, in the kernel; associations, policies
+ * and paths stay there and go on carrying packets when the agent is away.
  *
- * A pair's newest outbound association is the one that the pair's xfrm policy names by request id; making it the SPI
- * makes every rekey a replacement of one policy, which the kernel does atomically.
+ * Packets of a pair whose path opens while others of it are held may overtake these.
+ *
+ * Unlike the engine, the kernel drops what is under way at the moment of a hard limit, and cannot move a peer.
  */
 export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements TunnelDriver {
   readonly name = 'xfrm';
   readonly #options: XfrmDriverOptions;
   readonly #holder: PacketHolder;
-  readonly #xfrm = new Xfrm();
+  readonly #xfrm: Xfrm;
   readonly #notes: SaNotes;
-  /** Outbound associations of a pair, the newest last. */
-  readonly #outbound = new Map<string, SaId[]>();
+  readonly #expiries: XfrmExpiries;
+  readonly #strays: StraySpis;
+  readonly #sending: Sending;
+  /** Out of use and gone from the kernel, until they are removed. */
+  readonly #expired = new Map<string, InstalledSa>();
+  /** What associations that are gone have carried. */
+  readonly #past = { in: { packets: 0, bytes: 0 }, out: { packets: 0, bytes: 0 } };
   readonly #warned = new Set<string>();
-  readonly #poll: NodeJS.Timeout;
+  readonly #onAcquire = (pair: TrafficSelector) => this.#acquire(pair);
+  readonly #onDrop = (...args: TunnelDriverEvents['drop']) => this.emit('drop', ...args);
 
-  constructor(options: XfrmDriverOptions, holder: PacketHolder) {
+  /**
+   * Takes over what an earlier agent left in the kernel; what only half of it is known of is removed.
+   * @throws {KernelError} `Errno`
+   */
+  constructor(options: XfrmDriverOptions, deps: { readonly holder: PacketHolder; readonly paths: PathTable }) {
     super();
     this.#options = options;
-    this.#holder = holder;
+    this.#holder = deps.holder;
     this.#notes = new SaNotes(options.notesPath);
-    for (const sa of this.#installed())
-      if (sa.direction === 'out')
-        for (const pair of sa.selectors)
-          this.#outbound.set(pairKey(pair), [...(this.#outbound.get(pairKey(pair)) ?? []), sa]);
-    holder.on('acquire', (pair) => this.emit('acquire', pair));
-    this.#poll = setInterval(() => this.#checkLifetimes(), pollMs);
-    this.#poll.unref();
-    queueMicrotask(() => this.emit('up'));
+    this.#xfrm = new Xfrm();
+    const { interfaceId, underlay, uplink } = options;
+    this.#sending = new Sending(this.#xfrm, deps.paths, { source: underlay.address, interfaceId });
+    this.#takeOver();
+    this.#expiries = new XfrmExpiries(
+      (expiry) => this.#onExpiry(expiry),
+      () => this.#lookForExpiries(),
+    );
+    this.#strays = new StraySpis({ uplink, port: underlay.port, family: familyOf(underlay.address) }, (spi, from) => {
+      if (this.#notes.get({ direction: 'in', spi, peer: from }) === undefined) this.emit('unknownSpi', { spi, from });
+    });
+    this.#holder.on('acquire', this.#onAcquire).on('drop', this.#onDrop);
   }
 
   async installInbound(sa: InboundSa): Promise<void> {
-    this.#addState(sa, sa.replayWindow ?? defaultReplayWindow);
+    this.#add(sa, () => Math.min(replayWindowOf(sa), largestWindow));
   }
 
   async installOutbound(sa: OutboundSa): Promise<void> {
-    this.#addState(sa, defaultReplayWindow);
-    for (const pair of sa.selectors) {
-      const key = pairKey(pair);
-      this.#outbound.set(key, [...(this.#outbound.get(key) ?? []), { direction: 'out', spi: sa.spi, peer: sa.peer }]);
-      this.#steer(pair);
-      this.#options.onPath(pair, true);
-      await this.#holder.release(pair);
+    this.#add(sa, () => 0);
+    try {
+      for (const pair of sa.selectors) this.#sending.begin(pair, sa);
+    } catch (cause) {
+      await this.remove(sa);
+      throw asTunnelError(cause, sa);
     }
+    for (const pair of sa.selectors) await this.#release(pair);
   }
 
   async remove(id: SaId): Promise<void> {
-    const key = saKey(id);
-    const note = this.#notes.get(key);
-    if (id.direction === 'out' && note !== undefined)
-      for (const text of note.selectors) {
-        const pair = { local: parseIp(text.local), remote: parseIp(text.remote) };
-        const left = (this.#outbound.get(pairKey(pair)) ?? []).filter((other) => saKey(other) !== key);
-        this.#outbound.set(pairKey(pair), left);
-        if (left.length > 0) this.#steer(pair);
-        else {
-          this.#outbound.delete(pairKey(pair));
-          this.#options.onPath(pair, false);
-          this.#ignoreMissing(() => this.#xfrm.deletePolicy(this.#policySelector(pair)));
-        }
-      }
-    this.#notes.delete(key);
-    this.#warned.delete(key);
+    if (this.#expired.delete(noteKey(id))) return;
+    const note = this.#notes.get(id);
+    if (note === undefined) throw new TunnelError('NoSuchSa', `there is no ${id.direction}bound SPI ${id.spi}`);
     try {
-      this.#xfrm.deleteState({ ...this.#ends(id), spi: id.spi });
+      this.#sendNoMore(note);
+      const carried = this.#xfrm.usage(this.#stateId(id));
+      this.#xfrm.deleteState(this.#stateId(id));
+      this.#addToPast(id, carried);
     } catch (cause) {
-      throw this.#asTunnelError(cause, id);
+      throw asTunnelError(cause, id);
+    } finally {
+      this.#forget(id);
     }
   }
 
+  /** The kernel keeps an association's address for life, and a new one with the same key would start its sequence twice. */
   async movePeer(id: SaId, peer: UnderlayAddress): Promise<void> {
-    // The kernel cannot change where a state sends to without its key: the pair is keyed anew instead.
-    throw new TunnelError(
-      'InvalidSa',
-      `xfrm cannot move SPI ${id.spi} to ${peer.address}: the tunnel has to be rekeyed`,
-    );
+    if (this.#notes.get(id) === undefined)
+      throw new TunnelError('NoSuchSa', `there is no ${id.direction}bound SPI ${id.spi}`);
+    throw new TunnelError('InvalidSa', `SPI ${id.spi} cannot be moved to ${peer.address}: the pair has to be rekeyed`);
   }
 
   async list(): Promise<InstalledSa[]> {
-    return this.#installed();
+    const states = new Map(this.#states().map((state) => [noteKey(this.#saId(state)), state]));
+    const live = this.#notes.all.flatMap((note) => {
+      const state = states.get(noteKey(note));
+      return state === undefined ? [] : [describe(note, state)];
+    });
+    return [...live, ...this.#expired.values()];
   }
 
+  /** Of the kernel and the holder. Rejects where the holder is away: then no new tunnel can be asked for. */
   async statistics(): Promise<DriverStatistics> {
     const held = await this.#holder.statistics();
-    const sas = this.#installed();
-    const total = (direction: SaDirection) =>
-      sas
-        .filter((sa) => sa.direction === direction)
-        .reduce(
-          (sum, { statistics }) => ({ packets: sum.packets + statistics.packets, bytes: sum.bytes + statistics.bytes }),
-          { packets: 0, bytes: 0 },
-        );
-    const drops: Partial<Record<'REPLAYED' | 'AUTHENTICATION', number>> = {};
-    for (const { statistics } of sas)
-      for (const reason of ['REPLAYED', 'AUTHENTICATION'] as const)
-        drops[reason] = (drops[reason] ?? 0) + (statistics.drops[reason] ?? 0);
-    return {
-      drops: { ...held.drops, ...drops },
-      sealed: total('out'),
-      opened: total('in'),
-      held: held.held,
-      sas: {
-        in: sas.filter((sa) => sa.direction === 'in').length,
-        out: sas.filter((sa) => sa.direction === 'out').length,
-      },
-      details: {},
-    };
+    return statisticsOf(await this.list(), this.#past, held, xfrmCounters());
   }
 
   async fail(pair: TrafficSelector): Promise<void> {
@@ -154,157 +152,155 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#poll);
+    this.#holder.off('acquire', this.#onAcquire).off('drop', this.#onDrop);
+    this.#strays.close();
+    this.#expiries.close();
     this.#xfrm.close();
   }
 
-  #addState(sa: InboundSa | OutboundSa, replayWindow: number): void {
+  #takeOver(): void {
+    const known = new Set(this.#notes.all.map(noteKey));
+    const there = new Set<string>();
+    for (const state of this.#states()) {
+      const id = this.#saId(state);
+      if (known.has(noteKey(id))) there.add(noteKey(id));
+      else ignoreMissing(() => this.#xfrm.deleteState(state));
+    }
+    for (const note of this.#notes.all) {
+      if (!there.has(noteKey(note))) this.#notes.delete(note);
+      else if (note.direction === 'out') for (const pair of note.selectors) this.#sending.begin(pair, note);
+    }
+    this.#sending.removeRest();
+  }
+
+  #add(sa: InboundSa | OutboundSa, window: () => number): void {
     const keyAndSalt = Buffer.concat([sa.key, sa.salt]);
-    const { sourcePort, destinationPort } = this.#ports(sa);
+    let noted = false;
     try {
+      this.#check(sa);
+      const { direction, spi, peer, selectors, lifetimes, note } = sa;
+      const replayWindow = window();
+      // Noted before it is there: a note without an association is dropped at the next start, the other way round is too.
+      this.#notes.add({ direction, spi, peer, selectors, lifetimes, replayWindow, note });
+      noted = true;
+      const here = this.#options.underlay.port;
       this.#xfrm.addState({
-        ...this.#ends(sa),
-        spi: sa.spi,
-        requestId: sa.spi,
+        ...this.#stateId(sa),
+        ...lifetimes,
+        requestId: spi,
         interfaceId: this.#options.interfaceId,
         keyAndSalt,
-        encapsulation: { sourcePort, destinationPort },
-        replayWindow,
-        ...(sa.lifetimes.hardBytes === undefined ? {} : { hardBytes: sa.lifetimes.hardBytes }),
-        ...(sa.lifetimes.hardPackets === undefined ? {} : { hardPackets: sa.lifetimes.hardPackets }),
+        encapsulation:
+          direction === 'in'
+            ? { sourcePort: peer.port, destinationPort: here }
+            : { sourcePort: here, destinationPort: peer.port },
+        replayWindow: Math.max(replayWindow, unusedWindow),
       });
     } catch (cause) {
-      throw this.#asTunnelError(cause, sa);
+      if (noted) this.#notes.delete(sa);
+      throw asTunnelError(cause, sa);
     } finally {
       for (const secret of [keyAndSalt, sa.key, sa.salt]) secret.fill(0);
     }
-    const { selectors, lifetimes, note, peer } = sa;
-    this.#notes.set(saKey(sa), {
-      selectors: [...selectors],
-      port: peer.port,
-      note,
-      replayWindow,
-      lifetimes: { ...lifetimes },
-    });
   }
 
-  /** Points the pair's policy at its newest association. */
-  #steer(pair: TrafficSelector): void {
-    const newest = this.#outbound.get(pairKey(pair))?.at(-1);
-    if (newest === undefined) return;
-    this.#xfrm.setPolicy({
-      ...this.#policySelector(pair),
-      priority: 1000,
-      tunnel: { source: this.#options.underlay.address, destination: newest.peer.address, requestId: newest.spi },
-    });
+  #check(sa: InboundSa | OutboundSa): void {
+    checkSa(sa);
+    if (familyOf(sa.peer.address) !== familyOf(this.#options.underlay.address))
+      throw new TunnelError('InvalidSa', `SPI ${sa.spi}: ${sa.peer.address} is not of the underlay’s family`);
+    if (this.#notes.get(sa) !== undefined || this.#expired.has(noteKey(sa)))
+      throw new TunnelError(
+        'SaExists',
+        `there is a ${sa.direction}bound SPI ${sa.spi}, and a key is installed only once`,
+      );
   }
 
-  #policySelector(pair: TrafficSelector) {
-    return {
-      direction: 'out',
-      source: hostPrefix(pair.local),
-      destination: hostPrefix(pair.remote),
-      interfaceId: this.#options.interfaceId,
-    } as const;
+  #sendNoMore({ direction, spi, peer, selectors }: SaNote): void {
+    if (direction === 'out') for (const pair of selectors) this.#sending.end(pair, { direction, spi, peer });
   }
 
-  #ends(sa: SaId): { source: IpAddress; destination: IpAddress } {
-    const here = this.#options.underlay.address;
-    return sa.direction === 'in'
-      ? { source: sa.peer.address, destination: here }
-      : { source: here, destination: sa.peer.address };
-  }
-
-  #ports(sa: SaId): { sourcePort: number; destinationPort: number } {
-    const here = this.#options.underlay.port;
-    return sa.direction === 'in'
-      ? { sourcePort: sa.peer.port, destinationPort: here }
-      : { sourcePort: here, destinationPort: sa.peer.port };
-  }
-
-  #installed(): InstalledSa[] {
-    return this.#xfrm
-      .states()
-      .filter((state) => state.interfaceId === this.#options.interfaceId)
-      .flatMap((state) => this.#describe(state) ?? []);
-  }
-
-  #describe(state: XfrmStateInfo): InstalledSa | undefined {
-    const direction: SaDirection = state.destination === this.#options.underlay.address ? 'in' : 'out';
-    const address = direction === 'in' ? state.source : state.destination;
-    const note = this.#notes.get(saKey({ direction, spi: state.spi, peer: { address, port: 0 } }));
-    if (note === undefined) return undefined;
-    const { lifetimes } = note;
-    const limits = [
-      ['softBytes', lifetimes.softBytes],
-      ['hardBytes', lifetimes.hardBytes],
-      ['softPackets', lifetimes.softPackets],
-      ['hardPackets', lifetimes.hardPackets],
-    ] as const;
-    return {
-      direction,
-      spi: state.spi,
-      peer: { address, port: note.port },
-      selectors: note.selectors.map(({ local, remote }) => ({ local: parseIp(local), remote: parseIp(remote) })),
-      lifetimes: Object.fromEntries(limits.filter(([, value]) => value !== undefined)),
-      replayWindow: note.replayWindow,
-      note: note.note,
-      expired:
-        state.bytes >= (lifetimes.hardBytes ?? Number.POSITIVE_INFINITY) ||
-        state.packets >= (lifetimes.hardPackets ?? Number.POSITIVE_INFINITY),
-      statistics: {
-        packets: state.packets,
-        bytes: state.bytes,
-        ...(state.usedAt === 0 ? {} : { idleMs: Math.max(0, Date.now() - state.usedAt * 1000) }),
-        sequence: state.sequence,
-        drops: { REPLAYED: state.replayFailures, AUTHENTICATION: state.integrityFailures },
-      },
-    };
-  }
-
-  /** The kernel enforces the hard limits; the soft ones are looked at here, once a second, to rekey in good time. */
-  #checkLifetimes(): void {
-    for (const sa of this.#installed()) {
-      const { statistics, lifetimes } = sa;
-      const cause =
-        statistics.bytes >= (lifetimes.softBytes ?? Number.POSITIVE_INFINITY)
-          ? 'bytes'
-          : statistics.packets >= (lifetimes.softPackets ?? Number.POSITIVE_INFINITY)
-            ? 'packets'
-            : undefined;
-      if (cause === undefined || this.#warned.has(saKey(sa))) continue;
-      this.#warned.add(saKey(sa));
-      this.emit(sa.expired ? 'hard' : 'soft', { sa, cause });
-    }
-  }
-
-  #asTunnelError(cause: unknown, id: SaId): unknown {
-    if (!(cause instanceof KernelError)) return cause;
-    const code =
-      cause.errno === 'EEXIST'
-        ? 'SaExists'
-        : cause.errno === 'ESRCH'
-          ? 'NoSuchSa'
-          : cause.errno === 'ENOMEM'
-            ? 'DriverFull'
-            : 'InvalidSa';
-    return new TunnelError(code, `SPI ${id.spi}: ${cause.message}`, { cause });
-  }
-
-  #ignoreMissing(action: () => void): void {
+  async #release(pair: TrafficSelector): Promise<void> {
     try {
-      action();
+      await this.#holder.release(pair);
     } catch (error) {
-      if (!(error instanceof KernelError && error.errno === 'ENOENT')) throw error;
+      // A holder that is away holds nothing any more.
+      if (!(error instanceof TunnelError && error.code === 'DriverDown')) throw error;
     }
+  }
+
+  #acquire(pair: TrafficSelector): void {
+    // Packets that were on their way to the holder when the path opened: they only have to follow it.
+    if (this.#sending.has(pair)) this.#release(pair).catch(() => undefined);
+    else this.emit('acquire', pair);
+  }
+
+  #onExpiry({ state, hard }: XfrmExpiry): void {
+    if (state.interfaceId !== this.#options.interfaceId) return;
+    const note = this.#notes.get(this.#saId(state));
+    if (note === undefined) return;
+    if (hard) this.#end(describe(note, state), note);
+    else this.#warn(describe(note, state));
+  }
+
+  /** After messages were lost: who is gone has reached its hard limit. */
+  #lookForExpiries(): void {
+    const states = new Map(this.#states().map((state) => [noteKey(this.#saId(state)), state]));
+    for (const note of this.#notes.all) {
+      const state = states.get(noteKey(note));
+      if (state === undefined) this.#end(describe(note), note);
+      else if (exhausted(describe(note, state), 'soft') !== undefined) this.#warn(describe(note, state));
+    }
+  }
+
+  #warn(sa: InstalledSa): void {
+    if (this.#warned.has(noteKey(sa))) return;
+    this.#warned.add(noteKey(sa));
+    this.emit('soft', { sa, cause: exhausted(sa, 'soft') ?? 'bytes' });
+  }
+
+  #end(sa: InstalledSa, note: SaNote): void {
+    this.#sendNoMore(note);
+    this.#forget(sa);
+    this.#addToPast(sa, sa.statistics);
+    this.#expired.set(noteKey(sa), { ...sa, expired: true });
+    this.emit('hard', { sa, cause: exhausted(sa, 'hard') ?? 'bytes' });
+  }
+
+  #forget(id: SaId): void {
+    this.#notes.delete(id);
+    this.#warned.delete(noteKey(id));
+  }
+
+  #addToPast({ direction }: SaId, carried: { readonly packets: number; readonly bytes: number }): void {
+    this.#past[direction].packets += carried.packets;
+    this.#past[direction].bytes += carried.bytes;
+  }
+
+  #states(): XfrmStateInfo[] {
+    return this.#xfrm.states().filter(({ interfaceId }) => interfaceId === this.#options.interfaceId);
+  }
+
+  #saId({ source, destination, spi }: XfrmStateInfo): SaId {
+    const direction = destination === this.#options.underlay.address ? 'in' : 'out';
+    return { direction, spi, peer: { address: direction === 'in' ? source : destination, port: 0 } };
+  }
+
+  #stateId({ direction, spi, peer }: SaId): XfrmStateId {
+    const here = this.#options.underlay.address;
+    const [source, destination] = direction === 'in' ? [peer.address, here] : [here, peer.address];
+    return { source, destination, spi };
   }
 }
 
-function pairKey(pair: TrafficSelector): string {
-  return `${pair.local} ${pair.remote}`;
-}
+const codes: ReadonlyMap<string, TunnelErrorCode> = new Map([
+  ['EEXIST', 'SaExists'],
+  ['ESRCH', 'NoSuchSa'],
+  ['ENOMEM', 'DriverFull'],
+  ['E2BIG', 'DriverFull'],
+]);
 
-/** The port is not part of it: a state is known by direction, SPI and address (RFC 4301 section 4.1). */
-function saKey(id: SaId): string {
-  return `${id.direction} ${id.spi} ${id.peer.address}`;
+function asTunnelError(cause: unknown, { spi }: SaId): unknown {
+  if (!(cause instanceof KernelError)) return cause;
+  const code = codes.get(cause.errno ?? '') ?? 'InvalidSa';
+  return new TunnelError(code, `SPI ${spi}: ${cause.message}`, { cause });
 }
