@@ -55,7 +55,7 @@ const probeTimeoutMs = 1500;
 
 export class TestLab {
   readonly lab: Lab;
-  readonly #probers = new Map<string, Prober>();
+  readonly #probers = new Map<string, Promise<Prober>>();
   readonly #captures = new Set<Capture>();
 
   private constructor(lab: Lab) {
@@ -217,7 +217,8 @@ export class TestLab {
 
   /** Takes everything down. Safe to call twice, and after a failure. */
   async down(): Promise<void> {
-    for (const prober of this.#probers.values()) prober.close();
+    for (const prober of await Promise.allSettled(this.#probers.values()))
+      if (prober.status === 'fulfilled') prober.value.close();
     this.#probers.clear();
     await Promise.all([...this.#captures].map((capture) => capture.stop()));
     this.#captures.clear();
@@ -225,17 +226,23 @@ export class TestLab {
     assert.ok(!listLabs().includes(this.name));
   }
 
-  async #prober(from: Source): Promise<Prober> {
+  /** One of each place, also for probes that are asked for at the same time. */
+  #prober(from: Source): Promise<Prober> {
     const key = typeof from === 'string' ? from : from.uid;
     const known = this.#probers.get(key);
     if (known !== undefined) return known;
-    const prober = new Prober(
+    const started = this.#startProber(from);
+    this.#probers.set(key, started);
+    started.catch(() => this.#probers.delete(key));
+    return started;
+  }
+
+  async #startProber(from: Source): Promise<Prober> {
+    return new Prober(
       typeof from === 'string'
         ? this.lab.hostCommand(from, [process.execPath, `${this.lab.plan.directory}/programs/prober.mjs`])
         : await this.command(from, [process.execPath, '/.myelin/prober.mjs']),
     );
-    this.#probers.set(key, prober);
-    return prober;
   }
 }
 
