@@ -124,17 +124,15 @@ export class TestCluster {
   readonly ca: CertificateAuthority;
   readonly underlay = new Underlay();
   readonly nodes: TestNode[] = [];
-  readonly #test: TestContext;
 
-  private constructor(t: TestContext, ca: CertificateAuthority) {
-    this.#test = t;
+  private constructor(t: Pick<TestContext, 'after'>, ca: CertificateAuthority) {
     this.ca = ca;
     t.after(async () => {
       for (const node of this.nodes) await node.manager.close();
     });
   }
 
-  static async make(t: TestContext, options: Partial<CaOptions> = {}): Promise<TestCluster> {
+  static async make(t: Pick<TestContext, 'after'>, options: Partial<CaOptions> = {}): Promise<TestCluster> {
     return new TestCluster(t, await CertificateAuthority.open({ trustDomain, ...options }));
   }
 
@@ -170,10 +168,6 @@ export class TestCluster {
     for (const other of this.nodes) other.view.learn(pod);
     await node.manager.addLocal(pod);
     return pod;
-  }
-
-  get test(): TestContext {
-    return this.#test;
   }
 }
 
