@@ -34,7 +34,8 @@ async function runLane(lane: Lane, files: string[]): Promise<void> {
   console.log(paint('bold', `\n${lane} lane: ${files.length} files`));
   const started = new Map<string, Tally & { ms: number }>();
   // Lab and VM tests bring up whole clusters: two at once on two cores only make each other slow.
-  const stream = run({ files, concurrency: lane === 'pure' || lane === 'program' ? 2 : 1, timeout: 15 * 60_000 });
+  const light = lane === 'pure' || lane === 'program';
+  const stream = run({ files, concurrency: light ? 2 : 1, timeout: (light ? 4 : 10) * 60_000 });
   const of = (file: string | undefined) => {
     const name = file ?? 'unknown';
     const entry = started.get(name) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
