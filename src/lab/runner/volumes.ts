@@ -54,7 +54,7 @@ export function makeVolumes(
 export function mountsOf(container: Container, volumes: ReadonlyMap<string, string>): Mount[] {
   return (container.volumeMounts ?? []).flatMap(({ name, mountPath, readOnly = false, subPath }) => {
     const path = volumes.get(name);
-    if (path === undefined) return [];
+    if (path === undefined || subPath?.split('/').includes('..') === true) return [];
     const source = subPath === undefined ? path : join(path, subPath);
     if (subPath !== undefined) mkdirSync(source, { recursive: true });
     return [{ source, target: mountPath, readOnly }];
