@@ -1,9 +1,11 @@
+import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import type { Api } from '../api/client/types.ts';
 import { CertificateAuthority } from '../identity/ca.ts';
 import type { Prefix } from '../model/prefix.ts';
 import { Cluster } from './cluster.ts';
 import { CaServer } from './http.ts';
+import { Leader } from './leader.ts';
 import { clusterCidr, NodeCidrController } from './node-cidrs.ts';
 import { SvidService } from './svid-service.ts';
 
@@ -14,6 +16,8 @@ export interface ControllerOptions {
   readonly caDirectory: string;
   /** What nodes get their pod CIDRs out of: one prefix of each family at most. */
   readonly podCidrs: readonly Prefix[];
+  /** Among controllers that compete to lead; default this machine's name and the port. */
+  readonly identity?: string;
   /** How long a new root is published before it may sign. Default 10 minutes. */
   readonly rootOverlapMs?: number;
 }
@@ -25,13 +29,14 @@ export interface ControllerDeps {
   readonly logger: Logger;
 }
 
-/** The controller process: the CA's service with its node check, and the nodes' pod CIDRs. */
+/** The controller process. Every one serves the CA; the one that leads gives nodes their pod CIDRs. */
 export class Controller {
   readonly ca: CertificateAuthority;
   readonly service: SvidService;
   readonly #cluster: Cluster;
   readonly #cidrs: NodeCidrController;
   readonly #server: CaServer;
+  readonly #leader: Leader;
   #port = 0;
 
   private constructor(options: ControllerOptions, deps: ControllerDeps, ca: CertificateAuthority) {
@@ -40,6 +45,10 @@ export class Controller {
     this.#cluster = new Cluster({ api, logger });
     this.service = new SvidService({ ca, lookup: this.#cluster, logger });
     this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
+    this.#leader = new Leader(
+      { identity: options.identity ?? `${hostname()}:${options.listen.port}` },
+      { api, logger, onStarted: () => this.#cidrs.start(), onStopped: () => this.#cidrs.close() },
+    );
     this.#server = new CaServer(options.listen, { ca, service: this.service, credentials, logger });
   }
 
@@ -53,7 +62,7 @@ export class Controller {
     const ca = await CertificateAuthority.open({ trustDomain, directory, ...overlap });
     const controller = new Controller(options, deps, ca);
     await controller.#cluster.start();
-    controller.#cidrs.start();
+    controller.#leader.start();
     controller.#port = await controller.#server.listen();
     return controller;
   }
@@ -64,7 +73,7 @@ export class Controller {
 
   async close(): Promise<void> {
     await this.#server.close();
-    await this.#cidrs.close();
+    await this.#leader.close();
     await this.#cluster.close();
   }
 }
