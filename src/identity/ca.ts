@@ -1,9 +1,9 @@
-import { createHash, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import type { IpAddress } from '../model/address.ts';
 import { parseSpiffeId, type SpiffeId } from '../model/identity.ts';
 import { type BundleDocument, parseBundle, type TrustBundle } from './bundle.ts';
 import { CaDirectory } from './ca-directory.ts';
-import { type ParsedCertificate, parseCertificate } from './certificate.ts';
+import type { ParsedCertificate } from './certificate.ts';
 import { verifyCsr } from './csr.ts';
 import { IdentityError } from './error.ts';
 import {
@@ -25,7 +25,8 @@ import {
   retireRoot,
   signingRoot,
 } from './rotation.ts';
-import { newKeyPair, newSerialNumber, oid, signingAlgorithm, toCryptoKeys, x509 } from './x509.ts';
+import { type Leaf, newRoot, signLeaf } from './sign.ts';
+import { newKeyPair, oid, x509 } from './x509.ts';
 
 export interface CaOptions {
   readonly trustDomain: string;
@@ -64,21 +65,11 @@ export interface Credentials {
 const minute = 60_000;
 const hour = 60 * minute;
 const day = 24 * hour;
-/** How far a certificate starts in the past: clocks of a cluster may differ by this much. */
-export const backdateMs = 5 * minute;
 export const defaultSvidMs = hour;
 export const longestSvidMs = day;
 const nodeMs = 30 * day;
 const serverMs = 90 * day;
 const adminMs = 365 * day;
-const rootMs = 10 * 365 * day;
-
-interface Leaf {
-  readonly subject: x509.JsonNameParams;
-  readonly names: x509.JsonGeneralNames;
-  readonly usages: readonly x509.ExtendedKeyUsage[];
-  readonly lifetimeMs: number;
-}
 
 const both = [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth] as const;
 
@@ -270,28 +261,7 @@ export class CertificateAuthority {
     const root = signingRoot(this.#state);
     const key = this.#keys.get(root.id);
     if (key === undefined) throw new IdentityError('CaState', `the key of root ${root.id} is not there`);
-    const issuer = new x509.X509Certificate(root.certificate);
-    const subjectKey = publicKey.toCryptoKey(signingAlgorithm, true, ['verify']);
-    const certificate = await x509.X509CertificateGenerator.create({
-      serialNumber: newSerialNumber(),
-      subject: new x509.Name(leaf.subject),
-      issuer: issuer.subjectName,
-      publicKey: subjectKey,
-      signingKey: key.toCryptoKey(signingAlgorithm, false, ['sign']),
-      signingAlgorithm,
-      notBefore: new Date(now - backdateMs),
-      notAfter: new Date(notAfter),
-      extensions: [
-        new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
-        new x509.ExtendedKeyUsageExtension([...leaf.usages]),
-        // Not critical, because the subject is not empty (RFC 5280 section 4.2.1.6, X.509-SVID section 3.1).
-        ...(leaf.names.length > 0 ? [new x509.SubjectAlternativeNameExtension(leaf.names)] : []),
-        await x509.SubjectKeyIdentifierExtension.create(subjectKey),
-        await x509.AuthorityKeyIdentifierExtension.create(issuer.publicKey),
-      ],
-    });
-    return parseCertificate(Buffer.from(certificate.rawData));
+    return await signLeaf({ certificate: root.certificate, privateKey: key }, publicKey, leaf, now);
   }
 
   async #change(step: (state: CaState) => Promise<CaState>): Promise<void> {
@@ -304,35 +274,6 @@ export class CertificateAuthority {
     this.#turn = turn.catch(() => undefined);
     await turn;
   }
-}
-
-async function newRoot(
-  trustDomain: string,
-  now: number,
-): Promise<{ id: string; certificate: string; privateKey: KeyObject }> {
-  const keys = await newKeyPair();
-  const id = createHash('sha256')
-    .update(keys.publicKey.export({ type: 'spki', format: 'der' }))
-    .digest('hex')
-    .slice(0, 16);
-  const pair = toCryptoKeys(keys);
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: newSerialNumber(),
-    // The id keeps two roots' names apart, so that a path is found by name even while both are trusted.
-    name: [{ O: [trustDomain] }, { CN: [`Myelin root ${id}`] }],
-    keys: pair,
-    signingAlgorithm,
-    notBefore: new Date(now - backdateMs),
-    notAfter: new Date(now + rootMs),
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-      // A signing certificate is an SVID itself, of the trust domain, without a path (X.509-SVID section 3.2).
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: `spiffe://${trustDomain}` }]),
-      await x509.SubjectKeyIdentifierExtension.create(pair.publicKey),
-    ],
-  });
-  return { id, certificate: certificate.toString('pem'), privateKey: keys.privateKey };
 }
 
 function bundleOf(state: CaState): TrustBundle {
