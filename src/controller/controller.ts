@@ -7,6 +7,7 @@ import { Cluster } from './cluster.ts';
 import { CaServer } from './http.ts';
 import { Leader } from './leader.ts';
 import { clusterCidr, NodeCidrController } from './node-cidrs.ts';
+import { PolicyStatusController } from './policy-status.ts';
 import { SvidService } from './svid-service.ts';
 
 export interface ControllerOptions {
@@ -29,7 +30,7 @@ export interface ControllerDeps {
   readonly logger: Logger;
 }
 
-/** The controller process. Every one serves the CA; the one that leads gives nodes their pod CIDRs. */
+/** The controller process. Every one serves the CA; the one that leads gives nodes their pod CIDRs and policies their status. */
 export class Controller {
   readonly ca: CertificateAuthority;
   readonly service: SvidService;
@@ -45,9 +46,20 @@ export class Controller {
     this.#cluster = new Cluster({ api, logger });
     this.service = new SvidService({ ca, lookup: this.#cluster, logger });
     this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
+    const statuses = new PolicyStatusController({ api, logger });
     this.#leader = new Leader(
       { identity: options.identity ?? `${hostname()}:${options.listen.port}` },
-      { api, logger, onStarted: () => this.#cidrs.start(), onStopped: () => this.#cidrs.close() },
+      {
+        api,
+        logger,
+        onStarted: () => {
+          this.#cidrs.start();
+          statuses.start();
+        },
+        onStopped: async () => {
+          await Promise.all([this.#cidrs.close(), statuses.close()]);
+        },
+      },
     );
     this.#server = new CaServer(options.listen, { ca, service: this.service, credentials, logger });
   }
