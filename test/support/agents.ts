@@ -1,5 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type WhyAnswer, type WhyQuestion, whyAnswerSchema } from '../../src/agent/wire.ts';
+import {
+  type TunnelReport,
+  tunnelSchema,
+  type WhyAnswer,
+  type WhyQuestion,
+  whyAnswerSchema,
+} from '../../src/agent/wire.ts';
 import { askAgent } from '../../src/cli/agents.ts';
 import { Stage } from '../../src/cli/demo/stage.ts';
 import type { Lab } from '../../src/lab/lab.ts';
@@ -14,6 +20,12 @@ export class Agents extends Stage {
         askAgent(agent, { method: 'POST', path: '/why', body: question }, (value) => whyAnswerSchema.parse(value)),
       ),
     );
+  }
+
+  async tunnels(node: string): Promise<TunnelReport[]> {
+    const agent = this.agents.find((each) => each.node === node);
+    if (agent === undefined) throw new Error(`there is no agent of ${node}`);
+    return await askAgent(agent, { path: '/tunnels' }, (value) => tunnelSchema.array().parse(value));
   }
 
   /**
