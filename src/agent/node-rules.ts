@@ -18,7 +18,8 @@ export const nodeSysctls: Readonly<Record<string, string>> = {
  *
  * Two things stay with the kernel's own stack. Pods' traffic to the world leaves under the node's address. And what the
  * node itself sends to its pods is marked as such on output, the one hook that a forwarded packet never sees: without
- * the mark a pod's interface takes it for an intruder.
+ * the mark a pod's interface takes it for an intruder. And the node keeps to itself which multicast groups it listens to:
+ * nobody on a pod's link routes multicast, and the datapath would count the reports as intruders.
  * @param options.nodePods This node's pod prefixes.
  * @param options.clusterPods Every pod prefix of the cluster: traffic to those is never masqueraded.
  */
@@ -42,6 +43,7 @@ delete table inet myelin
 table inet myelin {
   chain output {
     type filter hook output priority mangle; policy accept;
+    oifname "my*" icmpv6 type mld2-listener-report drop
 ${mark.join('\n')}
   }
   chain postrouting {
