@@ -32,13 +32,13 @@ const failures: string[] = [];
 
 async function runLane(lane: Lane, files: string[]): Promise<void> {
   console.log(paint('bold', `\n${lane} lane: ${files.length} files`));
-  const started = new Map<string, Tally & { ms: number }>();
+  const started = new Map<string, Tally>();
   // Lab and VM tests bring up whole clusters: two at once on two cores only make each other slow.
   const light = lane === 'pure' || lane === 'program';
   const stream = run({ files, concurrency: light ? 2 : 1, timeout: (light ? 4 : 10) * 60_000 });
   const of = (file: string | undefined) => {
     const name = file ?? 'unknown';
-    const entry = started.get(name) ?? { passed: 0, failed: 0, skipped: 0, ms: 0 };
+    const entry = started.get(name) ?? { passed: 0, failed: 0, skipped: 0 };
     started.set(name, entry);
     return entry;
   };
@@ -49,7 +49,6 @@ async function runLane(lane: Lane, files: string[]): Promise<void> {
       entry.skipped++;
       console.log(paint('yellow', `  skipped ${event.name}: ${event.skip === true ? '' : event.skip}`));
     } else entry.passed++;
-    if (event.nesting === 0) entry.ms += event.details.duration_ms;
   });
   stream.on('test:fail', (event) => {
     if (event.details.type === 'suite') return;
@@ -62,17 +61,21 @@ async function runLane(lane: Lane, files: string[]): Promise<void> {
     );
     console.log(paint('red', `  FAILED ${event.file?.replace(`${root}/`, '')}: ${event.name}`));
   });
+  stream.on('test:summary', ({ file, duration_ms: ms }) => {
+    if (file === undefined) return;
+    const tally = of(file);
+    const mark = tally.failed > 0 ? paint('red', '✗') : paint('green', '✓');
+    console.log(
+      `  ${mark} ${file.replace(`${root}/`, '')} ${paint('dim', `${tally.passed} passed, ${(ms / 1000).toFixed(1)} s`)}`,
+    );
+  });
   stream.on('test:stderr', (event) => process.stderr.write(event.message));
   await new Promise<void>((done, fail) => {
     stream.on('end', done);
     stream.on('error', fail);
     stream.resume();
   });
-  for (const [file, tally] of [...started].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    const mark = tally.failed > 0 ? paint('red', '✗') : paint('green', '✓');
-    console.log(
-      `  ${mark} ${file.replace(`${root}/`, '')} ${paint('dim', `${tally.passed} passed, ${(tally.ms / 1000).toFixed(1)} s`)}`,
-    );
+  for (const tally of started.values()) {
     total.passed += tally.passed;
     total.failed += tally.failed;
     total.skipped += tally.skipped;
