@@ -118,6 +118,25 @@ test('what a pod asked of a pod, nobody answers without proof', () => {
   assert.equal(node.receive(alice, into(alice, remote, 4, answer), marks.of(remote.identity)).action, 'pass');
 });
 
+test('an address of the world’s that has become a pod’s answers no more without proof', () => {
+  using node = new TestNode();
+  node.send(alice, outOf(alice, world, 4, tcp({ source: 40000, destination: 443 })));
+  node.maps.peers.set(world.address4, { identity: identity(777), kind: 2 });
+  const answer = tcp({ source: 443, destination: 40000, flags: 'SA' });
+  assert.equal(node.receive(alice, into(alice, world, 4, answer), 0).reason, 'NO_PROOF');
+});
+
+test('a pod that is not ready any more has no open connections but its node’s', () => {
+  using node = new TestNode();
+  node.travel(alice, bob, outOf(alice, bob, 4, tcp({ source: 40000, destination: 80 })));
+  node.receive(alice, into(alice, ownNode, 4, tcp({ source: 50000, destination: 8080 })), marks.host);
+  node.addPod(alice, { flags: 0 });
+  const data = tcp({ source: 40000, destination: 80, flags: 'PA' });
+  assert.equal(node.send(alice, outOf(alice, bob, 4, data)).reason, 'ENDPOINT_NOT_READY');
+  const probed = tcp({ source: 8080, destination: 50000, flags: 'SA' });
+  assert.equal(node.send(alice, outOf(alice, ownNode, 4, probed)).action, 'pass');
+});
+
 test('a mark that a pod sets proves nothing', () => {
   using node = new TestNode();
   const sent = node.send(alice, outOf(alice, world, 4, tcp({ source: 40000, destination: 443 })), { mark: marks.host });
@@ -201,7 +220,11 @@ describe('TCP', () => {
     step(node, 'server', 'FA');
     assert.deepEqual(states(node), [ctStates.closed]);
     assert.deepEqual(secondsLeft(node), [10, 10]);
+    const soon = process.hrtime.bigint() + 5_000_000_000n;
+    for (const [key, entry] of [...node.maps.connections.entries()])
+      node.maps.connections.set(key, { ...entry, expiresNs: soon });
     assert.equal(step(node, 'client', 'A').action, 'pass', 'the last acknowledgement');
+    assert.deepEqual(secondsLeft(node), [5, 5], 'which does not keep what is closed');
   });
 
   test('ends with a reset of either side', () => {

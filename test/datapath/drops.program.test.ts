@@ -334,6 +334,8 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
       node.run('to_underlay', frame(underlay, ip({ source: otherNode.address4, destination: remote.address4 }, syn))),
     'for a pod, under the mark of an answer to the world': (node) =>
       node.run('to_underlay', outOf(alice, remote, 4, syn), { mark: marks.world }),
+    'for a node, under the mark of an answer to the world': (node) =>
+      node.run('to_underlay', outOf(alice, otherNode, 4, syn), { mark: marks.world }),
     'no tunnel device': (node) => {
       node.configure({ tunnelIfindex: 0 });
       return node.send(alice, outOf(alice, remote, 4, syn));

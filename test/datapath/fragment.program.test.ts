@@ -60,6 +60,17 @@ for (const family of families)
       assert.equal(node.send(alice, cut(query, 2)[1] ?? new Uint8Array()).reason, 'FRAGMENT_WITHOUT_FIRST');
     });
 
+    test('that come too late are dropped', () => {
+      using node = new TestNode();
+      node.configure({ fragmentNs: 1n });
+      const [first = new Uint8Array(), second = new Uint8Array()] = cut();
+      node.send(alice, first);
+      let reason: string | undefined;
+      // The kernel's coarse clock moves every few milliseconds.
+      for (let i = 0; i < 10_000 && reason === undefined; i++) reason = node.send(alice, second).reason;
+      assert.equal(reason, 'FRAGMENT_WITHOUT_FIRST');
+    });
+
     test('of another pod are another packet’s', () => {
       using node = new TestNode();
       node.send(alice, cut()[0] ?? new Uint8Array());

@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { protocolNumbers } from '../../src/model/port.ts';
-import { concat, fragmentsOf, frame, icmpError, ip, ping, type Transport, tcp, u32, udp } from '../support/packet.ts';
+import { internetChecksum } from '../support/checksum.ts';
+import {
+  concat,
+  fragmentsOf,
+  frame,
+  icmpError,
+  ip,
+  ping,
+  type Transport,
+  tcp,
+  u16,
+  u32,
+  udp,
+} from '../support/packet.ts';
 import { alice, bob, carol, marks, node as ownNode, remote, service, sets, world } from './cluster.ts';
 import { type Addresses, addressOf, type Family, families, frames, into, outOf, TestNode } from './node.ts';
 
@@ -23,6 +36,21 @@ function tooBig(quoted: Uint8Array): Transport {
   return (quoted[0] ?? 0) >> 4 === 6
     ? icmpError(quoted, { type: 2, rest: u32(1280) })
     : icmpError(quoted, { type: 3, code: 4, rest: u32(1280) });
+}
+
+/** The same bytes as a fragment from the middle, which they only look like the start of. */
+function laterFragment(whole: Uint8Array): Uint8Array {
+  if ((whole[0] ?? 0) >> 4 === 6) {
+    const fragment = Uint8Array.of(whole[6] ?? 0, 0, 0, 64, 0, 0, 0, 1);
+    const header = whole.slice(0, 40);
+    header[6] = 44;
+    return concat(header, fragment, whole.subarray(40));
+  }
+  const bytes = whole.slice();
+  bytes[7] = 8;
+  bytes.set([0, 0], 10);
+  bytes.set(u16(internetChecksum(bytes.subarray(0, 20))), 10);
+  return bytes;
 }
 
 for (const family of families)
@@ -63,6 +91,19 @@ for (const family of families)
       assert.equal(node.send(carol, outOf(carol, alice, family, error)).reason, 'CT_INVALID');
       const arrived = into(alice, carol, family, error);
       assert.equal(node.receive(alice, arrived, marks.of(carol.identity)).reason, 'CT_INVALID');
+      // Bob got no packet that was for Carol.
+      const other = unreachable(quote(alice, carol, family, query));
+      assert.equal(node.send(bob, outOf(bob, alice, family, other)).reason, 'CT_INVALID');
+    });
+
+    test('about a service’s connection, that do not know it by the service, do not', () => {
+      using node = new TestNode();
+      const front = { address: addressOf(service, family), port: 53, protocol: protocolNumbers.UDP };
+      node.addService(front, [{ address: addressOf(bob, family), port: 5353 }]);
+      node.travel(alice, bob, outOf(alice, service, family, query));
+      const late = udp({ source: 5353, destination: 40000, payload: new Uint8Array(40) });
+      const error = unreachable(quote(bob, alice, family, late));
+      assert.equal(node.send(alice, outOf(alice, bob, family, error)).reason, 'CT_INVALID');
     });
 
     test('from a router of the world, about a connection to the world, pass without proof', () => {
@@ -150,7 +191,7 @@ for (const family of families)
       using node = new TestNode();
       node.travel(alice, bob, outOf(alice, bob, family, query));
       const whole = quote(alice, bob, family, query);
-      const [, later = new Uint8Array()] = fragmentsOf(whole, 16);
+      const later = laterFragment(whole);
       for (const quoted of [later, whole.slice(0, family === 4 ? 24 : 44), new Uint8Array(20)]) {
         const type = family === 4 ? 3 : 1;
         const message = concat(Uint8Array.of(type, 3, 0, 0, 0, 0, 0, 0), quoted);

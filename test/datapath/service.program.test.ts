@@ -101,6 +101,7 @@ for (const family of families)
         node.addPod(alice, { ingressSet: sets.isolated, egressSet: sets.isolated });
         node.addService(front(family, protocol), [{ address: at(alice), port: 8080 }]);
         for (let round = 0; round < 2; round++) {
+          node.configure({ revision: 1 + round });
           const asked = node.travel(
             alice,
             alice,
