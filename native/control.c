@@ -15,7 +15,8 @@ static bool watch(struct control *c, int operation, int fd, unsigned events) {
 }
 
 bool control_init(struct control *c, struct engine *engine, int listen_fd, int wake_fd) {
-  *c = (struct control){.engine = engine, .listen_fd = listen_fd, .wake_fd = wake_fd, .connection_fd = -1};
+  *c = (struct control){
+      .engine = engine, .listen_fd = listen_fd, .wake_fd = wake_fd, .connection_fd = -1, .owner = geteuid()};
   c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   return c->epoll_fd >= 0 && watch(c, EPOLL_CTL_ADD, listen_fd, EPOLLIN) && watch(c, EPOLL_CTL_ADD, wake_fd, EPOLLIN);
 }
@@ -27,10 +28,22 @@ static void disconnect(struct control *c) {
   connection_reset(&c->engine->connection, 0);
 }
 
+// The socket's file has its permissions; this is for when it was put into a directory that all may enter.
+static bool may_connect(const struct control *c, int fd) {
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
+  return peer.uid == 0 || peer.uid == c->owner;
+}
+
 // The newest connection wins: an agent that restarted must not wait for its predecessor's to time out.
 static void accept_one(struct control *c) {
   int fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return;
+  if (!may_connect(c, fd)) {
+    close(fd);
+    return;
+  }
   disconnect(c);
   if (!watch(c, EPOLL_CTL_ADD, fd, EPOLLIN)) {
     close(fd);

@@ -10,6 +10,7 @@ struct control {
   int epoll_fd;
   int wake_fd;       // eventfd that packet threads write
   int connection_fd; // -1 when there is none
+  unsigned owner;    // the only user, besides root, that may connect: whoever started the engine
   uint64_t connections;
   unsigned watched;  // epoll events asked for on the connection
 };

@@ -101,6 +101,9 @@ bool lockdown_calls(void) {
   bool good = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1) == 0;
   for (size_t i = 0; good && i < ARRAY_SIZE(allowed); i++)
     good = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0) == 0;
+  const struct scmp_arg_cmp who_connects[] = {{.arg = 1, .op = SCMP_CMP_EQ, .datum_a = SOL_SOCKET},
+                                              {.arg = 2, .op = SCMP_CMP_EQ, .datum_a = SO_PEERCRED}};
+  good = good && seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(getsockopt), 2, who_connects) == 0;
   good = good && allow_without_exec(filter, SCMP_SYS(mmap)) && allow_without_exec(filter, SCMP_SYS(mprotect)) &&
          seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mremap), 0) == 0 && seccomp_load(filter) == 0;
   seccomp_release(filter);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { chmodSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
@@ -122,6 +123,17 @@ describe('the agent’s connection to an engine', () => {
     await lab.reconnect(a);
     assert.equal((await a.driver.list()).length, 2);
     assert.ok(await reachable());
+  });
+
+  test('another user is not let in, even where the socket’s file would', async () => {
+    const [a] = lab.nodes;
+    chmodSync(lab.directory, 0o755);
+    chmodSync(a.socket, 0o666);
+    const script = `const s = require('node:net').connect(${JSON.stringify(a.socket)});
+      let n = 0; s.on('data', (d) => (n += d.length)); s.on('close', () => console.log(n)); s.on('error', () => {});`;
+    const { stdout } = await run('setpriv', ['--reuid=65534', '--clear-groups', process.execPath, '-e', script]);
+    assert.equal(stdout.trim(), '0', 'closed without a greeting');
+    assert.equal((await a.driver.list()).length, 2, 'and the agent kept its connection');
   });
 
   test('acquires that nobody heard are repeated to the next agent', async () => {
