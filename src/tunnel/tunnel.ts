@@ -273,7 +273,8 @@ export class Tunnel {
       const peer = verifier.verify(socket, expectation);
       const context = { peer, cipher: socket.getCipher().standardName, group: negotiatedGroup(socket) };
       const proposal = this.proposal(number, selectors);
-      const agreement = await initiate(channel, context, proposal, this.installer(number));
+      const hurry = this.#state.up === undefined;
+      const agreement = await initiate(channel, context, proposal, this.installer(number), hurry);
       channel.close();
       this.finish(number, agreement);
     } catch (cause) {

@@ -77,6 +77,12 @@ const commands: Record<string, () => unknown> = {
   statistics: () => ({ ...manager.statistics(), durations }),
   driver: () => driver.statistics(),
   proofs: () => Object.fromEntries(proofs),
+  /** As if the newest key had carried most of what it may. */
+  soft: async () => {
+    const sas = await driver.list();
+    const sa = sas.filter(({ direction }) => direction === 'out').at(-1);
+    if (sa !== undefined) driver.emit('soft', { sa, cause: 'bytes' });
+  },
   forgetFirst: () => manager.removeLocal(pods[0]?.pod.uid ?? ''),
 };
 

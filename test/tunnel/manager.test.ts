@@ -447,7 +447,7 @@ test('many pairs at once: all come up, one handshake each', async (t) => {
   }
   for (const from of left) for (const to of right) a.driver.send(between(from, to));
   await until('64 tunnels', () => a.driver.fates.get('delivered') === 64, 20_000);
-  assert.equal(a.manager.statistics().opened, 64);
+  await until('the last words', () => a.manager.statistics().opened === 64);
   assert.equal(b.manager.statistics().answered, 64);
   assert.equal((await a.driver.list()).length, 128);
   await until('no connections', () => b.manager.statistics().connections === 0);

@@ -40,7 +40,11 @@ export class Channel {
 
   /** @returns The line as sent, without its line feed. */
   send(message: Message): string {
-    const line = encodeMessage(message);
+    return this.sendLine(encodeMessage(message));
+  }
+
+  /** Sends a message that was encoded before. */
+  sendLine(line: string): string {
     if (this.#failure === undefined) this.socket.write(`${line}\n`);
     return line;
   }

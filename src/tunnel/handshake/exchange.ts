@@ -4,7 +4,16 @@ import type { TrafficSelector } from '../driver.ts';
 import type { Channel } from './channel.ts';
 import { HandshakeError } from './error.ts';
 import { type DirectionKeys, deriveKeys, wipeKeys } from './keys.ts';
-import { type Offer, protocolVersion, shorter, transform, type WireLifetime, type WireSelector } from './messages.ts';
+import {
+  type Answer,
+  encodeMessage,
+  type Offer,
+  protocolVersion,
+  shorter,
+  transform,
+  type WireLifetime,
+  type WireSelector,
+} from './messages.ts';
 
 /** What both sides hold to once a handshake is done, as this side sees it. */
 export interface Agreement {
@@ -38,12 +47,18 @@ export interface Installer {
   installOutbound(agreement: Agreement, keys: DirectionKeys): Promise<void>;
 }
 
-/** Runs the exchange as the side that began it. @throws {HandshakeError} */
+/**
+ * Runs the exchange as the side that began it.
+ * @param hurry Send as soon as the peer can receive, which its answer says, because packets wait. A renewal rather
+ *   waits for the peer's last word: should the handshake still fail, nothing was sent under keys that are thrown away.
+ * @throws {HandshakeError}
+ */
 export async function initiate(
   channel: Channel,
   context: { readonly peer: PodPeer; readonly cipher: string; readonly group: string | undefined },
   proposal: Proposal,
   installer: Installer,
+  hurry: boolean,
 ): Promise<Agreement> {
   const selectors = proposal.selectors.map(({ local, remote }) => ({ initiator: local, responder: remote }));
   const offerLine = channel.send({ type: 'offer', ...wireTerms(proposal), selectors, group: context.group });
@@ -62,8 +77,9 @@ export async function initiate(
   try {
     await installer.installInbound(agreement, keys.responderToInitiator);
     channel.send({ type: 'installed' });
-    await channel.receive('installed');
+    if (!hurry) await channel.receive('installed');
     await installer.installOutbound(agreement, keys.initiatorToResponder);
+    if (hurry) await channel.receive('installed');
   } finally {
     wipeKeys(keys);
   }
@@ -86,11 +102,8 @@ export async function respond(
   checkFamilies(selectors);
   const proposal = await decide(selectors);
   const lifetime = shorter(proposal.lifetime, offer.lifetime);
-  const answerLine = channel.send({
-    type: 'answer',
-    ...wireTerms({ ...proposal, lifetime }),
-    selectors: offer.selectors,
-  });
+  const answer: Answer = { type: 'answer', ...wireTerms({ ...proposal, lifetime }), selectors: offer.selectors };
+  const answerLine = encodeMessage(answer);
   const agreement: Agreement = {
     initiator: false,
     ...context,
@@ -104,6 +117,8 @@ export async function respond(
   const keys = deriveKeys(channel.socket, offerLine, answerLine);
   try {
     await installer.installInbound(agreement, keys.initiatorToResponder);
+    // Only now: the answer says that this side can receive.
+    channel.sendLine(answerLine);
     await channel.receive('installed');
     await installer.installOutbound(agreement, keys.responderToInitiator);
     channel.send({ type: 'installed' });

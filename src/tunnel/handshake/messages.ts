@@ -7,9 +7,9 @@ import { HandshakeError, isHandshakeCode } from './error.ts';
  * The lines that the two agents exchange inside TLS, one JSON object each (docs/TUNNELS.md):
  *
  *   initiator → responder   offer
- *   responder → initiator   answer, or refused
+ *   responder → initiator   answer: the responder's inbound SA is in place; or refused
  *   initiator → responder   installed: the initiator's inbound SA is in place
- *   responder → initiator   installed: so is the responder's
+ *   responder → initiator   installed: the responder has done all that it had to
  *
  * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`.
  */
