@@ -83,12 +83,14 @@ async function ping(stage: Stage, from: string, address: string): Promise<boolea
   return (await stage.inPod(namespace, from, ['ping', '-c', '2', '-i', '0.2', '-W', '2', address])).status === 0;
 }
 
-/** Lets no packet of the node reach the API, or all of them again. */
+/** Lets no packet pass between the node and the API, or all of them again. Half of that would not do: a watch needs no answers. */
 async function cutOff(stage: Stage, node: string, off: boolean): Promise<void> {
-  const { control } = stage.lab.plan;
+  const [api] = stage.lab.plan.control.addresses;
   const rules = `add table inet cut-off; delete table inet cut-off; add table inet cut-off
     add chain inet cut-off output { type filter hook output priority 0; }
-    add rule inet cut-off output ip daddr ${control.addresses[0]} tcp dport 6443 drop`;
+    add rule inet cut-off output ip daddr ${api} tcp dport 6443 drop
+    add chain inet cut-off input { type filter hook input priority 0; }
+    add rule inet cut-off input ip saddr ${api} tcp sport 6443 drop`;
   const script = off ? rules : 'delete table inet cut-off';
   const { status, stderr } = await stage.run(stage.lab.hostCommand(node, ['nft', '-f', '-']), `${script}\n`);
   if (status !== 0) throw new Error(`${node} could not be cut off: ${stderr}`);
