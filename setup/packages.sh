@@ -13,26 +13,5 @@ done
 command -v kubectl >/dev/null || missing="$missing kubernetes-client"
 command -v npm >/dev/null || missing="$missing npm"
 [ -n "$missing" ] || exit 0
-
-if [ "$(id -u)" != 0 ]; then
-  echo "setup: these Debian packages are missing:$missing" >&2
-  echo "setup: run 'sudo make setup' once to install them" >&2
-  exit 1
-fi
-echo "setup: installing$missing"
-export DEBIAN_FRONTEND=noninteractive
-# Daemons such as redis and nginx are wanted as programs only: nothing may start with the package.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod +x "$policy"
-  trap 'rm -f "$policy"' EXIT INT TERM
-fi
-log=$(mktemp)
 # shellcheck disable=SC2086
-if ! { apt-get update -q && apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1; then
-  tail -20 "$log" >&2
-  echo "setup: apt-get failed; the whole log is $log" >&2
-  exit 1
-fi
-rm -f "$log"
+exec "$here/install.sh" $missing
