@@ -33,7 +33,7 @@ export async function run(): Promise<BenchResult[]> {
     const [first, second] = [left[0], right[0]];
     if (first === undefined || second === undefined) throw new RangeError('there are pods');
     a.driver.send(between(first, second));
-    await until('a warm start', () => a.driver.fates.get('delivered') === 1);
+    await until('a warm start', () => a.manager.statistics().opened === 1);
     const before = process.cpuUsage();
     for (const [i, pair] of pairs.entries()) {
       const arrived = once(a.manager, 'handshake');
