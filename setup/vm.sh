@@ -4,14 +4,18 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=$root/build/vm
-[ -e "$out/ready" ] && exit 0
+[ "$out/ready" -nt "$root/setup/vm-init" ] && [ "$out/ready" -nt "$root/setup/vm.sh" ] && exit 0
 rm -rf "$out"
 mkdir -p "$out/package" "$out/initramfs/bin" "$out/initramfs/modules" "$out/initramfs/proc" "$out/initramfs/sys" "$out/initramfs/dev" "$out/initramfs/mnt"
 
 echo "setup: a stock Debian kernel for the VM lane"
 package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
 [ -n "$package" ] || { apt-get update -q >/dev/null; package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/ { print $2; exit }'); }
-(cd "$out" && apt-get download -q "$package" >/dev/null 2>&1 && dpkg-deb -x ./*.deb package && rm ./*.deb)
+cd "$out"
+# A list that is older than the mirror names versions that are gone.
+apt-get download -q "$package" >/dev/null 2>&1 || { apt-get update -q >/dev/null && apt-get download -q "$package" >/dev/null; }
+dpkg-deb -x ./*.deb package
+rm ./*.deb
 release=$(ls "$out/package/lib/modules")
 mv "$out/package/lib/modules" "$out/modules"
 mv "$out/package/boot/vmlinuz-$release" "$out/vmlinuz"
