@@ -2,8 +2,8 @@ import { createHash, type KeyObject } from 'node:crypto';
 import { type ParsedCertificate, parseCertificate } from './certificate.ts';
 import { newKeyPair, newSerialNumber, signingAlgorithm, toCryptoKeys, x509 } from './x509.ts';
 
-/** How far a certificate starts in the past: clocks of a cluster may differ by this much. */
-export const backdateMs = 5 * 60_000;
+/** How far a certificate starts in the past: the CA’s clock may be ahead by five minutes and a verifier’s behind by as much. */
+export const backdateMs = 10 * 60_000;
 const rootMs = 10 * 365 * 86_400_000;
 
 /** A root with its key. */
