@@ -71,18 +71,24 @@ static __always_inline enum drop_reason sender(const struct endpoint *endpoint, 
 	struct peer peer = {};
 
 	track->flags = endpoint->flags & ENDPOINT_READY ? 0 : TRACK_NOT_READY;
-	if (identity == IDENTITY_ANY || identity == IDENTITY_HOST) {
+	if (identity == IDENTITY_HOST) {
 		peer_find(&packet->source, &peer);
-		if (identity == IDENTITY_HOST) {
-			track->flags |= TRACK_EXEMPT;
-		} else {
-			if (peer_is_pod(&peer) || peer.kind == PEER_SERVICE_CIDR)
-				return NO_PROOF;
-			track->flags |= TRACK_UNPROVEN;
-		}
+		track->flags |= TRACK_EXEMPT;
 		if (peer.identity != IDENTITY_ANY)
 			identity = peer.identity;
-	} else if (!mark_is_world(mark)) {
+	} else if (identity == IDENTITY_ANY) {
+		peer_find(&packet->source, &peer);
+		identity = peer.identity;
+		place->source_identity = identity;
+		if (peer_is_pod(&peer) || peer.kind == PEER_SERVICE_CIDR)
+			return NO_PROOF;
+		track->flags |= TRACK_UNPROVEN;
+	} else if (mark_is_world(mark)) {
+		/* Also a pod's answer to the world, should the node's stack bring it here, is not the world's. */
+		peer_find(&packet->source, &peer);
+		if (peer_is_cluster(&peer))
+			return NO_PROOF;
+	} else {
 		track->flags |= TRACK_REMOTE_POD;
 		if (addr_equal(&packet->source, &packet->destination))
 			track->flags |= TRACK_EXEMPT | TRACK_SELF;

@@ -220,6 +220,7 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
   NO_PROOF: {
     'a pod’s packet without a mark': (node) => node.receive(bob, into(bob, alice, 4, syn), 0),
     'a world’s packet without a mark': (node) => node.receive(bob, into(bob, world, 4, syn), 0),
+    'a pod’s packet under the world’s mark': (node) => node.receive(bob, into(bob, alice, 4, syn), marks.world),
     'another mark': (node) => node.receive(bob, into(bob, world, 6, syn), 0x4c000001),
     'a neighbour’s advertisement from another pod': (node) =>
       node.receive(
@@ -263,6 +264,11 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
     'a service without backends': (node) => {
       node.addService({ address: service.address6, port: 80, protocol: 6 }, []);
       return node.send(alice, outOf(alice, service, 6, syn));
+    },
+    'a service whose backend is not in the map': (node) => {
+      node.addService({ address: service.address4, port: 80, protocol: 6 }, [{ address: bob.address4, port: 80 }]);
+      node.maps.backends.delete({ service: 70, slot: 0 });
+      return node.send(alice, outOf(alice, service, 4, syn));
     },
     'another port of a service': (node) => {
       node.addService({ address: service.address4, port: 80, protocol: 6 }, [{ address: bob.address4, port: 80 }]);

@@ -152,6 +152,14 @@ for (const family of families) {
       });
     }
 
+    test('who asks it from another node: a TCP stream leaves whole', async () => {
+      const target = join(directory, 'received');
+      await run('socat', ['-u', `TCP${family}:${host(at(alice))}:8080`, `CREATE:${target}`], {
+        netns: netns('remote'),
+      });
+      assert.equal(digest(readFileSync(target)), digest(payload));
+    });
+
     test('whom it pings, also in fragments', async () => {
       for (const who of [bob, remote])
         for (const size of ['56', '3000'])
