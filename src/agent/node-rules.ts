@@ -2,6 +2,8 @@ import { type Prefix, prefixParts } from '../model/prefix.ts';
 
 /** The node's own packets carry this proof to a pod's interface: `M` and the identity number of the host (bpf/lib/mark.h). */
 const hostMark = 0x4d000001;
+/** In the high byte of a pod's answer to the world that reached it at its own address (bpf/lib/mark.h, MARK_WORLD). */
+const worldMark = { mask: 0xff000000, value: 0x57000000 };
 
 /** Kernel settings of a node, by path under /proc/sys. */
 export const nodeSysctls: Readonly<Record<string, string>> = {
@@ -16,7 +18,8 @@ export const nodeSysctls: Readonly<Record<string, string>> = {
 /**
  * The node's nftables table, whole: it is replaced in one transaction.
  *
- * Two things stay with the kernel's own stack. Pods' traffic to the world leaves under the node's address. And what the
+ * Two things stay with the kernel's own stack. Pods' traffic to the world leaves under the node's address, but for answers
+ * to who reached a pod at its own: the kernel has not seen the questions, and would take answers for connections. And what the
  * node itself sends to its pods is marked as such on output, the one hook that a forwarded packet never sees: without
  * the mark a pod's interface takes it for an intruder. And the node keeps to itself which multicast groups it listens to:
  * nobody on a pod's link routes multicast, and the datapath would count the reports as intruders.
@@ -36,7 +39,8 @@ export function nftScript(options: {
   );
   const masquerade = options.nodePods.map((prefix) => {
     const others = options.clusterPods.filter((cluster) => family(cluster) === family(prefix));
-    return `    oifname "${options.uplink}" ${family(prefix)} saddr ${prefix} ${family(prefix)} daddr != { ${others.join(', ')} } masquerade`;
+    const asked = `meta mark and 0x${worldMark.mask.toString(16)} != 0x${worldMark.value.toString(16)}`;
+    return `    oifname "${options.uplink}" ${family(prefix)} saddr ${prefix} ${family(prefix)} daddr != { ${others.join(', ')} } ${asked} masquerade`;
   });
   return `table inet myelin
 delete table inet myelin
