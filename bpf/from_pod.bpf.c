@@ -16,6 +16,7 @@
 #include "lib/route.h"
 #include "lib/spoof.h"
 #include "lib/translate.h"
+#include "lib/transport.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

@@ -14,6 +14,7 @@
 #include "lib/events.h"
 #include "lib/maps.h"
 #include "lib/parse.h"
+#include "lib/transport.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

@@ -12,6 +12,7 @@
 #include "lib/peer.h"
 #include "lib/related.h"
 #include "lib/translate.h"
+#include "lib/transport.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

@@ -9,6 +9,7 @@
 #include "lib/mark.h"
 #include "lib/parse.h"
 #include "lib/peer.h"
+#include "lib/transport.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

@@ -10,6 +10,7 @@
 #include "parse.h"
 #include "reasons.h"
 #include "translate.h"
+#include "transport.h"
 
 static __always_inline enum drop_reason related_quoted_ipv4(struct __sk_buff *skb, __u32 offset, struct packet *quoted)
 {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "maps.h"
-#include "parse.h"
+#include "transport.h"
 
 #define ND_OPTIONS_MAX 6
 #define ND_SOURCE_LINK_ADDRESS 1

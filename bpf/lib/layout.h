@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The keys and values of the maps, and what is in events: the one place where they are laid out. src/datapath/layouts.ts
+ * is checked against the BTF of this. Addresses are `struct addr`; ports are in network order but for the policy's,
+ * which are numbers.
+ */
+#pragma once
+
+#include "base.h"
+#include "reasons.h"
+
+/* config.flags */
+#define CONFIG_DEFAULT_DENY_INGRESS (1U << 0)
+#define CONFIG_DEFAULT_DENY_EGRESS (1U << 1)
+#define CONFIG_XFRM (1U << 2) /* the kernel carries tunnels: packets out of them have its proof of the SA, tunnel_out leads in */
+
+/* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */
+struct config {
+	__u32 revision;
+	__u32 tunnel_ifindex;
+	__u32 uplink_ifindex;
+	__u32 flags;
+	__u32 mtu; /* of the pods' devices, 0: not checked */
+	__u32 pad;
+	__u64 report_interval_ns; /* between two periodic events of one connection, 0: none */
+	__u64 deny_interval_ns;   /* between two deny events of one (endpoint, remote, port, reason), 0: all are reported */
+	__u64 opening_ns;         /* any connection that had no reply yet */
+	__u64 tcp_established_ns;
+	__u64 tcp_half_closed_ns;
+	__u64 closed_ns; /* after a reset, or after both sides' FIN */
+	__u64 udp_ns;
+	__u64 sctp_ns;
+	__u64 icmp_ns;
+	__u64 fragment_ns;
+};
+
+#define ENDPOINT_READY (1U << 0)
+
+struct endpoint {
+	__u32 id;
+	/* What the pod's own packets stand for, by family: a policy's CIDRs may tell its two addresses apart. */
+	__u32 identity4;
+	__u32 identity6;
+	__u32 ingress_set;
+	__u32 egress_set;
+	__u32 flags;
+	__u8 mac[MAC_LENGTH];
+	__u8 host_mac[MAC_LENGTH];
+	struct addr addr4; /* all zero: has none */
+	struct addr addr6;
+};
+
+enum peer_kind {
+	PEER_LOCAL_POD = 1,
+	PEER_REMOTE_POD = 2,
+	PEER_THIS_NODE = 3,
+	PEER_OTHER_NODE = 4,
+	PEER_POD_CIDR = 5,     /* of the cluster; who is there and not in `peers` is unknown */
+	PEER_WORLD = 6,        /* a CIDR that a policy names */
+	PEER_SERVICE_CIDR = 7, /* no service has this address and port */
+};
+
+struct peer {
+	__u32 identity;
+	__u32 kind; /* enum peer_kind */
+};
+
+struct prefix_key {
+	__u32 length; /* bits of the 128: an IPv4 prefix has 96 more */
+	struct addr address;
+};
+
+/* rule_set.probes: bit n = the set has entries of one protocol whose port prefix has n bits. */
+#define PROBE_ANY_PROTOCOL (1U << 17)
+#define RULE_SET_ISOLATED (1U << 0)
+
+/* Rule numbers that are no policy's; src/policy/image.ts reservedRules. */
+enum reserved_rule {
+	RULE_NONE = 0,
+	RULE_OWN_NODE = 1,
+	RULE_SELF = 2,
+	RULE_DEFAULT_DENY = 3,
+};
+
+struct rule_set {
+	__u32 probes;
+	__u32 flags;
+	__u32 rule; /* reported when isolation denies */
+};
+
+#define VERDICT_ALLOW 1
+#define VERDICT_DENY 2
+
+struct policy_key {
+	__u32 set;
+	__u32 identity; /* 0: any */
+	__u16 port;     /* host order, bits behind the prefix are 0 */
+	__u8 protocol;  /* 0: any */
+	__u8 port_length;
+};
+
+struct policy_entry {
+	__u32 precedence;
+	__u32 rule;
+	__u8 verdict;
+	__u8 pad[3];
+};
+
+/* One key for both directions of a connection, seen from the pod; service flows are keyed alike. */
+struct ct_key {
+	__u32 endpoint;
+	__be16 local_port;
+	__be16 remote_port;
+	struct addr remote;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+enum ct_state {
+	CT_OPENING = 1,     /* no reply yet */
+	CT_ESTABLISHED = 2,
+	CT_HALF_CLOSED = 3, /* one FIN */
+	CT_CLOSED = 4,      /* a reset, or both FINs */
+};
+
+#define CT_EXEMPT (1U << 0)     /* no policy applies: the pod's own node, the pod itself through its service */
+#define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
+
+/* Index 0 of the pairs is the originator's direction. */
+struct ct_entry {
+	__u64 expires_ns;
+	__u64 created_ns;
+	__u64 packets[2];
+	__u64 bytes[2];
+	__u64 last_report_ns;
+	__u32 rule;
+	__u32 revision;
+	__u32 remote_identity;
+	__u32 service; /* the service whose address replies must come from, 0: none */
+	__u8 direction;
+	__u8 state;
+	__u8 tcp_flags[2];
+	__u32 flags;
+};
+
+struct service_key {
+	struct addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+struct service {
+	__u32 id;
+	__u32 count; /* of backends: slots 0 to count - 1 */
+};
+
+struct backend_key {
+	__u32 service;
+	__u32 slot;
+};
+
+/* An address and port behind a service, or (in service_fronts) the service's own. */
+struct service_end {
+	struct addr address;
+	__be16 port;
+	__u8 pad[2];
+};
+
+#define SERVICE_FLOW_HAIRPIN_REPLY (1U << 0)
+
+/* Keyed {endpoint, local port, service port, service address, protocol}. */
+struct service_flow {
+	struct addr address; /* of the backend; for a hairpin's reply, of the service */
+	__be16 port;
+	__u16 flags;
+	__u32 service;
+	__u64 expires_ns;
+};
+
+struct fragment_key {
+	struct addr source;
+	struct addr destination;
+	__be32 id;
+	__u32 endpoint;
+	__u8 protocol;
+	__u8 direction; /* of the hook: from_pod and to_pod see different addresses of one translated packet */
+	__u8 pad[2];
+};
+
+struct fragment_ports {
+	__be16 source;
+	__be16 destination;
+	__u32 pad;
+	__u64 expires_ns;
+};
+
+struct tunnel_key {
+	struct addr local;
+	struct addr remote;
+};
+
+struct tunnel {
+	__u32 identity;
+	__u32 spi;          /* host order; the two are compared only where the kernel decrypts (CONFIG_XFRM) */
+	__u32 previous_spi; /* 0: none */
+	__u32 pad;
+};
+
+struct metric {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct denial_key {
+	__u32 endpoint;
+	struct addr remote;
+	__be16 port; /* the one being talked to */
+	__u8 reason;
+	__u8 direction;
+};
+
+struct denial {
+	__u64 last_ns;
+	__u64 packets; /* since the last event */
+	__u64 bytes;
+};
+
+enum event_kind {
+	EVENT_NEW = 1,
+	EVENT_END = 2,
+	EVENT_PERIODIC = 3,
+	EVENT_DENY = 4,
+};
+
+/* `source` is who opened the connection; of a packet that was denied, who sent it. */
+struct event {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u8 kind;
+	__u8 direction;
+	__u8 verdict;
+	__u8 reason;
+	__u8 protocol;
+	__u8 tcp_flags; /* seen so far, both directions */
+	__u8 pad[2];
+	__u32 endpoint;
+	__u32 ifindex;
+	__u32 rule;
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 service;
+	struct addr source;
+	struct addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 pad2;
+	__u64 packets; /* both directions; of a deny, since the last event of its kind */
+	__u64 bytes;
+	__u64 duration_ns;
+};
