@@ -36,7 +36,8 @@ async function demo(flags: DemoFlags): Promise<void> {
     const succeeded = await play(upPlan, stop.signal, flags);
     process.exitCode = succeeded ? 0 : 1;
   } catch (error) {
-    process.exitCode = 1;
+    // 128 and the signal's number, as shells have it.
+    process.exitCode = stop.signal.aborted ? 130 : 1;
     if (!stop.signal.aborted) throw error;
     console.error(
       `\nmyelin: the demo was ${stop.signal.reason instanceof Error ? stop.signal.reason.message : 'ended'}`,
@@ -88,7 +89,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
   ];
 
   const { result: answers, capture } = await step(`send ${requests} customers through the front end`, () =>
-    captured(stage, `${lab.plan.directory}/demo.pcap`, async () => {
+    captured(stage, async () => {
       const generator = await stage.podOf('boutique', 'loadgenerator');
       const { stdout, stderr } = await stage.inPod('boutique', generator.metadata.name, shopper);
       const parsed = parseAnswers(stdout);
@@ -101,7 +102,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
       pod.replace(/(-[a-z0-9]{5,10})?-[a-z0-9]{5}$/, ''),
     ),
     tunnels: await readTunnels(stage.agents),
-    wire: summarizeCapture(capture, { pods: podCidrs, ports, canary }),
+    wire: summarizeCapture(capture.file, { pods: podCidrs, ports, canary }),
   }));
 
   const outcomes: Outcome[] = [];
@@ -110,15 +111,15 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
     await step(`attack: ${attack.name}`, async () => {
       const attempt = () =>
         attack
-          .run(stage, capture)
+          .run(stage, capture.file)
           .catch((error: unknown) => ({ stopped: false, by: `the attack itself failed: ${String(error)}` }));
       if (!attack.name.startsWith('plaintext')) {
         outcomes.push({ attack: attack.name, ...(await attempt()) });
         return;
       }
-      const seen = await captured(stage, `${lab.plan.directory}/control.pcap`, attempt);
+      const seen = await captured(stage, attempt);
       outcomes.push({ attack: attack.name, ...seen.result });
-      const { kinds } = summarizeCapture(seen.capture, { pods: podCidrs, ports, canary });
+      const { kinds } = summarizeCapture(seen.capture.file, { pods: podCidrs, ports, canary });
       control = { injected: 5, seen: kinds.get('plaintext')?.frames ?? 0 };
     });
   }
@@ -131,7 +132,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
     outcomes.push({ attack: stale, ...outcome });
   });
 
-  const result = { edges, tunnels, wire, control, attacks: outcomes, times };
+  const result = { edges, tunnels, wire, framesLost: capture.lost, control, attacks: outcomes, times };
   const expected = expectations(result);
   console.log(`\n${formatReport(result, expected)}`);
   if (flags.output !== '') {

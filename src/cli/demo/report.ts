@@ -20,6 +20,8 @@ export interface DemoResult {
   readonly edges: readonly Edge[];
   readonly tunnels: readonly TunnelReport[];
   readonly wire: WireSummary;
+  /** That the capture was too slow for: above zero, its counts prove nothing. */
+  readonly framesLost: number;
   /** Plaintext frames that the capture saw of those that the attack put there: shows that the detector detects. */
   readonly control: { readonly injected: number; readonly seen: number };
   readonly attacks: readonly Outcome[];
@@ -31,7 +33,7 @@ const good = (text: string) => paint('green', text);
 const bad = (text: string) => paint('red', text);
 
 /** What must hold, judged from what was measured. */
-export function expectations({ edges, tunnels, wire, control, attacks }: DemoResult): Expectation[] {
+export function expectations({ edges, tunnels, wire, framesLost, control, attacks }: DemoResult): Expectation[] {
   const up = tunnels.filter(({ state }) => state === 'up' || state === 'rekeying');
   return [
     { what: 'every call of the shop was answered', met: edges.length > 0 && edges.every(({ failed }) => failed === 0) },
@@ -39,6 +41,7 @@ export function expectations({ edges, tunnels, wire, control, attacks }: DemoRes
     { what: 'some calls crossed nodes', met: edges.some(({ acrossNodes }) => acrossNodes) },
     { what: 'tunnels came up', met: up.length > 0 },
     { what: `every tunnel’s keys came out of ${hybrid}`, met: up.every(({ group }) => group === hybrid) },
+    { what: 'the capture missed no frame', met: framesLost === 0 },
     { what: 'the wire carried ESP', met: (wire.kinds.get('ESP in UDP')?.frames ?? 0) > 0 },
     { what: 'the wire carried no plaintext', met: (wire.kinds.get('plaintext')?.frames ?? 0) === 0 },
     { what: 'no payload of a pod was seen on the wire', met: wire.canarySightings === 0 },

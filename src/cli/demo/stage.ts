@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type EndpointReport, endpointSchema, flowSchema, type StatusReport, statusSchema } from '../../agent/wire.ts';
 import { kinds, type Live, type Pod } from '../../api/kinds.ts';
+import { Capture, type Captured } from '../../lab/capture.ts';
 import type { Lab } from '../../lab/lab.ts';
 import { nodeDirectory } from '../../lab/services.ts';
 import { type IpAddress, type MacAddress, parseIp, parseMac } from '../../model/address.ts';
@@ -125,44 +125,15 @@ export function addressOf(pod: Live<Pod>): IpAddress {
   return parseIp(pod.status?.podIP ?? '');
 }
 
-/** A capture of the underlay's bridge while something happens. */
-export async function captured<T>(
-  stage: Stage,
-  file: string,
-  task: () => Promise<T>,
-): Promise<{ result: T; capture: Buffer }> {
-  const { bridge } = stage.lab.plan.fabric;
-  const [command = '', ...args] = stage.lab.helperCommand('fabric', [
-    'tcpdump',
-    '-i',
-    bridge,
-    '-s',
-    '0',
-    '-U',
-    '--immediate-mode',
-    '-Z',
-    'root',
-    '-w',
-    file,
-  ]);
-  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  const ended = new Promise((resolve) => child.once('close', resolve));
-  await new Promise<void>((resolve, reject) => {
-    child.once('error', reject);
-    child.stderr.on('data', (chunk: Buffer) => {
-      if (chunk.includes('listening on')) resolve();
-    });
-    child.once('close', () => reject(new Error('tcpdump ended before it began')));
-  });
+/** Captures the underlay while something happens. */
+export async function captured<T>(stage: Stage, task: () => Promise<T>): Promise<{ result: T; capture: Captured }> {
+  const capture = await Capture.start(stage.lab);
   try {
     const result = await task();
-    // What is in the kernel's buffer belongs to the capture too.
-    await new Promise((wait) => setTimeout(wait, 300));
-    child.kill('SIGINT');
-    await ended;
-    return { result, capture: readFileSync(file) };
-  } finally {
-    child.kill('SIGKILL');
+    return { result, capture: await capture.stop() };
+  } catch (error) {
+    await capture.stop();
+    throw error;
   }
 }
 
