@@ -43,9 +43,7 @@ export async function run(): Promise<BenchResult[]> {
     }
     const each = cpuMs(before) / pairs.length;
     const baseline = await bareTls(cluster);
-    return [
-      ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', each, baseline, { atMost: 3 }),
-    ];
+    return [ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', each, baseline, { atMost: 3 })];
   } finally {
     for (const close of closers) await close();
   }
