@@ -1,6 +1,6 @@
 import { createSocket } from 'node:dgram';
 import { type RequestOptions, request } from 'node:http';
-import { connect, isIPv6 } from 'node:net';
+import { connect, isIP, isIPv6 } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { healthPath, healthRequest, isServing } from './health.ts';
@@ -38,7 +38,9 @@ function udp({ host, port }: ProbeRequest, signal: AbortSignal): Promise<Outcome
       socket.close();
     };
     signal.addEventListener('abort', end);
-    socket.on('message', (message) => {
+    socket.on('message', (message, peer) => {
+      // As a client would that has connected its socket: what comes from elsewhere answers nothing.
+      if (isIP(host) !== 0 && peer.address !== host) return;
       signal.removeEventListener('abort', end);
       end();
       resolve({ ok: true, body: message.toString('utf8', 0, mostBody) });

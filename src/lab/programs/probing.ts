@@ -7,7 +7,7 @@ export type ProbeRequest = {
   readonly timeoutMs: number;
 } & (
   | { readonly kind: 'tcp' }
-  /** Sends `hostname\n` and waits for any answer. Sent again every 250 ms, for the first may be lost to a policy in change. */
+  /** Sends `hostname\n` and waits for any answer from there. Sent again every 250 ms, for the first may be lost to a policy in change. */
   | { readonly kind: 'udp' }
   | {
       readonly kind: 'http';
