@@ -26,6 +26,8 @@ build/setup.stamp: setup/packages.txt setup/packages.sh setup/vm.sh setup/vm-ini
 build: build/setup.stamp
 	@$(MAKE) -C bpf
 	@$(MAKE) -C native
+	@# Compiled once, here: an agent that has to compile keeps the compiler in memory.
+	@bin/myelin-agent --help >/dev/null
 
 .PHONY: demo
 demo: setup ## bring up three nodes and a shop, attack them, print a report (KEEP=1 leaves the lab up)

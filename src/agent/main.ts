@@ -1,3 +1,4 @@
+import { flushCompileCache } from 'node:module';
 import { pino } from 'pino';
 import { MyelinError } from '../model/error.ts';
 import { Agent } from './agent.ts';
@@ -16,6 +17,8 @@ async function main(options: AgentOptions): Promise<void> {
     }
     throw error;
   });
+  // Node keeps compiled code for the next start when it exits, which an agent that is killed does not.
+  flushCompileCache();
   const stop = (signal: string) => {
     logger.info({ signal }, 'the agent stops; datapath and tunnels go on');
     agent.close().then(

@@ -1,5 +1,5 @@
 import { chmodSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
@@ -25,6 +25,8 @@ export interface Answers {
   readonly flows: FlowLog;
 }
 
+// To import it would be to evaluate all that it exports, WebSocket too, for which Node loads a second HTTP client (13 MiB).
+const { createServer } = process.getBuiltinModule('node:http');
 const maxQuestionBytes = 64 * 1024;
 /** What a follower may lag behind before flows are left out for it, and counted. */
 const maxBacklogBytes = 4 * 1024 * 1024;

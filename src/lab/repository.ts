@@ -9,8 +9,5 @@ export const nodeCommand: readonly string[] = [process.execPath, '--disable-warn
 /** Types stripped and code compiled once for all processes of all labs. */
 export const compileCache = { NODE_COMPILE_CACHE: `${repository}/build/compile-cache` } as const;
 
-/**
- * An agent's heap is small and lives for months: V8 is to keep it tight rather than let garbage double it
- * (make bench ONLY=scale measures what that saves).
- */
-export const agentCommand: readonly string[] = [...nodeCommand, '--max-semi-space-size=1', '--heap-growing-percent=20'];
+/** How an agent is started, with its flags for Node: the same way as on real nodes. */
+export const agentCommand: readonly string[] = [`${repository}/bin/myelin-agent`];
