@@ -22,6 +22,8 @@ function reflect<T extends KubeObject>(t: TestContext, api: TestApi, options: Re
 test('a reflector has what the API has, tells each change once, and finds by index', async (t) => {
   const api = await TestApi.start(t);
   await api.client.create(kinds.Pod, podNamed('a', { nodeName: 'n1' }));
+  const patch = { apiVersion: 'v1', kind: 'Pod', metadata: { labels: { x: 'y' } } };
+  await api.client.patch(kinds.Pod, at('a'), { type: 'apply', patch }, { fieldManager: 'test' });
   const byNode = (entry: { object?: { spec: { nodeName?: string | undefined } } | undefined }) => [
     entry.object?.spec.nodeName ?? '',
   ];
@@ -41,6 +43,10 @@ test('a reflector has what the API has, tells each change once, and finds by ind
   assert.throws(() => reflector.byIndex('other', ''), { code: 'BadRequest' });
   assert.equal(reflector.objects()[0]?.metadata.namespace, 'default');
   assert.equal(reflector.get('default/a')?.issues.length, 0);
+  // Who writes may want them; a copy that is kept is better without.
+  assert.notEqual((await api.client.get(kinds.Pod, at('a'))).metadata.managedFields, undefined);
+  for (const { raw, object } of reflector.entries())
+    assert.deepEqual([raw.metadata.managedFields, object?.metadata.managedFields], [undefined, undefined]);
 });
 
 test('while the API is away the copy stays; when it is back the watch goes on without a list', async (t) => {

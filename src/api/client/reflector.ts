@@ -13,6 +13,7 @@ const shortWatchMs = 1000;
 /**
  * Keeps a copy of one kind: lists, watches from where the list ended, resumes where a watch broke off, lists again when the
  * server has forgotten that point, waits longer each time that it fails. While the API is away the copy stays as it was.
+ * The copy is without `metadata.managedFields`: often the larger half of an object, and of use to who writes only.
  */
 export class Reflector<T extends KubeObject> implements ObjectStore<T> {
   /** Settles when the first list is in; is rejected with `Aborted` where `close` comes first. */
@@ -99,7 +100,7 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
       signal: this.#stop.signal,
     });
-    this.#store.replace(entries);
+    this.#store.replace(entries.map(withoutManagedFields));
     this.#version = resourceVersion;
     this.#heard();
     this.#health = { ...this.#health, synced: true };
@@ -123,7 +124,7 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
 
   #take(event: WatchEvent<T>): void {
     if (event.type === 'DELETED') this.#store.remove(event.entry.key, event.entry);
-    else if (event.type !== 'BOOKMARK') this.#store.put(event.entry);
+    else if (event.type !== 'BOOKMARK') this.#store.put(withoutManagedFields(event.entry));
     if (event.resourceVersion !== '') this.#version = event.resourceVersion;
     this.#heard();
     this.#backoff.reset();
@@ -152,4 +153,11 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
       if (!this.#stop.signal.aborted) throw aborted;
     }
   }
+}
+
+/** Of an entry that was just read, and so is nobody else's. */
+function withoutManagedFields<T extends KubeObject>(entry: Entry<T>): Entry<T> {
+  const { managedFields, ...metadata } = entry.raw.metadata;
+  if (managedFields !== undefined) entry.raw.metadata = metadata;
+  return entry;
 }
