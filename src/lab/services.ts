@@ -15,6 +15,8 @@ export const services = {
       `${repository}/src/api/server/main.ts`,
       ...['--listen', `${plan.control.addresses[0]}:${ports.api}`],
       ...['--data', `${plan.directory}/api.sqlite`],
+      // A crash of the machine takes the lab's namespaces too: nothing of it needs to outlive that.
+      '--no-fsync',
       ...['--tls-cert', pki.certificate('api')],
       ...['--tls-key', pki.key('api')],
       ...['--client-ca', pki.bundle],
@@ -51,7 +53,6 @@ export const services = {
         plan,
         agentName(node),
         [
-          `${repository}/src/agent/main.ts`,
           ...['--node', node.name],
           ...['--run-dir', nodeDirectory(plan, node)],
           ...['--bpf-dir', `${plan.bpf}/${node.name}`],
@@ -115,10 +116,10 @@ function inControl(plan: LabPlan, name: string, args: readonly string[]): Launch
   return { ...service(plan, name, args), netns: plan.control.netns, cgroup: controlCgroup(plan) };
 }
 
-function service(plan: LabPlan, name: string, args: readonly string[], node: readonly string[] = nodeCommand) {
+function service(plan: LabPlan, name: string, args: readonly string[], program: readonly string[] = nodeCommand) {
   return {
     name,
-    command: [...node, ...args],
+    command: [...program, ...args],
     log: `${logsDirectory(plan)}/${name.replace('/', '-')}.log`,
     env: compileCache,
   };

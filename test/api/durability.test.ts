@@ -19,12 +19,15 @@ class ServerProcess {
   readonly client: ApiClient;
   child: ChildProcess | undefined;
 
-  private constructor(directory: string, ca: string, admin: { cert: string; key: string }) {
+  readonly #flags: readonly string[];
+
+  private constructor(directory: string, ca: string, admin: { cert: string; key: string }, flags: readonly string[]) {
     this.directory = directory;
+    this.#flags = flags;
     this.client = new ApiClient({ url: `https://127.0.0.1:${this.port}`, ca, ...admin });
   }
 
-  static async create(t: TestContext): Promise<ServerProcess> {
+  static async create(t: TestContext, flags: readonly string[] = []): Promise<ServerProcess> {
     const directory = mkdtempSync(join(tmpdir(), `myelin-api-${process.pid}-`));
     t.after(() => rmSync(directory, { recursive: true, force: true }));
     const pki = await TestPki.create();
@@ -32,7 +35,7 @@ class ServerProcess {
     writeFileSync(join(directory, 'cert.pem'), cert);
     writeFileSync(join(directory, 'key.pem'), key);
     writeFileSync(join(directory, 'ca.pem'), pki.ca);
-    const server = new ServerProcess(directory, pki.ca, await pki.admin());
+    const server = new ServerProcess(directory, pki.ca, await pki.admin(), flags);
     t.after(() => server.child?.kill('SIGKILL'));
     t.after(() => server.client.close());
     return server;
@@ -44,6 +47,7 @@ class ServerProcess {
 
   spawn(): ChildProcess {
     const flags = [
+      ...this.#flags,
       '--data',
       this.path('api.db'),
       '--tls-cert',
@@ -74,8 +78,13 @@ class ServerProcess {
   }
 }
 
-test('a server that is killed in the middle of writes has lost nothing that it acknowledged, and watches go on', async (t) => {
-  const server = await ServerProcess.create(t);
+for (const flags of [[], ['--no-fsync']]) {
+  const title = ['a server', ...flags, 'that is killed in the middle of writes'].join(' ');
+  test(`${title} has lost nothing that it acknowledged, and watches go on`, (t) => killed(t, flags));
+}
+
+async function killed(t: TestContext, flags: readonly string[]): Promise<void> {
+  const server = await ServerProcess.create(t, flags);
   const acknowledged = new Map<string, string>();
   let version = '1';
   const seen: string[] = [];
@@ -114,7 +123,7 @@ test('a server that is killed in the middle of writes has lost nothing that it a
   }
   assert.deepEqual(new Set(seen), new Set(entries.map(({ key }) => key)));
   assert.equal(statSync(server.path('api.db')).mode & 0o077, 0);
-});
+}
 
 test('a clean stop exits with 0; what is in the way is said in one line', async (t) => {
   const server = await ServerProcess.create(t);

@@ -8,6 +8,7 @@ import { startApiServer } from './server.ts';
 interface Flags {
   readonly listen: { host: string; port: number };
   readonly data: string;
+  readonly fsync: boolean;
   readonly tlsCert: string;
   readonly tlsKey: string;
   readonly clientCa: string;
@@ -19,6 +20,7 @@ const command = new Command('myelin-api')
   .description('The embedded Kubernetes API server: REST over SQLite, for labs and single machines.')
   .requiredOption('--listen <address:port>', 'where to serve HTTPS', parseListen)
   .requiredOption('--data <file>', 'the database; made where it is not there')
+  .option('--no-fsync', 'do not wait for the disk, where nothing needs to outlive a crash of the machine')
   .requiredOption('--tls-cert <file>', 'the server’s certificate chain, PEM')
   .requiredOption('--tls-key <file>', 'its private key, PEM')
   .requiredOption('--client-ca <file>', 'the roots of client certificates, PEM')
@@ -55,7 +57,13 @@ async function run(flags: Flags): Promise<void> {
     clientCa: readFileSync(flags.clientCa, 'utf8'),
   });
   const server = await startApiServer(
-    { listen: flags.listen, file: flags.data, tls: readTls(), serviceCidrs: flags.serviceCidrs },
+    {
+      listen: flags.listen,
+      file: flags.data,
+      fsync: flags.fsync,
+      tls: readTls(),
+      serviceCidrs: flags.serviceCidrs,
+    },
     { logger },
   );
   logger.info({ url: server.url, data: flags.data }, 'serving');

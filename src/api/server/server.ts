@@ -26,6 +26,8 @@ export interface ApiServerOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** The database file, or `:memory:`. */
   readonly file: string;
+  /** Whether what was acknowledged outlives a crash of the machine. Default true; a crash of this process it does always. */
+  readonly fsync?: boolean;
   readonly tls: ServerTls;
   /** One prefix, or one of each family; the first is the family of Services that name none. Default 10.96.0.0/16 and fd00:10:96::/112. */
   readonly serviceCidrs?: readonly Prefix[];
@@ -60,6 +62,7 @@ export async function startApiServer(options: ApiServerOptions, deps: { logger: 
   const { logger } = deps;
   const store = new Store({
     file: options.file,
+    ...(options.fsync === undefined ? {} : { fsync: options.fsync }),
     historyEvents: options.historyEvents ?? 10_000,
     historyBytes: 64 * 1024 * 1024,
   });

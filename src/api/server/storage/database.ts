@@ -54,14 +54,16 @@ export class Database {
 
   /**
    * @param file A path, or `:memory:`.
+   * @param fsync Whether a change outlives a crash of the machine, and not of this process only.
    * @throws {MyelinError} `StorageLocked` where another server has the file.
    */
-  constructor(file: string) {
+  constructor(file: string, fsync = true) {
     // Secrets are in it: nobody else's to read, from the first moment.
     if (file !== ':memory:') closeSync(openSync(file, 'a', 0o600));
     this.#db = new DatabaseSync(file);
     try {
-      this.#db.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+      const synchronous = fsync ? 'FULL' : 'OFF';
+      this.#db.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous};`);
       this.#db.exec(`BEGIN EXCLUSIVE; ${schema} COMMIT;`);
     } catch (cause) {
       this.#db.close();

@@ -20,6 +20,8 @@ interface Collection {
 export interface StoreOptions {
   /** A path, or `:memory:`. */
   readonly file: string;
+  /** Whether what was acknowledged outlives a crash of the machine. Default true; a crash of this process it does always. */
+  readonly fsync?: boolean;
   readonly historyEvents: number;
   readonly historyBytes: number;
 }
@@ -40,7 +42,7 @@ export class Store {
 
   constructor(options: StoreOptions) {
     this.#options = options;
-    this.#database = new Database(options.file);
+    this.#database = new Database(options.file, options.fsync);
     this.#revision = this.#database.revision();
     for (const { resource, key, json } of this.#database.objects())
       this.#collection(resource).byKey.set(key, { key, object: parseStored(json), json });
