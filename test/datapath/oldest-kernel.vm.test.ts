@@ -7,7 +7,7 @@ test('the oldest supported kernel takes the programs, and they do the same there
     `for module in tun veth cls_bpf sch_ingress; do modprobe $module; done
      uname -r
      export MYELIN_STREAM_MIB=1
-     node_modules/.bin/node --disable-warning=ExperimentalWarning --test --test-concurrency=1 --test-reporter=tap \\
+     ${process.execPath} --disable-warning=ExperimentalWarning --test --test-concurrency=1 --test-reporter=tap \\
        test/datapath/links.lab.test.ts test/datapath/verifier-budget.program.test.ts`,
     { seconds: 300 },
   );

@@ -5,7 +5,7 @@ import { runInVm } from '../support/vm.ts';
 test('on the oldest supported kernel an engine talks to an engine, and to the kernel’s own ESP, both ways', async () => {
   const script =
     'for m in esp4 esp6 veth tun; do modprobe $m; done; ' +
-    'node_modules/.bin/node --disable-warning=ExperimentalWarning test/vm/engine-guest.ts';
+    `${process.execPath} --disable-warning=ExperimentalWarning test/vm/engine-guest.ts`;
   const result = await runInVm(script, { seconds: 400 });
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}\n${result.console.slice(-2000)}`);
   const seen = JSON.parse(result.stdout);

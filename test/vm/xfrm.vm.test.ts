@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { runInVm } from '../support/vm.ts';
 
 test('the kernel’s ESP takes the associations that kernel/xfrm installs, both families, UDP-encapsulated, with ESN', async () => {
-  const result = await runInVm('node_modules/.bin/node --disable-warning=ExperimentalWarning test/vm/xfrm-pair.ts', {
+  const result = await runInVm(`${process.execPath} --disable-warning=ExperimentalWarning test/vm/xfrm-pair.ts`, {
     seconds: 120,
   });
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}`);
