@@ -148,9 +148,13 @@ struct {
 	__type(value, struct metric);
 } metrics SEC(".maps");
 
+/*
+ * Ten thousand records: more connections than begin while the agent is busy with something else, and what does not fit is
+ * counted. The agent's resident memory has it twice (the mapping of a ring repeats its data), so not larger than that.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
+	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
 /* How many events found the ring full. */
