@@ -286,9 +286,12 @@ describe('the published policy recipes', () => {
       try {
         await settle(attempts);
         assert.deepEqual(await probe(attempts), [], 'with the policy');
-        await lab.eventually(async () =>
-          assert.deepEqual(await unexplained(attempts, policies, since), [], 'not explained'),
-        );
+        // A pair's denials are reported once a second: one that the recipe before denied too is tried again.
+        await lab.eventually(async () => {
+          const silent = await unexplained(attempts, policies, since);
+          if (silent.length > 0) await probe(attempts.filter(({ allowed }) => !allowed));
+          assert.deepEqual(silent, [], 'not explained');
+        });
         if (/^1[14]/.test(file)) assert.ok(await resolves('default/foo'), 'the exception for DNS');
         if (/^12/.test(file)) assert.equal(await resolves('default/foo'), false, 'there is no exception for DNS');
       } finally {
