@@ -138,7 +138,8 @@ function checkMeaning(resource: Resource, object: AnyObject): FieldIssue[] {
 
 function suggestion(kind: unknown): string {
   const known = builtinResources.find((resource) => resource.kind.toLowerCase() === String(kind).toLowerCase());
-  return known === undefined ? '' : `; ${known.kind} is in ${apiVersionOf(known)}`;
+  if (known !== undefined) return `; ${known.kind} is in ${apiVersionOf(known)}`;
+  return `: expected ${builtinResources.map((resource) => resource.kind).join(', ')}`;
 }
 
 function inOrder(objects: readonly ManifestObject[]): ManifestObject[] {

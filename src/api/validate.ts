@@ -98,12 +98,43 @@ export function visitUnknown(
   }
 }
 
-/** @returns One issue per field that the kind does not have. */
+/** @returns One issue per field that the kind does not have, with those that it has there. */
 export function unknownFields(shape: Shape, value: unknown): FieldIssue[] {
   const issues: FieldIssue[] = [];
-  visitUnknown(shape, value, (_holder, _key, path) => {
+  visitUnknown(shape, value, (_holder, key, path) => {
     const field = fieldPath(path);
-    issues.push({ field, reason: 'FieldUnknown', message: `unknown field "${field}"` });
+    const known = fieldsAt(shape, path.slice(0, -1));
+    issues.push({ field, reason: 'FieldUnknown', message: `unknown field "${field}"${expectation(key, known)}` });
   });
   return issues;
+}
+
+function fieldsAt(shape: Shape, path: readonly PropertyKey[]): string[] {
+  let here = shape;
+  for (const part of path) here = here.is === 'list' ? here.items : fieldShape(here, String(part));
+  return here.is === 'object' ? [...here.fields.keys()] : [];
+}
+
+/** More than these are not read. */
+const mostListed = 8;
+
+function expectation(key: string, known: readonly string[]): string {
+  if (known.length === 0) return '';
+  if (known.length <= mostListed) return `: expected ${known.map(quoted).join(', ')}`;
+  const near = known.filter((name) => distance(key.toLowerCase(), name.toLowerCase()) <= 2);
+  return near.length === 0 ? '' : `: expected ${near.map(quoted).join(', ')}`;
+}
+
+/** How many letters have to be put in, left out or changed (Levenshtein). */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, change));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
 }

@@ -86,7 +86,7 @@ spec: {}
   assert.deepEqual(complaints([directory], directory), [
     'd.yaml:2:1: Flow sequence in block collection must be sufficiently indented and end with a ]',
     'e.yaml:5:1: Map keys must be unique',
-    'a.yaml:9:5: NetworkPolicy web spec.ingress[0].form: unknown field "spec.ingress[0].form"',
+    'a.yaml:9:5: NetworkPolicy web spec.ingress[0].form: unknown field "spec.ingress[0].form": expected "from", "ports"',
     'a.yaml:13:17: NetworkPolicy web spec.ingress[0].ports[0].protocol: Unsupported value: "tcp": supported values: "TCP", "UDP", "SCTP"',
     'a.yaml:24:1: Pod p spec.containers: Required value',
     'b.json:3:30: Service S spec.ports[0].port: Invalid value: "string": spec.ports[0].port must be of type number',
