@@ -20,6 +20,7 @@ import { compile } from '../policy/compile.ts';
 import { identityOf } from '../policy/lookup.ts';
 import { serviceFronts } from '../service/translation.ts';
 import { TunnelManager } from '../tunnel/manager.ts';
+import type { PathTable } from '../tunnel/xfrm/sending.ts';
 import { ApiFeed } from './api-feed.ts';
 import { ClusterState } from './cluster-state.ts';
 import { openDriver } from './driver.ts';
@@ -117,7 +118,12 @@ export class Agent {
       nodePods: self.podCidrs,
       clusterPods: options.podCidrs,
     });
-    const driver = await openDriver({ ...options, underlay, mtu: uplink.podMtu, onPath: () => {} }, logger);
+    const paths = (carrier: number): PathTable => ({
+      open: ({ local, remote }) => datapath.openPath(local, remote, carrier),
+      close: ({ local, remote }) => datapath.closePath(local, remote),
+      all: () => datapath.paths(),
+    });
+    const driver = await openDriver({ ...options, underlay, mtu: uplink.podMtu, paths }, logger);
     this.#closers.push(() => driver.close());
     datapath.setConfig({
       uplinkIfindex: uplink.ifindex,
@@ -129,7 +135,8 @@ export class Agent {
       denyIntervalNs,
     });
     datapath.attachUplink(uplink.ifindex);
-    datapath.attachTunnel(driver.ifindex);
+    if (driver.carrier === undefined) datapath.attachTunnel(driver.ifindex);
+    else datapath.attachKernelTunnel(driver.carrier, driver.ifindex);
 
     const proofs = new Proofs(datapath, (uid, address) => identityOf(datapath.policy, uid, address));
     const policy = new PolicyLoop({

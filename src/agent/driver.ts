@@ -1,29 +1,84 @@
 import type { Logger } from 'pino';
+import { probeXfrm } from '../kernel/probe.ts';
 import type { IpAddress } from '../model/address.ts';
-import type { TrafficSelector, TunnelDriver } from '../tunnel/driver.ts';
+import type { TunnelDriver } from '../tunnel/driver.ts';
+import type { PathTable } from '../tunnel/xfrm/sending.ts';
+import { XfrmDriver } from '../tunnel/xfrm/xfrm-driver.ts';
 import { Engine } from './engine.ts';
+import { interfaceId, makeCarrier, removeCarrier } from './kernel-tunnel.ts';
 
 export interface OpenDriver {
   readonly driver: TunnelDriver;
-  /** Of the device that packets enter tunnels by and come out of. */
+  /** Of the TUN device, whose reader holds the packets of pairs without a tunnel (and, without a carrier, seals the others). */
   readonly ifindex: number;
+  /** Of the xfrm device, where the kernel carries tunnels. */
+  readonly carrier?: number;
   close(): Promise<void>;
 }
 
 export interface DriverChoice {
   readonly driver: 'auto' | 'engine' | 'xfrm';
+  /** What `auto` takes where both are possible. */
+  readonly preferDriver: 'engine' | 'xfrm';
   readonly runDir: string;
   readonly espPort: number;
   readonly underlay: IpAddress;
+  readonly uplink: string;
+  /** Of the pods' devices. */
   readonly mtu: number;
-  readonly onPath: (pair: TrafficSelector, open: boolean) => void;
+  /** The datapath's paths into the carrier, given its index. */
+  readonly paths: (carrier: number) => PathTable;
 }
 
-/** Opens the tunnel driver that was asked for; `auto` is the engine, which needs nothing of the kernel but TUN. */
+/**
+ * Opens the tunnel driver that was asked for.
+ *
+ * `auto` is the engine unless the kernel is preferred and able. The engine needs nothing of the kernel but TUN and keeps
+ * more of what driver.ts promises: at a hard limit packets wait where the kernel drops them, a peer may move, a replay
+ * window may be larger than 4,096, and its keys are in locked memory where the kernel shows them to whoever may list
+ * associations. The kernel spares packets the way through a process; whether that is faster depends on the machine
+ * (software ESP in UDP is neither segmented nor coalesced there), so somebody has to say so.
+ * @throws {KernelError} `Missing` where xfrm was asked for by name and the kernel has none
+ */
 export async function openDriver(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
-  const engine = await Engine.open(
-    { socketPath: `${choice.runDir}/engine.sock`, address: choice.underlay, port: choice.espPort, mtu: choice.mtu },
-    logger,
-  );
+  return (await chosen(choice, logger)) === 'xfrm' ? openXfrm(choice, logger) : openEngine(choice, logger);
+}
+
+async function chosen({ driver, preferDriver }: DriverChoice, logger: Logger): Promise<'engine' | 'xfrm'> {
+  if (driver !== 'auto') return driver;
+  if (preferDriver === 'engine') return 'engine';
+  const missing = await probeXfrm();
+  if (missing === '') return 'xfrm';
+  logger.warn({ missing }, 'the kernel cannot carry tunnels: the engine does');
+  return 'engine';
+}
+
+async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
+  await removeCarrier();
+  const engine = await Engine.open(engineOptions(choice), logger);
   return { driver: engine.driver, ifindex: engine.ifindex, close: () => engine.close() };
+}
+
+async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
+  const carrier = await makeCarrier(choice);
+  const engine = await Engine.open({ ...engineOptions(choice), kernelEsp: true }, logger);
+  const { underlay, espPort, uplink, runDir, paths } = choice;
+  try {
+    const driver = new XfrmDriver(
+      { underlay: { address: underlay, port: espPort }, uplink, interfaceId, notesPath: `${runDir}/xfrm` },
+      { holder: engine.driver, paths: paths(carrier) },
+    );
+    const close = async () => {
+      await driver.close();
+      await engine.close();
+    };
+    return { driver, ifindex: engine.ifindex, carrier, close };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
+}
+
+function engineOptions({ runDir, underlay, espPort, mtu }: DriverChoice) {
+  return { socketPath: `${runDir}/engine.sock`, address: underlay, port: espPort, mtu };
 }

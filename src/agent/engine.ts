@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { KernelError } from '../kernel/error.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
@@ -14,6 +15,8 @@ export const tunnelDevice = 'myelin0';
 
 const udpBufferBytes = 8 * 1024 * 1024;
 const respawnDelayMs = 100;
+const endAttempts = 100;
+const endPauseMs = 20;
 
 export interface EngineOptions {
   readonly socketPath: string;
@@ -22,6 +25,8 @@ export interface EngineOptions {
   readonly port: number;
   /** Of the pods' devices, so that a packet that fits theirs fits the tunnel. */
   readonly mtu: number;
+  /** The engine leaves ESP to the kernel, holding the socket that gives it there, and packets that wait for a key. */
+  readonly kernelEsp?: boolean;
 }
 
 /**
@@ -56,7 +61,11 @@ export class Engine {
     ]);
     await engine.driver.open();
     log.info({ started }, started ? 'the engine was started' : 'a running engine was taken over');
-    return engine;
+    if (engine.driver.engine?.kernelEsp === (options.kernelEsp === true)) return engine;
+    if (started) throw new TypeError('an engine that was just started is not of the kind that was');
+    log.warn('the running engine is of another driver: it is ended, and tunnels begin anew');
+    await engine.#end();
+    return Engine.open(options, log);
   }
 
   /** Index of the TUN device. */
@@ -71,14 +80,22 @@ export class Engine {
     await this.driver.close();
   }
 
+  /** Ends the engine itself. */
+  async #end(): Promise<void> {
+    this.#closed = true;
+    await this.driver.shutdown();
+    for (let i = 0; i < endAttempts && isHeld(); i++) await sleep(endPauseMs);
+  }
+
   /** @returns Whether it had to be started: a TUN device that is held by a process has its engine. */
   async #startIfNone(): Promise<boolean> {
-    const { socketPath, address, port } = this.#options;
+    const { socketPath, address, port, kernelEsp = false } = this.#options;
     const held: number[] = [];
     try {
       const tun = openTun({ name: tunnelDevice, persist: true });
       held.push(...tun.fds);
-      const udp = openUdp({ address, port, gro: true, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
+      const kind = kernelEsp ? { espInUdp: true } : { gro: true };
+      const udp = openUdp({ address, port, ...kind, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
       held.push(udp.fd);
       const controlFd = listenUnix(socketPath);
       held.push(controlFd);
@@ -111,5 +128,16 @@ export class Engine {
         },
       );
     }, respawnDelayMs);
+  }
+}
+
+/** Whether a process has the TUN device. */
+function isHeld(): boolean {
+  try {
+    for (const fd of openTun({ name: tunnelDevice, persist: true }).fds) closeSync(fd);
+    return false;
+  } catch (error) {
+    if (error instanceof KernelError && error.errno === 'EBUSY') return true;
+    throw error;
   }
 }

@@ -22,6 +22,8 @@ export interface AgentOptions {
   readonly podCidrs: readonly Prefix[];
   readonly serviceCidrs: readonly Prefix[];
   readonly driver: 'auto' | 'engine' | 'xfrm';
+  /** What `auto` takes where the machine has both. */
+  readonly preferDriver: 'engine' | 'xfrm';
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -98,6 +100,11 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
       prefixes('10.96.0.0/16,fd00:10:96::/112'),
     )
     .addOption(new Option('--driver <name>', 'who does ESP').choices(['auto', 'engine', 'xfrm']).default('auto'))
+    .addOption(
+      new Option('--prefer-driver <name>', 'what auto takes where the machine has both')
+        .choices(['engine', 'xfrm'])
+        .default('engine'),
+    )
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
     .addOption(

@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
+/** What Node compiled in guests so far: it starts three times as fast with it. */
+const kept = join(root, 'build/vm/compiled.tar');
 
 export interface VmResult {
   readonly status: number;
@@ -22,9 +24,11 @@ export interface VmResult {
 export async function runInVm(script: string, options: { seconds: number }): Promise<VmResult> {
   await runToEnd('sh', [join(root, 'setup/vm.sh')]);
   const exchange = mkdtempSync(join(tmpdir(), 'myelin-vm-'));
+  const compiled = join(exchange, 'compiled.tar');
   try {
     writeFileSync(join(exchange, 'command'), script);
     writeFileSync(join(exchange, 'source'), root);
+    if (existsSync(kept)) copyFileSync(kept, compiled);
     const share = (path: string, tag: string) =>
       `local,path=${path},mount_tag=${tag},security_model=none,multidevs=remap`;
     const console = await runToEnd(
@@ -50,6 +54,11 @@ export async function runInVm(script: string, options: { seconds: number }): Pro
       ],
       options.seconds,
     );
+    const next = `${kept}.${process.pid}`;
+    if (existsSync(compiled)) {
+      copyFileSync(compiled, next);
+      renameSync(next, kept);
+    }
     const read = (name: string) => {
       try {
         return readFileSync(join(exchange, name), 'utf8');

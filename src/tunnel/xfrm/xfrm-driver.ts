@@ -23,7 +23,7 @@ import { ignoreMissing, type PathTable, Sending } from './sending.ts';
 import { StraySpis } from './strays.ts';
 
 /** Who keeps the packets of pairs that have no outbound association yet; the kernel's own queue is one for all pairs. */
-export interface PacketHolder extends EventEmitter<Pick<TunnelDriverEvents, 'acquire' | 'drop'>> {
+export interface PacketHolder extends EventEmitter<TunnelDriverEvents> {
   /** Puts what is held back into the datapath, in its order; it finds the association that is there now. */
   release(pair: TrafficSelector): Promise<void>;
   fail(pair: TrafficSelector): Promise<void>;

@@ -1,0 +1,3 @@
+import { driverSuite } from './driver-suite.ts';
+
+driverSuite(['engine', 'engine']);

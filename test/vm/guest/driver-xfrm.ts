@@ -1,0 +1,3 @@
+import { driverSuite } from '../../tunnel/driver-suite.ts';
+
+driverSuite(['xfrm', 'xfrm'], { signals: ['SIGKILL'] });
