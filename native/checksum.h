@@ -33,8 +33,8 @@ static inline uint64_t checksum_header(const uint8_t *data, size_t length, uint6
   return sum;
 }
 
-// The pseudo-header's part: addresses (8 or 32 bytes standing together), protocol, transport length (RFC 9293 section 3.1, RFC 8200
-// section 8.1).
+// The pseudo-header's part: addresses (8 or 32 bytes standing together), protocol, transport length (RFC 9293 section
+// 3.1, RFC 8200 section 8.1).
 static inline uint64_t checksum_pseudo(const uint8_t *addresses, size_t length, uint8_t protocol, size_t transport) {
   return checksum_header(addresses, length, 0) + __builtin_bswap32(protocol) + __builtin_bswap32((uint32_t)transport);
 }

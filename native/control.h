@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The control thread: one connection of the agent at a time, events to it, timers, and freeing what packet threads are done with.
+// The control thread: one connection of the agent at a time, events to it, timers, and freeing what packet threads are
+// done with.
 #pragma once
 
 #include "engine.h"

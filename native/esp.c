@@ -41,8 +41,8 @@ void esp_seal(struct sa *sa, uint8_t *packet, size_t inner, uint8_t next_header)
   aead->seal(sa->aead, nonce, aad, sizeof aad, payload, length, payload + length);
 }
 
-// Holds the inner packet against its own header and against the SA. RFC 4301 section 5.2: the selectors of the SA are checked
-// after decryption. What follows the inner packet is traffic flow padding (RFC 4303 section 2.7) and is cut off.
+// Holds the inner packet against its own header and against the SA. RFC 4301 section 5.2: the selectors of the SA are
+// checked after decryption. What follows the inner packet is traffic flow padding (RFC 4303 section 2.7) and is cut off.
 static enum drop check_inner(const struct sa *sa, uint8_t *inner, size_t available, uint8_t next_header,
                              struct esp_opened *opened) {
   struct pair pair;

@@ -116,7 +116,8 @@ struct PACKED wire_list {
   uint64_t after;
 };
 
-// MSG_STATISTICS (answer: MSG_COUNTERS, MSG_DONE) and MSG_SHUTDOWN (answer: MSG_DONE; then the engine zeroes keys and exits).
+// MSG_STATISTICS (answer: MSG_COUNTERS, MSG_DONE) and MSG_SHUTDOWN (answer: MSG_DONE; then the engine zeroes its keys and
+// ends).
 struct PACKED wire_request {
   uint32_t id;
 };

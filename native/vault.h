@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The allocator for whatever holds keys: its pages are locked into RAM where the limits allow, left out of core dumps,
-// and every block is zeroed when it is freed. libcrypto is made to allocate here too (its cipher contexts hold expanded keys).
+// and every block is zeroed when it is freed. libcrypto is made to allocate here too: its contexts hold expanded keys.
 #pragma once
 
 #include "common.h"

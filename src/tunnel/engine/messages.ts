@@ -9,7 +9,8 @@ import {
   tunnelDropReasonFromCode,
   type UnderlayAddress,
 } from '../driver.ts';
-import { type Frame, messageType, Reader } from './protocol.ts';
+import { type Frame, messageType, noLimit } from './protocol.ts';
+import { Reader } from './reader.ts';
 
 /** What an engine says of itself when a connection starts. */
 export interface EngineHello {
@@ -45,7 +46,6 @@ export type EngineMessage =
 
 const statuses: readonly EngineStatus[] = ['ok', 'SaExists', 'NoSuchSa', 'InvalidSa', 'DriverFull'];
 const causes = ['bytes', 'packets', 'sequence'] as const;
-const neverUsed = 0xffff_ffff_ffff_ffffn;
 
 /** @throws {TunnelError} `DriverProtocol` for anything that is not exactly a message. */
 export function decodeMessage(frame: Frame): EngineMessage {
@@ -130,7 +130,7 @@ function decodeSa(reader: Reader): EngineMessage {
       replayWindow,
       note,
       expired: (flags & 1) !== 0,
-      statistics: { packets, bytes, sequence, drops, ...(idle === neverUsed ? {} : { idleMs: Number(idle) }) },
+      statistics: { packets, bytes, sequence, drops, ...(idle === noLimit ? {} : { idleMs: Number(idle) }) },
     },
   };
 }
