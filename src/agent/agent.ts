@@ -38,7 +38,8 @@ import { RuleNames } from './rule-names.ts';
 import { Serial } from './serial.ts';
 
 const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
-const keptFlows = 50_000;
+/** About 7 MiB when full. */
+const keptFlows = 15_000;
 const collectMs = 2000;
 /** Between two periodic events of one connection. */
 const reportIntervalNs = 10_000_000_000n;

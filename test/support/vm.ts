@@ -38,7 +38,8 @@ export async function runInVm(script: string, options: { seconds: number }): Pro
           '-accel',
           'tcg,thread=multi',
           '-cpu',
-          'max',
+          // QEMU 7.2 is the first to emulate AVX, and Node died of it now and then.
+          'max,avx=off,avx2=off',
           '-smp',
           '2',
           '-m',
