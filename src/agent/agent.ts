@@ -204,6 +204,8 @@ export class Agent {
       },
     );
 
+    driver.repeatEarly();
+
     let added = false;
     const pods = new LocalPods({
       datapath,

@@ -13,6 +13,8 @@ export interface OpenDriver {
   readonly ifindex: number;
   /** Of the xfrm device, where the kernel carries tunnels. */
   readonly carrier?: number;
+  /** To be called once the tunnels listen: repeats what was said before. */
+  repeatEarly(): void;
   close(): Promise<void>;
 }
 
@@ -56,7 +58,12 @@ async function chosen({ driver, preferDriver }: DriverChoice, logger: Logger): P
 async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
   await removeCarrier();
   const engine = await Engine.open(engineOptions(choice), logger);
-  return { driver: engine.driver, ifindex: engine.ifindex, close: () => engine.close() };
+  return {
+    driver: engine.driver,
+    ifindex: engine.ifindex,
+    repeatEarly: () => engine.repeatEarly(),
+    close: () => engine.close(),
+  };
 }
 
 async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
@@ -72,7 +79,7 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
       await driver.close();
       await engine.close();
     };
-    return { driver, ifindex: engine.ifindex, carrier, close };
+    return { driver, ifindex: engine.ifindex, carrier, repeatEarly: () => engine.repeatEarly(), close };
   } catch (error) {
     await engine.close();
     throw error;

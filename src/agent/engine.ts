@@ -7,6 +7,7 @@ import { ipBatch } from '../kernel/ip.ts';
 import { listenUnix, openUdp } from '../kernel/sockets.ts';
 import { openTun } from '../kernel/tun.ts';
 import type { IpAddress } from '../model/address.ts';
+import type { TrafficSelector } from '../tunnel/driver.ts';
 import { EngineDriver } from '../tunnel/engine/engine-driver.ts';
 import { spawnEngine } from '../tunnel/engine/spawn.ts';
 
@@ -38,6 +39,11 @@ export class Engine {
   readonly driver: EngineDriver;
   readonly #options: EngineOptions;
   readonly #log: Logger;
+  /** Pairs that asked before anybody listened. */
+  readonly #early: TrafficSelector[] = [];
+  readonly #keepEarly = (pair: TrafficSelector) => {
+    this.#early.push(pair);
+  };
   #closed = false;
   #respawn: NodeJS.Timeout | undefined;
 
@@ -46,6 +52,7 @@ export class Engine {
     this.#log = log;
     this.driver = new EngineDriver({ socketPath: options.socketPath }, { log });
     this.driver.on('down', () => this.#later());
+    this.driver.on('acquire', this.#keepEarly);
   }
 
   /**
@@ -71,6 +78,15 @@ export class Engine {
   /** Index of the TUN device. */
   get ifindex(): number {
     return deviceIndex(tunnelDevice);
+  }
+
+  /**
+   * To be called once somebody listens to the driver: an engine that outlived an agent says for whom packets wait as soon
+   * as it is reached, and says it once.
+   */
+  repeatEarly(): void {
+    this.driver.off('acquire', this.#keepEarly);
+    for (const pair of this.#early.splice(0)) this.driver.emit('acquire', pair);
   }
 
   /** Lets go of the engine, which goes on. */
