@@ -193,7 +193,7 @@ export class ApiClient implements Api {
       timeoutSeconds: options.timeoutSeconds ?? 300 + Math.floor(Math.random() * 300),
     };
     const request = { method: 'GET', path, query, signal: options.signal } as const;
-    for await (const line of this.#transport.lines(request, options.idleTimeoutMs ?? defaultIdleMs))
+    for await (const line of this.#transport.lines(request, options.idleTimeoutMs ?? defaultIdleMs, options.onOpen))
       yield readEvent(resource, path, line);
   }
 }

@@ -115,6 +115,8 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
       ...(labelSelector === undefined ? {} : { labelSelector }),
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
       ...(this.#version === undefined ? {} : { resourceVersion: this.#version }),
+      // Of a quiet kind the first word comes with the next bookmark, and until then all would seem lost.
+      onOpen: () => this.#heard(),
       signal: this.#stop.signal,
     });
     for await (const event of events) this.#take(event);

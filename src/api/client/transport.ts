@@ -61,9 +61,10 @@ export class Transport {
   /**
    * Opens a watch.
    * @param idleMs No byte for so long ends it with `Unreachable`.
+   * @param onOpen Called when the server has said yes.
    * @returns The lines of the answer; leaving the loop closes the connection.
    */
-  async *lines(request: ApiRequest, idleMs: number): AsyncGenerator<string> {
+  async *lines(request: ApiRequest, idleMs: number, onOpen?: () => void): AsyncGenerator<string> {
     const idle = new AbortController();
     const signal = request.signal === undefined ? idle.signal : AbortSignal.any([request.signal, idle.signal]);
     const timer = setTimeout(() => idle.abort(new Error(`nothing came for ${idleMs} ms`)), idleMs);
@@ -75,6 +76,7 @@ export class Transport {
           this.#parse(request, await textOf(response), response),
           contextOf(request),
         );
+      onOpen?.();
       yield* splitLines(response, () => timer.refresh());
     } catch (error) {
       throw error instanceof ApiError ? error : this.#broken(request, error, signal, false);

@@ -58,6 +58,8 @@ export interface WatchOptions extends ListOptions {
   readonly resourceVersion?: string;
   /** Ask the server to end the watch after so long. Default 5 to 10 minutes, at random. */
   readonly timeoutSeconds?: number;
+  /** Called when the server has taken the watch, which may be long before there is anything to tell. */
+  readonly onOpen?: () => void;
   /** No byte for so long, bookmarks included, means that the connection is dead. Default 150 s (bookmarks come once a minute). */
   readonly idleTimeoutMs?: number;
 }
