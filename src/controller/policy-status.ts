@@ -1,10 +1,29 @@
 import type { Logger } from 'pino';
+import { z } from 'zod';
+import { isApiError } from '../api/client/error.ts';
 import { Reflector } from '../api/client/reflector.ts';
 import type { Api, Change } from '../api/client/types.ts';
-import { type Condition, kinds, type NetworkPolicy } from '../api/kinds.ts';
+import { type Condition, type KubeObject, kinds, type NetworkPolicy } from '../api/kinds.ts';
 import { formatIssues, parseNetworkPolicy } from '../policy/network-policy/parse.ts';
 
 const conditionType = 'Understood';
+const outline = z.looseObject({
+  status: z
+    .looseObject({
+      conditions: z
+        .array(
+          z.object({
+            type: z.string(),
+            status: z.string(),
+            reason: z.string().optional(),
+            message: z.string().optional(),
+            lastTransitionTime: z.string().optional(),
+          }),
+        )
+        .optional(),
+    })
+    .optional(),
+});
 
 /**
  * What a policy's status should say of whether nodes understand it.
@@ -22,6 +41,12 @@ export function understanding(raw: unknown, present: readonly Condition[], now: 
   const message = `denies all traffic of the pods it selects: ${formatIssues(parsed.issues)}`;
   if (before?.status === 'False' && before.message === message) return undefined;
   return condition('False', 'NotUnderstood', message, now);
+}
+
+/** What a policy's status says so far, however little of the policy is understood. */
+export function conditionsOf(raw: KubeObject): readonly Condition[] {
+  const status = outline.safeParse(raw).data?.status;
+  return status?.conditions ?? [];
 }
 
 function condition(status: 'True' | 'False', reason: string, message: string, now: Date): Condition {
@@ -49,7 +74,7 @@ export class PolicyStatusController {
 
   async #look({ kind, entry }: Change<NetworkPolicy>): Promise<void> {
     if (kind === 'delete') return;
-    const present = entry.object?.status?.conditions ?? [];
+    const present = conditionsOf(entry.raw);
     const wanted = understanding(entry.raw, present, new Date());
     if (wanted === undefined) return;
     const { namespace, name = '' } = entry.raw.metadata;
@@ -61,6 +86,8 @@ export class PolicyStatusController {
         { type: 'merge', patch: { status: { conditions } } },
       );
     } catch (error) {
+      // Written, and answered with the policy as it is: that one is not understood is what was said.
+      if (isApiError(error, 'Malformed')) return;
       // Nodes fail closed whatever the status says; a server without this subresource cannot be told.
       this.#deps.logger.warn({ err: error, policy: entry.key }, 'the status of a policy cannot be written');
     }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { understanding } from '../../src/controller/policy-status.ts';
+import { conditionsOf, understanding } from '../../src/controller/policy-status.ts';
 
 const policy = (spec: object) => ({
   apiVersion: 'networking.k8s.io/v1',
@@ -27,4 +27,10 @@ test('what is said already is not said again, and is taken back once it is mende
   assert.ok(said !== undefined);
   assert.equal(understanding(broken, [said], now), undefined);
   assert.equal(understanding(policy({ podSelector: {} }), [said], now)?.status, 'True');
+});
+
+test('what is said already is found on a policy of which nothing else is understood', () => {
+  const said = understanding(broken, [], now);
+  const foreign = { ...policy({ ingress: 7 }), status: { conditions: [said] } };
+  assert.deepEqual(conditionsOf(foreign), [said]);
 });

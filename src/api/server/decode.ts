@@ -23,6 +23,8 @@ export function checkNesting(value: unknown, depth = 0): void {
 /**
  * Makes an object of one kind out of a request's body: its own copy, nulls and unknown fields gone, types checked.
  * @param warn Is told of each unknown field that is dropped, under `Warn`.
+ * @param subresource `status`: nothing else of the body is taken, so nothing else is judged. What a newer server left in
+ *   the spec is not for whoever writes the status to answer for.
  * @throws {StatusError} `BadRequest`; `Invalid` where types are wrong.
  */
 export function decodeObject(
@@ -30,6 +32,7 @@ export function decodeObject(
   body: unknown,
   validation: FieldValidation,
   warn: (message: string) => void,
+  subresource: '' | 'status' = '',
 ): AnyObject {
   if (!isObject(body)) throw badRequest(`expected a ${kind.kind} as a JSON object`);
   const { apiVersion = kind.apiVersion, kind: kindName = kind.kind, metadata = {} } = body;
@@ -50,14 +53,22 @@ export function decodeObject(
   });
   if (!isKubeObject(object)) throw badRequest('metadata must be an object');
   const name = typeof object.metadata.name === 'string' ? object.metadata.name : '';
-  const unknown = dropUnknown(kind, object);
+  const judged = ({ field }: FieldIssue) => subresource === '' || /^status\b/.test(field);
+  const unknown = dropUnknown(kind, object).filter(judged);
   if (unknown.length > 0) {
     if (validation === 'Strict' || kind.rules.strict) throw strictDecoding(kind, name, unknown);
     if (validation === 'Warn') for (const { message } of unknown) warn(message);
   }
-  const issues = kind.rules.check(object);
+  const issues = kind.rules.check(object).filter(judged);
   if (issues.length > 0) throw invalid(kind, name, issues);
   return object;
+}
+
+/** Whether an object is one of its kind in every field. */
+export function isUnderstood(kind: ServedKind, object: AnyObject): boolean {
+  let unknown = 0;
+  visitUnknown(kind.shape, object, () => unknown++);
+  return unknown === 0 && kind.rules.check(object).length === 0;
 }
 
 function dropUnknown(kind: ServedKind, object: JsonObject): FieldIssue[] {

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { type AnyObject, isKubeObject, isList, objectOr, withoutUndefined } from '../json.ts';
 import type { ObjectMeta } from '../kinds.ts';
 import type { ServedKind } from './catalog.ts';
-import { decodeObject, type FieldValidation } from './decode.ts';
+import { decodeObject, type FieldValidation, isUnderstood } from './decode.ts';
 import { checkMetadata, checkMetadataUpdate } from './rules/metadata.ts';
 import type { World } from './rules/rules.ts';
 import { alreadyExists, badRequest, conflict, forbidden, invalid, notFound } from './status.ts';
@@ -81,16 +81,18 @@ export class Objects {
     const stored = this.#store.get(kind.id, keyOf(namespace, name));
     if (stored === undefined) throw notFound(kind, name);
     const old = stored.object;
-    const asked = decodeObject(kind, change(old), request.validation, request.warn);
+    const asked = decodeObject(kind, change(old), request.validation, request.warn, subresource);
     placeInNamespace(asked.metadata, request);
     checkSameObject(asked.metadata, old.metadata, request);
     const next = combine(asked, old, request);
     if (subresource === '') kind.rules.prepareUpdate(next, old, this.#world);
-    kind.rules.defaults(next);
+    // What was stored by a newer server is none that these rules know; its status can be written all the same.
+    const known = subresource === '' || isUnderstood(kind, next);
+    if (known) kind.rules.defaults(next);
     const issues = [
       ...checkMetadata(next.metadata, kind.rules.name),
       ...checkMetadataUpdate(next.metadata, old.metadata),
-      ...kind.rules.validate(next),
+      ...(known ? kind.rules.validate(next) : []),
       ...(subresource === '' ? kind.rules.validateUpdate(next, old) : []),
     ];
     if (issues.length > 0) throw invalid(kind, name, issues);
@@ -99,7 +101,7 @@ export class Objects {
       next.metadata.generation = old.metadata.generation + 1;
     const clean = tidy(next);
     request.restrict?.(clean, old);
-    for (const text of kind.rules.warnings(clean)) request.warn(text);
+    if (known) for (const text of kind.rules.warnings(clean)) request.warn(text);
     if (sameContent(clean, old)) return old;
     if (request.dryRun) return clean;
     if (isFinished(clean)) return this.#store.remove(kind.id, stored.key, clean)?.object ?? clean;
