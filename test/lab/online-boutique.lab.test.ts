@@ -212,6 +212,40 @@ describe('the published Online Boutique', () => {
     assert.deepEqual(missing, []);
   });
 
+  test('every edge that was allowed shows too, with the rule that lets it in', async () => {
+    const flows = await observe(lab.name, '--verdict', 'allow', '-n', 'default');
+    const missing = edges()
+      .filter(({ allowed }) => allowed)
+      .filter(
+        ({ from, to, port }) =>
+          !flows.some(
+            ({ source, destination, rule, direction }) =>
+              endName(source) === nameOf(from) &&
+              endName(destination) === nameOf(to) &&
+              destination.port === port &&
+              direction === 'ingress' &&
+              rule?.namespace === 'default' &&
+              rule.name === to &&
+              rule.index === 0,
+          ),
+      );
+    assert.deepEqual(missing, []);
+    // Nobody who is to be kept out was ever let in while the policies held.
+    const wrong = flows.filter(
+      ({ source, destination, rule, direction }) =>
+        direction === 'ingress' &&
+        rule !== undefined &&
+        edges().some(
+          ({ from, to, port, allowed }) =>
+            !allowed &&
+            endName(source) === nameOf(from) &&
+            endName(destination) === nameOf(to) &&
+            destination.port === port,
+        ),
+    );
+    assert.deepEqual(wrong, []);
+  });
+
   test('why says of every edge what packets did, and the datapaths agree', async () => {
     const wrong = await Promise.all(
       edges().map(async ({ from, to, port, allowed }) => {
