@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { down } from '../../src/lab/down.ts';
@@ -15,7 +17,17 @@ describe('a lab that nobody took down', () => {
   after(() => down(name));
 
   test('Ctrl-C in the middle of up takes everything back', async () => {
-    const { child, ran } = begin(['up', '--name', name, '--nodes', '2']);
+    // A pod that never is ready keeps it on its way, however fast this machine is.
+    const file = join(tmpdir(), `${name}.json`);
+    const container = {
+      name: 'c',
+      image: 'busybox',
+      command: ['sleep', '600'],
+      readinessProbe: { exec: { command: ['false'] } },
+    };
+    const never = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'never' }, spec: { containers: [container] } };
+    writeFileSync(file, JSON.stringify(never));
+    const { child, ran } = begin(['up', '--name', name, '--nodes', '2', '-f', file]);
     while (!(readState(name)?.processes.some((process) => process.name.startsWith('agent/')) ?? false)) {
       assert.equal(child.exitCode, null, 'up ended by itself');
       await sleep(20);
@@ -26,6 +38,7 @@ describe('a lab that nobody took down', () => {
     assert.equal(code, 130);
     assert.match(stderr, /interrupted/);
     assert.deepEqual(leftovers(name), []);
+    rmSync(file);
   });
 
   test('what a killed up left, down removes; and the next up starts over it', async () => {
