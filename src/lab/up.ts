@@ -29,6 +29,8 @@ export interface UpOptions extends Omit<PlanOptions, 'cgroupRoot'>, AgentSetting
   readonly files?: readonly string[];
   /** Wait until every pod is ready, at most so long; 0: do not wait. Default 120 s. */
   readonly readyTimeoutMs?: number;
+  /** How long the API, and then the agents, may take to start. Default 30 s. */
+  readonly startTimeoutMs?: number;
   /** Without name service a lab is up sooner. Default true. */
   readonly dns?: boolean;
   readonly signal?: AbortSignal;
@@ -53,8 +55,6 @@ export interface UpPlan {
   readonly lab: () => Lab;
 }
 
-const startTimeoutMs = 30_000;
-
 /**
  * Prepares to bring a lab up. Nothing has happened yet.
  * @throws {LabError} `BadName`; `LabExists`; {ManifestError} with everything that is wrong with the manifests
@@ -63,7 +63,7 @@ export function prepareUp(options: UpOptions): UpPlan {
   const plan = planLab({ ...options, cgroupRoot: cgroupRoot() });
   const present = readState(plan.name);
   if (present !== undefined) refuseIfAlive(present);
-  const { files = [], readyTimeoutMs = 120_000 } = options;
+  const { files = [], readyTimeoutMs = 120_000, startTimeoutMs = 30_000 } = options;
   // Before anything is started: whoever has a wrong manifest is to hear of that at once.
   const manifests = loadManifests(files);
   const { driver, clusterDefault, svidTtlSeconds, rekeySeconds, logLevel, extra } = options;
