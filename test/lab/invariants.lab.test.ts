@@ -292,6 +292,32 @@ describe('what must hold, whatever happens', () => {
       }
     });
 
+  test('engine and agent die together: across nodes all stands still and nothing is in clear, until the agent is back', async () => {
+    const { same, across, across6 } = await traffic();
+    const all = [same, across, across6];
+    try {
+      await sealed(async () => {
+        const engine = engineOf('node-1');
+        await lab.lab.stopAgent('node-1', 'SIGKILL');
+        process.kill(engine, 'SIGKILL');
+        // What was on its way may still come.
+        await sleep(500);
+        const before = await Promise.all([across, across6].map((each) => each.report()));
+        await progress([same], 100);
+        const later = await Promise.all([across, across6].map((each) => each.report()));
+        const echoes = (reports: readonly TrafficReport[]) => reports.map(({ tcp, udp }) => [tcp.echoed, udp.echoed]);
+        assert.deepEqual(echoes(later), echoes(before), 'something came through without an engine');
+        lab.lab.startAgent('node-1');
+        await answers('node-1');
+        await progress(all, 50);
+      });
+      assertWhole(same.name, await same.stop());
+      await assertEnforced(true);
+    } finally {
+      for (const each of all) each.kill();
+    }
+  });
+
   function engineOf(node: NodeName): number {
     const pids = readFileSync(`${lab.lab.nodeCgroup(node)}/cgroup.procs`, 'utf8')
       .trim()
