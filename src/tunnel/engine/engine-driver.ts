@@ -80,6 +80,7 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
    * @throws {TunnelError} `DriverDown` after that time; the attempts then end too.
    */
   async open(timeoutMs = 5000): Promise<void> {
+    if (this.#hello !== undefined) return;
     const up = new Promise<void>((resolve) => this.once('up', resolve));
     this.#connect();
     let timer: NodeJS.Timeout | undefined;
@@ -185,7 +186,10 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     });
   }
 
+  /** Does nothing while a connection is there or on its way: the engine's newest one ends the others. */
   #connect(): void {
+    clearTimeout(this.#retry);
+    if (this.#socket !== undefined) return;
     const socket = connect(this.#options.socketPath);
     const reader = new FrameReader();
     this.#socket = socket;
