@@ -10,6 +10,7 @@ import {
 } from './kinds/cluster.ts';
 import { customResourceDefinitionSchema } from './kinds/extension.ts';
 import type { KubeObject } from './kinds/meta.ts';
+import { clusterSettingsSchema, myelinVersion, revocationSchema } from './kinds/myelin.ts';
 import { endpointSliceSchema, endpointsSchema, networkPolicySchema, serviceSchema } from './kinds/network.ts';
 import { deploymentSchema, podSchema } from './kinds/pod.ts';
 
@@ -26,6 +27,7 @@ export type { Container, ContainerPort, EnvVar, Probe } from './kinds/container.
 export type { CustomResourceDefinition, PrinterColumn } from './kinds/extension.ts';
 export type { Condition, KubeObject, LabelSelector, Live, LiveMeta, ObjectMeta, OwnerReference } from './kinds/meta.ts';
 export { kindSchema } from './kinds/meta.ts';
+export type { ClusterSettings, Revocation } from './kinds/myelin.ts';
 export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
 export type { ContainerStatus, Deployment, Pod, PodSpec, PodStatus } from './kinds/pod.ts';
 
@@ -116,6 +118,20 @@ export const kinds = {
     customResourceDefinitionSchema,
     { ...cluster, shortNames: ['crd', 'crds'] },
   ),
+} as const;
+
+/** Myelin's own kinds, which an API server learns by CustomResourceDefinitions (definitions.ts). */
+export const ownKinds = {
+  Revocation: defineResource(myelinVersion, 'Revocation', 'revocations', revocationSchema, {
+    ...cluster,
+    shortNames: ['revoke'],
+    categories: ['myelin'],
+  }),
+  ClusterSettings: defineResource(myelinVersion, 'ClusterSettings', 'clustersettings', clusterSettingsSchema, {
+    ...cluster,
+    shortNames: ['mset'],
+    categories: ['myelin'],
+  }),
 } as const;
 
 /** All built-in kinds, in the order in which a manifest's objects are best applied. */

@@ -1,3 +1,4 @@
+import { strictFields } from '../definitions.ts';
 import type { AnyObject } from '../json.ts';
 import { type Shape, shapeOf } from '../kinds/shape.ts';
 import { apiVersionOf, builtinResources, type CustomResourceDefinition, kinds, type Resource } from '../kinds.ts';
@@ -111,9 +112,10 @@ function serveBuiltin(resource: Resource, rules: Rules): ServedKind {
   };
 }
 
-function serveCustom({ spec }: CustomResourceDefinition): ServedKind[] {
+function serveCustom({ metadata, spec }: CustomResourceDefinition): ServedKind[] {
   const { group, names, scope, versions } = spec;
   const storage = versions.find((version) => version.storage)?.name ?? '';
+  const strict = metadata.annotations?.[strictFields] === 'true';
   return versions
     .filter(({ served }) => served)
     .map((version) => ({
@@ -132,7 +134,7 @@ function serveCustom({ spec }: CustomResourceDefinition): ServedKind[] {
       status: version.subresources?.status !== undefined,
       custom: true,
       shape: customShape(version),
-      rules: customRules(version),
+      rules: customRules(version, strict),
       columns: customColumns(version.additionalPrinterColumns),
     }));
 }
