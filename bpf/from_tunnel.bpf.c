@@ -30,10 +30,10 @@ static __always_inline bool decrypted_by(struct __sk_buff *skb, const struct tun
 	return spi != 0 && (spi == tunnel->spi || spi == tunnel->previous_spi);
 }
 
-static __always_inline enum drop_reason arrive(struct __sk_buff *skb, struct packet *packet, struct place *place,
-					       const bool framed, __be16 ethertype, int *action)
+/* Out of a tunnel: to the pod that the packet is for, as what the pair of addresses has proved. */
+static __always_inline enum drop_reason arrive(struct __sk_buff *skb, const struct packet *packet, struct place *place,
+					       const bool framed, int *action)
 {
-	enum drop_reason reason = parse_network(skb, packet, framed ? ETH_HLEN : 0, ethertype);
 	struct config *settings = config_get();
 	struct endpoint *target;
 	struct tunnel_key key;
@@ -41,8 +41,6 @@ static __always_inline enum drop_reason arrive(struct __sk_buff *skb, struct pac
 	__u32 *ifindex;
 	__u32 link;
 
-	if (reason)
-		return reason;
 	if (!settings)
 		return ENDPOINT_NOT_READY;
 	ifindex = bpf_map_lookup_elem(&local, &packet->destination);
@@ -66,16 +64,39 @@ static __always_inline enum drop_reason arrive(struct __sk_buff *skb, struct pac
 	return deliver_to_pod(skb, link, target, MARK_PROVEN | (tunnel->identity & MARK_IDENTITY), framed, action);
 }
 
-static __always_inline int receive(struct __sk_buff *skb, const bool framed, __be16 ethertype)
+/* Held, and given back: into the tunnel that the pair has by now. */
+static __always_inline enum drop_reason resume(const struct packet *packet, int *action)
 {
+	struct config *settings = config_get();
+	const __u32 *carrier;
+
+	if (!settings || !(settings->flags & CONFIG_XFRM))
+		return TUNNEL_SELECTOR;
+	/* Whoever writes to the device speaks for this node's pods only, and into their own tunnels only. */
+	carrier = deliver_carrier(packet);
+	if (!carrier || !bpf_map_lookup_elem(&local, &packet->source))
+		return TUNNEL_SELECTOR;
+	*action = bpf_redirect(*carrier, 0);
+	return FORWARDED;
+}
+
+/* What all programs here do; the last two are known at compile time: the packet's direction as a pod sees it, and whether
+ * it has a link header. */
+static __always_inline int take(struct __sk_buff *skb, const __u8 direction, const bool framed)
+{
+	struct ethhdr *ethernet = framed ? header_at(skb, 0, ETH_HLEN) : NULL;
+	__be16 ethertype = framed ? (ethernet ? ethernet->h_proto : 0) : (__be16)skb->protocol;
 	struct packet packet = {};
-	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_INGRESS };
+	struct place place = { .ifindex = skb->ifindex, .direction = direction };
 	__u32 length = skb->len;
 	int action = TC_ACT_SHOT;
 	enum drop_reason reason;
 
 	skb->mark = 0;
-	reason = arrive(skb, &packet, &place, framed, ethertype, &action);
+	reason = parse_network(skb, &packet, framed ? ETH_HLEN : 0, ethertype);
+	if (!reason)
+		reason = direction == DIRECTION_INGRESS ? arrive(skb, &packet, &place, framed, &action) :
+							  resume(&packet, &action);
 	if (!reason)
 		return action;
 	if (packet.l4 != 0)
@@ -87,64 +108,23 @@ static __always_inline int receive(struct __sk_buff *skb, const bool framed, __b
 SEC("tc")
 int from_tunnel(struct __sk_buff *skb)
 {
-	return receive(skb, false, (__be16)skb->protocol);
+	return take(skb, DIRECTION_INGRESS, false);
 }
 
 SEC("tc")
 int from_tunnel_ethernet(struct __sk_buff *skb)
 {
-	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
-
-	return receive(skb, true, ethernet ? ethernet->h_proto : 0);
-}
-
-static __always_inline enum drop_reason resume(struct __sk_buff *skb, struct packet *packet, const bool framed,
-					       __be16 ethertype, int *action)
-{
-	enum drop_reason reason = parse_network(skb, packet, framed ? ETH_HLEN : 0, ethertype);
-	struct config *settings = config_get();
-	const __u32 *carrier;
-
-	if (reason)
-		return reason;
-	if (!settings || !(settings->flags & CONFIG_XFRM))
-		return TUNNEL_SELECTOR;
-	/* Whoever writes to the device speaks for this node's pods only, and into their own tunnels only. */
-	carrier = deliver_carrier(packet);
-	if (!carrier || !bpf_map_lookup_elem(&local, &packet->source))
-		return TUNNEL_SELECTOR;
-	*action = bpf_redirect(*carrier, 0);
-	return FORWARDED;
-}
-
-static __always_inline int give_back(struct __sk_buff *skb, const bool framed, __be16 ethertype)
-{
-	struct packet packet = {};
-	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_EGRESS };
-	__u32 length = skb->len;
-	int action = TC_ACT_SHOT;
-	enum drop_reason reason;
-
-	skb->mark = 0;
-	reason = resume(skb, &packet, framed, ethertype, &action);
-	if (!reason)
-		return action;
-	if (packet.l4 != 0)
-		parse_transport(skb, &packet); /* for the event's ports */
-	event_deny(&place, &packet, reason, length);
-	return TC_ACT_SHOT;
+	return take(skb, DIRECTION_INGRESS, true);
 }
 
 SEC("tc")
 int from_holder(struct __sk_buff *skb)
 {
-	return give_back(skb, false, (__be16)skb->protocol);
+	return take(skb, DIRECTION_EGRESS, false);
 }
 
 SEC("tc")
 int from_holder_ethernet(struct __sk_buff *skb)
 {
-	struct ethhdr *ethernet = header_at(skb, 0, ETH_HLEN);
-
-	return give_back(skb, true, ethernet ? ethernet->h_proto : 0);
+	return take(skb, DIRECTION_EGRESS, true);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Why a packet was dropped: the numbers of `dropReasons` in src/model/verdict.ts, which says what each means.
- * test/datapath/reasons.program.test.ts compares the two through the object's BTF.
+ * test/datapath/drops.program.test.ts compares the two through the object's BTF.
  */
 #pragma once
 

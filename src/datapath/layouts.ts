@@ -19,7 +19,7 @@ import type { IpAddress } from '../model/address.ts';
 import type { IdentityNumber } from '../model/identity.ts';
 
 /**
- * The datapath's maps, key and value, as bpf/lib/maps.h lays them out. What the members mean stands there.
+ * The datapath's maps, key and value, as bpf/lib/layout.h lays them out. What the members mean stands there.
  * The layouts are compared with an object's BTF whenever it is loaded, so that the two cannot drift apart unseen.
  */
 
