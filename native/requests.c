@@ -161,10 +161,7 @@ static bool on_list(struct engine *e, const struct message *message) {
   memcpy(&m, message->payload, sizeof m);
   struct worker *self = &e->workers[WORKER_CONTROL];
   worker_clock(self);
-  // From the new end: a listing is asked for page after page, and the later pages are then the shorter walks.
-  struct sa *sa = e->table.newest;
-  while (sa != NULL && sa->older != NULL && sa->older->serial > m.after) sa = sa->older;
-  if (sa != NULL && sa->serial <= m.after) sa = NULL;
+  struct sa *sa = table_after(&e->table, m.after);
   unsigned count = 0;
   for (; sa != NULL && count < PROTOCOL_PAGE; sa = sa->newer, count++) list_one(e, m.id, sa, self->now_ms);
   done(e, m.id, STATUS_OK, sa != NULL);

@@ -100,6 +100,7 @@ void table_remove(struct sa_table *table, struct sa *sa) {
   if (sa->newer != NULL) sa->newer->older = sa->older;
   if (table->oldest == sa) table->oldest = sa->newer;
   if (table->newest == sa) table->newest = sa->older;
+  if (table->cursor == sa) table->cursor = sa->older;
   table->count[sa->direction]--;
 }
 
@@ -113,6 +114,16 @@ struct sa *table_find(const struct sa_table *table, const struct wire_sa_id *id)
     if (its.port == peer.port && addr_equal(its.address, peer.address)) return sa;
   }
   return NULL;
+}
+
+struct sa *table_after(struct sa_table *table, uint64_t serial) {
+  bool ahead = table->cursor == NULL || table->cursor->serial > serial;
+  struct sa *sa = ahead ? table->oldest : table->cursor;
+  while (sa != NULL && sa->serial <= serial) {
+    table->cursor = sa;
+    sa = sa->newer;
+  }
+  return sa;
 }
 
 struct peer *table_move_peer(struct sa_table *table, struct sa *sa, struct peer *peer) {

@@ -16,6 +16,7 @@ struct sa_table {
   struct sa **by_id;                // both, for the control thread
   uint64_t seed[2];
   struct sa *oldest, *newest;
+  struct sa *cursor; // the last that table_after came to
   uint64_t last_serial;
   uint64_t count[2]; // by direction
 };
@@ -28,6 +29,9 @@ void table_insert(struct sa_table *table, struct sa *sa);
 void table_remove(struct sa_table *table, struct sa *sa);
 // By direction and SPI, for outbound also peer; NULL if there is none.
 struct sa *table_find(const struct sa_table *table, const struct wire_sa_id *id);
+// The oldest SA with a serial above `serial`, NULL if there is none. Asked for page after page in ascending order it does not
+// walk twice over the same.
+struct sa *table_after(struct sa_table *table, uint64_t serial);
 // Gives an SA another peer and returns the old one, which readers may still hold.
 struct peer *table_move_peer(struct sa_table *table, struct sa *sa, struct peer *peer);
 

@@ -61,6 +61,19 @@ static void the_last_sequence_number_is_never_used(void) {
   sa_destroy(sa);
 }
 
+// A key is nowhere once its SA is gone: neither as it came nor as what the implementation made of it.
+static void destroyed_is_zeroed(void) {
+  struct sa *sa = bed_sa(DIRECTION_OUT, 402);
+  volatile uint64_t *words = (volatile uint64_t *)sa, *handle = sa->aead;
+  uint64_t seen = 0;
+  for (size_t i = 1; i < 8; i++) seen |= handle[i];
+  CHECK(seen != 0);
+  sa_destroy(sa);
+  // The first word of a free block is the free list's link.
+  for (size_t i = 1; i < sizeof *sa / 8; i++) CHECK(words[i] == 0);
+  for (size_t i = 1; i < 8; i++) CHECK(handle[i] == 0);
+}
+
 static void newest_sends_and_the_older_takes_over(void) {
   struct engine *e = bed_engine();
   struct sa *old = bed_sa(DIRECTION_OUT, 400), *new = bed_sa(DIRECTION_OUT, 401);
@@ -87,6 +100,10 @@ static void many(void) {
     CHECK(table_inbound(&e->table, spi) == sas[i] && table_find(&e->table, &id) == sas[i]);
     CHECK(table_inbound(&e->table, spi + 1) == NULL);
     if (round % 10 != 0) continue;
+    uint64_t after = random_below((uint32_t)e->table.last_serial + 2);
+    struct sa *first = e->table.oldest;
+    while (first != NULL && first->serial <= after) first = first->newer;
+    CHECK(table_after(&e->table, after) == first);
     if (sas[i] == NULL) {
       table_insert(&e->table, sas[i] = bed_sa(DIRECTION_IN, spi));
     } else {
@@ -110,5 +127,6 @@ const struct test sa_tests[] = {
     {"sa: the last sequence number is never used", the_last_sequence_number_is_never_used},
     {"sa: the newest SA of a pair sends, an older one takes over", newest_sends_and_the_older_takes_over},
     {"sa: thousands come and go", many},
+    {"sa: a destroyed one leaves nothing in memory", destroyed_is_zeroed},
     {0},
 };
