@@ -2,6 +2,14 @@
 export const protocolNumbers = { ICMP: 1, TCP: 6, UDP: 17, ICMPv6: 58, SCTP: 132 } as const;
 export type Protocol = keyof typeof protocolNumbers;
 
+/** In the place of a port: what an ICMP message is, its type in the upper eight bits of 16 and its code in the lower. */
+export function icmpPort(type: number, code = 0): number {
+  return (type << 8) | code;
+}
+
+/** The only ICMP messages that open anything: whatever else there is answers, or is about something else. */
+export const echoRequests = { ICMP: icmpPort(8), ICMPv6: icmpPort(128) } as const;
+
 /** An inclusive range of ports; `from` = 0, `to` = 65535 is every port. */
 export interface PortRange {
   readonly from: number;

@@ -29,7 +29,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
   const known = previous === undefined ? undefined : derived.get(previous);
-  const regions = Regions.of(rules, known?.regions);
+  const regions = Regions.of(rules, view.settings, known?.regions);
   const { peers: classified, conflicts } = classify(view, node, rules, regions);
   const world = worldRegions(regions.prefixes, view.settings).map((region) => worldClass(region));
   const classes = [...[...classified.values()].flatMap((peer) => peer.class ?? []), ...world];
@@ -39,9 +39,8 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const peers = new Map<IpAddress, PeerEntry>();
   for (const [address, peer] of classified)
     peers.set(address, { identity: identityOfPeer(peer, byKey), kind: peer.kind, owner: peer.owner });
-  const index = known?.index.answersFor(identities, view.namespaces, regions)
-    ? known.index
-    : new PeerIndex(identities, view.namespaces, regions);
+  const grounds = { identities, view, node, regions };
+  const index = known?.index.answersFor(grounds) ? known.index : new PeerIndex(grounds);
   const sets = new RuleSets(index, identities, ruleNumbers.byRef, previous);
   const endpoints = new Map<string, EndpointEntry>();
   for (const [pod, { egress, ingress }] of sides)

@@ -1,10 +1,19 @@
 import { type Family, familyOf, type IpAddress } from '../model/address.ts';
 import type { PodView } from '../model/endpoint.ts';
-import { type Protocol, protocolFromNumber } from '../model/port.ts';
+import { echoRequests, icmpPort, type Protocol, protocolFromNumber } from '../model/port.ts';
 import { type Prefix, prefixContains, prefixParts } from '../model/prefix.ts';
 import type { Direction, SideDecision } from '../model/verdict.ts';
 import { matchesAnyPeer, matchesAnyPort, type RulePeer, type RulePort, selectsPod } from './match.ts';
-import { comparePolicies, compareRules, type Policy, policyRef } from './rule.ts';
+import { matchesAnyRequest, type Request } from './request.ts';
+import {
+  comparePolicies,
+  compareRules,
+  type Gate,
+  type Policy,
+  policyRef,
+  type Rule,
+  withoutRequests,
+} from './rule.ts';
 import type { ClusterView } from './view.ts';
 
 /** A pod by UID, a node's own processes by the node's name, or whoever has an address. */
@@ -18,6 +27,10 @@ export interface PolicyFlow {
   readonly protocol: Protocol | number;
   /** The destination's; 0 where the protocol has none. */
   readonly port: number;
+  /** The message, where the protocol is ICMP or ICMPv6. Default: an echo request. */
+  readonly icmp?: { readonly type: number; readonly code: number };
+  /** What the flow asks for, where that is known. Without it, rules about requests are taken as strictly as they can be. */
+  readonly request?: Request;
   /** Which of the ends' addresses are used. Default: an `address` end's family, else one that both have, IPv4 first. */
   readonly family?: Family;
 }
@@ -42,12 +55,14 @@ export interface ResolvedFlow {
   readonly source: Party;
   readonly destination: Party;
   readonly protocol: Protocol | number;
+  /** For ICMP, `icmpPort`. */
   readonly port: number;
+  readonly request?: Request;
 }
 
 /**
- * The reference decision: what NetworkPolicy (and later its siblings) say of a flow. Written to be read beside the
- * Kubernetes documentation; the compiled image and the BPF programs are tested against it.
+ * The reference decision: what the policies of all kinds say of a flow. Written to be read beside the documentation of
+ * their APIs; the compiled image and the BPF programs are tested against it.
  */
 export function decide(view: ClusterView, flow: PolicyFlow): Decision {
   const resolved = resolveFlow(view, flow);
@@ -73,20 +88,62 @@ export function decideSide(view: ClusterView, flow: ResolvedFlow, direction: Dir
   if (direction === 'ingress' && peer.kind === 'node' && peer.name === subject.pod.node)
     return { verdict: 'allow', by: 'exempt', why: 'the pod’s own node reaches it always' };
 
-  const policies = policiesOf(view, subject.pod);
-  const rulePeer = toRulePeer(peer);
+  const network = decideGate(view, flow, direction, subject.pod, peer, 'network');
+  if (network.verdict === 'deny') return network;
+  const mesh = decideGate(view, flow, direction, subject.pod, peer, 'mesh');
+  // Where both allow, the first one that has a rule for it is named.
+  return mesh.verdict === 'deny' || (mesh.by === 'rule' && network.by !== 'rule') ? mesh : network;
+}
+
+/**
+ * One gate of one side. The levels in their order: admin (a pass skips its rest), denies and allows, isolation, baseline
+ * (a pass skips its rest), the default. The mesh has no default but to allow.
+ */
+export function decideGate(
+  view: ClusterView,
+  flow: ResolvedFlow,
+  direction: Direction,
+  subject: PodView,
+  peer: Party,
+  gate: Gate,
+): SideDecision {
+  const policies = policiesOf(view, subject).filter((policy) => policy.gate === gate && enforced(policy));
+  const rulePeer = toRulePeer(peer, subject);
   const rulePort = toRulePort(flow);
-  const [deciding] = policies
+  const matching = policies
     .flatMap((policy) => policy.rules)
+    .flatMap((rule) => asAsked(rule, flow.request) ?? [])
     .filter((rule) => rule.ref.direction === direction)
     .filter((rule) => matchesAnyPeer(view, rule.peers, rulePeer) && matchesAnyPort(rule.ports, rulePort))
     .sort(compareRules);
+  const byRule = ({ ref, verdict }: Rule): SideDecision => ({
+    verdict: verdict === 'allow' ? 'allow' : 'deny',
+    by: 'rule',
+    rule: ref,
+  });
+
+  const admin = matching.find(({ level }) => level === 'admin');
+  if (admin !== undefined && admin.verdict !== 'pass') return byRule(admin);
+  const explicit = matching.find(({ level }) => level === 'deny' || level === 'allow');
+  if (explicit !== undefined) return byRule(explicit);
   const isolating = policies.filter((policy) => policy.isolates.includes(direction));
-  if (deciding !== undefined && !(deciding.level === 'baseline' && isolating.length > 0))
-    return { verdict: deciding.verdict, by: 'rule', rule: deciding.ref };
   if (isolating.length > 0)
     return { verdict: 'deny', by: 'isolation', policies: isolating.map((policy) => policyRef(policy, direction)) };
-  return { verdict: deniesByDefault(view, subject.pod.namespace) ? 'deny' : 'allow', by: 'default' };
+  const baseline = matching.find(({ level }) => level === 'baseline');
+  if (baseline !== undefined && baseline.verdict !== 'pass') return byRule(baseline);
+  const denied = gate === 'network' && deniesByDefault(view, subject.namespace);
+  return { verdict: denied ? 'deny' : 'allow', by: 'default' };
+}
+
+/** The rule as it stands for this request, or for a connection of which no request is known; undefined where it does not. */
+function asAsked(rule: Rule, request: Request | undefined): Rule | undefined {
+  if (request === undefined) return withoutRequests(rule);
+  return matchesAnyRequest(request, rule.requests) ? rule : undefined;
+}
+
+/** Whether a policy decides anything at all. */
+export function enforced({ options }: Policy): boolean {
+  return options?.mode !== 'audit';
 }
 
 /** The policies that select the pod, in the order in which they are named. */
@@ -98,9 +155,12 @@ export function deniesByDefault({ settings }: ClusterView, namespace: string): b
   return settings.namespaceDefaultDeny?.get(namespace) ?? settings.defaultDeny ?? false;
 }
 
-export function toRulePeer(party: Party): RulePeer {
+/** @param subject The pod at the flow's other end, whose policies are asked. */
+export function toRulePeer(party: Party, subject: PodView): RulePeer {
   return {
     ...(party.kind === 'pod' ? { pod: party.pod } : {}),
+    ...(party.kind === 'node' ? { node: { name: party.name, own: party.name === subject.node } } : {}),
+    ...(party.kind === 'world' ? { world: true } : {}),
     ...(party.address === undefined ? {} : { address: party.address }),
   };
 }
@@ -112,11 +172,19 @@ export function toRulePort({ destination, protocol, port }: ResolvedFlow): RuleP
 /** Finds both ends in the view and the addresses that they use. An unknown UID or node is an end that nobody has. */
 export function resolveFlow(view: ClusterView, flow: PolicyFlow): ResolvedFlow {
   const family = flow.family ?? familyOfFlow(view, flow);
+  const protocol =
+    typeof flow.protocol === 'number' ? (protocolFromNumber(flow.protocol) ?? flow.protocol) : flow.protocol;
+  const icmp = protocol === 'ICMP' || protocol === 'ICMPv6';
   return {
     source: resolveEnd(view, flow.source, family),
     destination: resolveEnd(view, flow.destination, family),
-    protocol: typeof flow.protocol === 'number' ? (protocolFromNumber(flow.protocol) ?? flow.protocol) : flow.protocol,
-    port: flow.port,
+    protocol,
+    port: icmp
+      ? flow.icmp === undefined
+        ? echoRequests[protocol]
+        : icmpPort(flow.icmp.type, flow.icmp.code)
+      : flow.port,
+    ...(flow.request === undefined ? {} : { request: flow.request }),
   };
 }
 

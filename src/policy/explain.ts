@@ -1,3 +1,4 @@
+import type { PodView } from '../model/endpoint.ts';
 import { type Direction, dropReasons, formatRule, type RuleRef, type SideDecision } from '../model/verdict.ts';
 import {
   type Decision,
@@ -56,7 +57,8 @@ function explainSide(
   const decision = decideSide(view, flow, direction);
   const policies = subject.kind === 'pod' ? policiesOf(view, subject.pod) : [];
   const isolated = decision.verdict === 'deny' && decision.by === 'isolation';
-  const nearest = isolated ? nearestOf(view, policies, flow, peer, direction) : undefined;
+  const nearest =
+    isolated && subject.kind === 'pod' ? nearestOf(view, policies, flow, subject.pod, peer, direction) : undefined;
   const broken = policies.flatMap((policy) =>
     policy.broken === undefined ? [] : [{ policy: policyRef(policy, direction), message: policy.broken }],
   );
@@ -86,6 +88,7 @@ function nearestOf(
   view: ClusterView,
   policies: readonly Policy[],
   flow: ResolvedFlow,
+  subject: PodView,
   peer: Party,
   direction: Direction,
 ): { rule: Rule; differences: readonly string[] } | undefined {
@@ -93,7 +96,7 @@ function nearestOf(
     .flatMap((policy) => policy.rules)
     // The baseline is not asked where policies isolate, whatever it would say.
     .filter((rule) => rule.ref.direction === direction && rule.level !== 'baseline');
-  return nearestMiss(view, rules, toRulePeer(peer), toRulePort(flow));
+  return nearestMiss(view, rules, toRulePeer(peer, subject), toRulePort(flow));
 }
 
 function describeDecision(decision: SideDecision): string {

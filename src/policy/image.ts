@@ -62,7 +62,13 @@ export type IdentityClass = {
       readonly namedPorts: readonly NamedPort[];
       readonly region?: Prefix;
     }
-  | { readonly kind: 'this-node' | 'other-node' | 'world'; readonly region: Prefix }
+  | {
+      readonly kind: 'this-node' | 'other-node';
+      /** Those that some policy of this node names. */
+      readonly labels: Labels;
+      readonly region?: Prefix;
+    }
+  | { readonly kind: 'world'; readonly region: Prefix }
 );
 
 /** `kind` in the values of the maps `peers` and `prefixes`. */
@@ -120,7 +126,7 @@ export interface RuleSet {
 export const anyProtocolProbe = 1 << 17;
 
 /** `verdict` in the value of the map `policy`. */
-export const verdictCodes = { allow: 1, deny: 2 } as const;
+export const verdictCodes = { allow: 1, deny: 2, pass: 3 } as const;
 
 /** One entry of the map `policy`; key: set, identity, port, protocol, portLength. No two of a set have the same key. */
 export interface PolicyEntry {
@@ -134,7 +140,7 @@ export interface PolicyEntry {
   /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of one set have the same. */
   readonly precedence: number;
   readonly rule: number;
-  readonly verdict: 'allow' | 'deny';
+  readonly verdict: 'allow' | 'deny' | 'pass';
 }
 
 /**

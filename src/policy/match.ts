@@ -1,50 +1,118 @@
 import type { IpAddress } from '../model/address.ts';
 import type { NamedPort, PodView } from '../model/endpoint.ts';
 import { type Labels, selects } from '../model/labels.ts';
-import { hasPorts, type Protocol } from '../model/port.ts';
+import type { Protocol } from '../model/port.ts';
 import { prefixContains } from '../model/prefix.ts';
-import type { NamespaceMatch, PeerMatch, PodMatch, PortMatch } from './rule.ts';
-import type { ClusterView } from './view.ts';
+import { type DomainPattern, matchesDomain } from './request/domain.ts';
+import type { NamespaceMatch, PeerMatch, PortMatch, TextMatch } from './rule.ts';
+import { type ClusterView, defaultTrustDomain, type PolicySettings } from './view.ts';
 
-/** One end of a flow as a rule sees it: a pod at one of its addresses, or an address that is no pod's (a node, the world). */
+/** One end of a flow as a rule sees it: a pod at one of its addresses, a node, or the world. */
 export interface RulePeer {
   readonly pod?: PodView;
-  /** Absent where the pod has no address of the flow's family: no CIDR holds it. */
+  readonly node?: { readonly name: string /** Whether it is the node of the subject. */; readonly own: boolean };
+  readonly world?: true;
+  /** Absent where the end has no address of the flow's family: no CIDR holds it. */
   readonly address?: IpAddress;
 }
 
 export interface RulePort {
   readonly protocol: Protocol | number;
+  /** For ICMP, `icmpPort`. */
   readonly port: number;
   /** The destination pod's; none where the destination is not a pod. */
   readonly namedPorts: readonly NamedPort[];
 }
 
-/** Whether a policy with this subject is about the pod. */
-export function selectsPod(view: ClusterView, subject: PodMatch, pod: PodView): boolean {
-  return (
-    !pod.hostNetwork &&
-    matchesNamespace(subject.namespaces, pod.namespace, view.namespaces.get(pod.namespace)) &&
-    selects(subject.pods, pod.labels)
-  );
+/** Whether a policy with this subject is about the pod. A pod that shares its node's network is never a subject. */
+export function selectsPod(view: ClusterView, subject: PeerMatch, pod: PodView): boolean {
+  return !pod.hostNetwork && matchesPeer(view, subject, { pod });
 }
 
-export function matchesPeer(view: ClusterView, match: PeerMatch, { pod, address }: RulePeer): boolean {
-  if (match.kind === 'pods') return pod !== undefined && selectsPod(view, match, pod);
-  return (
-    address !== undefined &&
-    prefixContains(match.cidr, address) &&
-    !match.except.some((hole) => prefixContains(hole, address))
-  );
+export function matchesPeer(view: ClusterView, match: PeerMatch, peer: RulePeer): boolean {
+  const { pod, node, world, address } = peer;
+  switch (match.kind) {
+    case 'pods':
+      return (
+        pod !== undefined &&
+        matchesNamespace(match.namespaces, pod.namespace, view.namespaces.get(pod.namespace)) &&
+        selects(match.pods, pod.labels)
+      );
+    case 'cidr':
+      return (
+        address !== undefined &&
+        (match.worldOnly !== true || world === true) &&
+        prefixContains(match.cidr, address) &&
+        !match.except.some((hole) => prefixContains(hole, address))
+      );
+    case 'node':
+      return (
+        node !== undefined &&
+        (match.which === 'any' || (match.which === 'own') === node.own) &&
+        (match.labels === undefined || selects(match.labels, view.nodes.get(node.name)?.labels ?? {}))
+      );
+    case 'world':
+      return world === true;
+    case 'account':
+      return pod !== undefined && matchesName(match.match, pod.serviceAccount);
+    case 'namespace':
+      return pod !== undefined && matchesName(match.match, pod.namespace);
+    case 'principal':
+      return pod !== undefined && matchesName(match.match, principalOf(view.settings, pod));
+    case 'authenticated':
+      return pod !== undefined;
+    case 'name':
+      return world === true && address !== undefined && addressesNamed(view.settings, match.pattern).has(address);
+    case 'all':
+      return match.of.every((one) => matchesPeer(view, one, peer));
+    case 'some':
+      return match.of.some((one) => matchesPeer(view, one, peer));
+    case 'not':
+      return !matchesPeer(view, match.peer, peer);
+  }
+}
+
+export function matchesName(match: TextMatch, name: string): boolean {
+  switch (match.op) {
+    case 'exact':
+      return name === match.text;
+    case 'prefix':
+      return name.startsWith(match.text);
+    case 'suffix':
+      return name.endsWith(match.text);
+    case 'present':
+      return name !== '';
+  }
+}
+
+/** A pod's identity as Istio writes it: its SPIFFE ID without the scheme. */
+export function principalOf(
+  { trustDomain = defaultTrustDomain }: PolicySettings,
+  { namespace, serviceAccount }: Pick<PodView, 'namespace' | 'serviceAccount'>,
+): string {
+  return `${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
+}
+
+/** All addresses that a name of the pattern is known to have. */
+export function addressesNamed({ names }: PolicySettings, pattern: DomainPattern): ReadonlySet<IpAddress> {
+  const found = new Set<IpAddress>();
+  for (const [name, addresses] of names ?? [])
+    if (matchesDomain(name, pattern)) for (const address of addresses) found.add(address);
+  return found;
 }
 
 export function matchesAnyPeer(view: ClusterView, peers: readonly PeerMatch[] | 'any', peer: RulePeer): boolean {
   return peers === 'any' || peers.some((match) => matchesPeer(view, match, peer));
 }
 
-/** A named port that several of the pod's containers define matches each of their numbers. */
+/**
+ * A named port that several of the pod's containers define matches each of their numbers. An ICMP match without a type is
+ * about every message.
+ */
 export function matchesPort(match: PortMatch, { protocol, port, namedPorts }: RulePort): boolean {
-  if (protocol !== match.protocol || !hasPorts(protocol)) return false;
+  if (protocol !== match.protocol) return false;
+  if (!('port' in match))
+    return match.type === undefined || (port >> 8 === match.type && [undefined, port & 0xff].includes(match.code));
   const wanted = match.port;
   if ('from' in wanted) return wanted.from <= port && port <= wanted.to;
   return namedPorts.some((named) => named.name === wanted.name && named.protocol === protocol && named.port === port);

@@ -21,7 +21,12 @@ export interface ClusterView {
 
 export interface NodeView {
   readonly addresses: readonly IpAddress[];
+  /** Absent: none. */
+  readonly labels?: Labels;
 }
+
+/** `PolicySettings.trustDomain` where it is not set. */
+export const defaultTrustDomain = 'cluster.local';
 
 export interface PolicySettings {
   /** Where no policy selects a pod: allow, as Kubernetes has it, or deny. Default false. */
@@ -32,4 +37,8 @@ export interface PolicySettings {
   readonly podCidrs?: readonly Prefix[];
   /** Where services' addresses come from: one that reaches policy untranslated is `NO_SERVICE_BACKEND`. */
   readonly serviceCidrs?: readonly Prefix[];
+  /** Of the pods' identities. Default `cluster.local`. */
+  readonly trustDomain?: string;
+  /** The addresses that DNS names are known to have at the moment, by name in lower case without the last dot. */
+  readonly names?: ReadonlyMap<string, readonly IpAddress[]>;
 }

@@ -15,7 +15,8 @@ function tiered(name: string, isolates: boolean, ...styles: Style[]): Policy {
     kind: 'Tiered',
     namespace: '',
     name,
-    subject: { namespaces: { selector: {} }, pods: {} },
+    gate: 'network',
+    subject: { kind: 'pods', namespaces: { selector: {} }, pods: {} },
     isolates: isolates ? ['ingress'] : [],
     rules: styles.map((style, index) => ({
       ref: { kind: 'Tiered', namespace: '', name, direction: 'ingress', index },

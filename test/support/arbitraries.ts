@@ -194,13 +194,13 @@ const tieredPolicyArbitrary = fc
       const style = styles[index % styles.length];
       return { ...rule, ...style, ref: { ...rule.ref, kind: 'Tiered', namespace: '' } };
     };
-    const namespaces = subject === undefined ? made.subject.namespaces : { selector: subject };
     return {
       ...made,
       kind: 'Tiered',
       namespace: '',
       isolates,
-      subject: { ...made.subject, namespaces },
+      subject:
+        subject === undefined ? made.subject : { kind: 'pods', namespaces: { selector: subject }, pods: subject },
       rules: made.rules.map(rename),
     };
   });

@@ -4,7 +4,7 @@ import type { PodView } from '../../model/endpoint.ts';
 import { type Labels, labelsKey, type Selector } from '../../model/labels.ts';
 import type { Prefix } from '../../model/prefix.ts';
 import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
-import type { Rule } from '../rule.ts';
+import { leavesOfRules, type Rule } from '../rule.ts';
 import type { ClusterView, NodeView } from '../view.ts';
 import { push } from './lists.ts';
 import type { Regions } from './regions.ts';
@@ -30,7 +30,7 @@ const replicaLabels: ReadonlySet<string> = new Set([
 export interface ClassifiedPeer {
   readonly kind: PeerEntry['kind'];
   readonly owner: string;
-  /** Undefined for a node in no region: it has a reserved identity. */
+  /** Undefined for a node in no region without labels that matter: it has a reserved identity. */
   readonly class: IdentityClass | undefined;
 }
 
@@ -40,6 +40,7 @@ interface Owner {
   /** Where it is, or itself. */
   readonly node: string;
   readonly pod?: PodView;
+  readonly nodeLabels?: Labels;
   readonly region: Prefix | undefined;
 }
 
@@ -58,7 +59,7 @@ export function classify(
   const inhabited = new Set<Prefix>();
   for (const { region } of owners.values()) if (region !== undefined) inhabited.add(region);
   const regionKeys = keysOfRegions(regions, inhabited);
-  const named = namedReplicaLabels(rules);
+  const { named, namedOfNodes } = namedLabels(rules);
   const classes = new Map<string, IdentityClass>();
   const intern = (key: string, make: () => IdentityClass): IdentityClass => {
     const known = classes.get(key);
@@ -67,7 +68,10 @@ export function classify(
     classes.set(key, made);
     return made;
   };
-  const classOf = ({ pod, region }: Owner, kind: ClassifiedPeer['kind']): IdentityClass | undefined => {
+  const classOf = (
+    { pod, nodeLabels = {}, region }: Owner,
+    kind: ClassifiedPeer['kind'],
+  ): IdentityClass | undefined => {
     const place = region === undefined ? {} : { region };
     const placeKey = region === undefined ? '' : ` ${regionKeys.get(region) ?? region}`;
     if (pod !== undefined) {
@@ -77,10 +81,11 @@ export function classify(
       const { labels } = traits;
       return intern(key, () => ({ key, kind: 'pod', namespace, serviceAccount, labels, namedPorts, ...place }));
     }
-    if (region === undefined) return undefined;
+    const labels = Object.fromEntries(Object.entries(nodeLabels).filter(([label]) => namedOfNodes.has(label)));
+    if (region === undefined && Object.keys(labels).length === 0) return undefined;
     const nodeKind = kind === 'this-node' ? kind : 'other-node';
-    const key = `${nodeKind}${placeKey}`;
-    return intern(key, () => ({ key, kind: nodeKind, region }));
+    const key = `${nodeKind} ${labelsKey(labels)}${placeKey}`;
+    return intern(key, () => ({ key, kind: nodeKind, labels, ...place }));
   };
 
   const peers = new Map<IpAddress, ClassifiedPeer>();
@@ -106,17 +111,17 @@ function ownersByAddress(
 ): { owners: Map<IpAddress, Owner>; conflicts: AddressConflict[] } {
   const owners = new Map<IpAddress, Owner>();
   const claims = new Map<IpAddress, Set<string>>();
-  const claim = (id: string, node: string, source: PodView | NodeView, pod?: PodView): void => {
+  const claim = (id: string, node: string, source: PodView | NodeView, who: Partial<Owner>): void => {
     const found = regions.find(source);
     for (const [i, address] of source.addresses.entries()) {
       const first = owners.get(address);
-      const own = { id, node, region: found[i], ...(pod === undefined ? {} : { pod }) };
+      const own = { id, node, region: found[i], ...who };
       if (first === undefined) owners.set(address, own);
       else if (first.id !== id) claims.set(address, (claims.get(address) ?? new Set([first.id])).add(id));
     }
   };
-  for (const [name, nodeView] of view.nodes) claim(name, name, nodeView);
-  for (const pod of view.pods.values()) if (!pod.hostNetwork) claim(pod.uid, pod.node, pod, pod);
+  for (const [name, nodeView] of view.nodes) claim(name, name, nodeView, { nodeLabels: nodeView.labels ?? {} });
+  for (const pod of view.pods.values()) if (!pod.hostNetwork) claim(pod.uid, pod.node, pod, { pod });
   for (const address of claims.keys()) owners.delete(address);
   const conflicts = [...claims].map(([address, ids]) => ({ address, owners: [...ids].sort() }));
   return { owners, conflicts: conflicts.sort((a, b) => (a.address < b.address ? -1 : 1)) };
@@ -138,16 +143,19 @@ function keysOfRegions(regions: Regions, inhabited: ReadonlySet<Prefix>): Map<Pr
   return new Map([...inhabited].map((region) => [region, keyOf(region)]));
 }
 
-/** Those replica labels that some rule's peer selector names, as one text. */
-function namedReplicaLabels(rules: Iterable<Rule>): string {
+/** Those replica labels of pods (as one text), and those labels of nodes, that some rule's peer names. */
+function namedLabels(rules: Iterable<Rule>): { named: string; namedOfNodes: ReadonlySet<string> } {
   const named = new Set<string>();
-  const collect = ({ matchLabels = {}, matchExpressions = [] }: Selector): void => {
-    for (const key of [...Object.keys(matchLabels), ...matchExpressions.map((requirement) => requirement.key)])
-      if (replicaLabels.has(key)) named.add(key);
-  };
-  for (const { peers } of rules)
-    for (const peer of peers === 'any' ? [] : peers) if (peer.kind === 'pods') collect(peer.pods);
-  return [...named].sort().join(' ');
+  const namedOfNodes = new Set<string>();
+  for (const peer of leavesOfRules(rules)) {
+    if (peer.kind === 'pods') for (const key of keysOf(peer.pods)) if (replicaLabels.has(key)) named.add(key);
+    if (peer.kind === 'node') for (const key of keysOf(peer.labels ?? {})) namedOfNodes.add(key);
+  }
+  return { named: [...named].sort().join(' '), namedOfNodes };
+}
+
+function keysOf({ matchLabels = {}, matchExpressions = [] }: Selector): string[] {
+  return [...Object.keys(matchLabels), ...matchExpressions.map((requirement) => requirement.key)];
 }
 
 /** What of a pod its class is made of, the region left out. */

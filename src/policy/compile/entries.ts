@@ -1,8 +1,8 @@
 import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
-import { type PortPrefix, portPrefixes, protocolNumbers } from '../../model/port.ts';
+import { icmpPort, type PortPrefix, portPrefixes, protocolNumbers } from '../../model/port.ts';
 import { anyProtocolProbe, type PolicyEntry } from '../image.ts';
-import { levels, type PortMatch, type Rule } from '../rule.ts';
+import { levels, type PortMatch, type Rule, type TransportMatch } from '../rule.ts';
 import { entryKey, portBlock } from './keys.ts';
 import type { PeerIndex } from './peers.ts';
 
@@ -46,7 +46,7 @@ export function compileEntries(
     const ports = rule.ports === 'any' ? [] : rule.ports;
     const blocks = rule.ports === 'any' ? [everything] : ports.flatMap((match) => blocksOf(match, ownPorts));
     for (const identity of identities) for (const block of blocks) add(identity, block);
-    const names = ports.filter(({ port }) => 'name' in port);
+    const names = ports.filter(isNamed);
     for (const identity of named)
       for (const match of names)
         for (const block of blocksOf(match, peers.namedPortsOf(identity))) add(identity, block);
@@ -64,7 +64,7 @@ export function probesOf(entries: Iterable<PolicyEntry>): number {
 /** What the named ports of the rules come to for an endpoint, as text: it tells rule sets of the same rules apart. */
 export function namedPortsKey(rules: readonly Rule[], ownPorts: readonly NamedPort[]): string {
   const matches = rules.flatMap(({ ports }) => (ports === 'any' ? [] : ports));
-  const named = matches.flatMap((match) => ('name' in match.port ? [`${match.port.name}/${match.protocol}`] : []));
+  const named = matches.filter(isNamed).map(({ port, protocol }) => `${port.name}/${protocol}`);
   return [...new Set(named)]
     .sort()
     .map((name) => {
@@ -74,12 +74,22 @@ export function namedPortsKey(rules: readonly Rule[], ownPorts: readonly NamedPo
     .join();
 }
 
-function blocksOf({ protocol, port }: PortMatch, namedPorts: readonly NamedPort[]): Block[] {
-  const number = protocolNumbers[protocol];
-  if ('from' in port) return portPrefixes(port).map((prefix) => ({ ...prefix, protocol: number }));
+/** Whether a port is given by a name, which each destination resolves for itself. */
+export function isNamed(match: PortMatch): match is TransportMatch & { readonly port: { readonly name: string } } {
+  return 'port' in match && 'name' in match.port;
+}
+
+function blocksOf(match: PortMatch, namedPorts: readonly NamedPort[]): Block[] {
+  const protocol = protocolNumbers[match.protocol];
+  if (!('port' in match)) {
+    if (match.type === undefined) return [{ protocol, port: 0, length: 0 }];
+    return [{ protocol, port: icmpPort(match.type, match.code), length: match.code === undefined ? 8 : 16 }];
+  }
+  const { port } = match;
+  if ('from' in port) return portPrefixes(port).map((prefix) => ({ ...prefix, protocol }));
   return namedPorts
-    .filter((named) => named.name === port.name && named.protocol === protocol)
-    .map((named) => ({ protocol: number, port: named.port, length: 16 }));
+    .filter((named) => named.name === port.name && named.protocol === match.protocol)
+    .map((named) => ({ protocol, port: named.port, length: 16 }));
 }
 
 /**

@@ -1,6 +1,8 @@
 import { type Family, familyOf, type IpAddress } from '../../model/address.ts';
-import { type Prefix, prefixOf, prefixParts } from '../../model/prefix.ts';
-import type { Rule } from '../rule.ts';
+import { hostPrefix, type Prefix, prefixOf, prefixParts } from '../../model/prefix.ts';
+import { addressesNamed } from '../match.ts';
+import { leavesOfRules, type Rule } from '../rule.ts';
+import type { PolicySettings } from '../view.ts';
 import { push } from './lists.ts';
 
 /**
@@ -34,12 +36,14 @@ export class Regions {
     }
   }
 
-  /** The regions that these rules make; `previous` itself if they are the same. */
-  static of(rules: Iterable<Rule>, previous?: Regions): Regions {
+  /** The regions that these rules make; `previous` itself if they are the same. Each address of a DNS name is one. */
+  static of(rules: Iterable<Rule>, settings: PolicySettings, previous?: Regions): Regions {
     const prefixes = new Set<Prefix>();
-    for (const { peers } of rules)
-      for (const peer of peers === 'any' ? [] : peers)
-        if (peer.kind === 'cidr') for (const prefix of [peer.cidr, ...peer.except]) prefixes.add(prefix);
+    for (const peer of leavesOfRules(rules)) {
+      if (peer.kind === 'cidr') for (const prefix of [peer.cidr, ...peer.except]) prefixes.add(prefix);
+      if (peer.kind === 'name')
+        for (const address of addressesNamed(settings, peer.pattern)) prefixes.add(hostPrefix(address));
+    }
     const same = previous?.prefixes.length === prefixes.size && previous.prefixes.every((one) => prefixes.has(one));
     return same ? previous : new Regions([...prefixes].sort());
   }

@@ -3,7 +3,7 @@ import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
 import { type PolicyEntry, type PolicyImage, type RuleSet, reservedRules, ruleSetFlags } from '../image.ts';
 import type { Rule } from '../rule.ts';
-import { compileEntries, type NumberedRule, namedPortsKey, probesOf } from './entries.ts';
+import { compileEntries, isNamed, type NumberedRule, namedPortsKey, probesOf } from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
 import type { SubjectSide } from './subjects.ts';
@@ -88,7 +88,7 @@ export class RuleSets {
 
   #resolve(rule: Rule, direction: Direction): NumberedRule {
     const identities = this.#peers.identitiesOf(rule);
-    const named = direction === 'egress' && rule.ports !== 'any' && rule.ports.some(({ port }) => 'name' in port);
+    const named = direction === 'egress' && rule.ports !== 'any' && rule.ports.some(isNamed);
     const spelt = rule.peers === 'any' ? this.#peers.withNamedPorts : identities;
     return { rule, number: this.#numberOf(rule), identities, named: named ? spelt : [] };
   }

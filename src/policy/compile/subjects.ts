@@ -3,7 +3,7 @@ import { labelsKey } from '../../model/labels.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
 import { deniesByDefault } from '../decide.ts';
 import { selectsPod } from '../match.ts';
-import { comparePolicies, compareRules, type Policy, policyRef, type Rule } from '../rule.ts';
+import { comparePolicies, compareRules, type Policy, policyRef, type Rule, withoutRequests } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { push } from './lists.ts';
 
@@ -47,6 +47,7 @@ function side(policies: readonly Policy[], direction: Direction, denyByDefault: 
   const first = policies.find((policy) => policy.isolates.includes(direction));
   const rules = policies
     .flatMap((policy) => policy.rules)
+    .flatMap((rule) => withoutRequests(rule) ?? [])
     // Isolation comes before the baseline, so where it is there is nothing for the baseline to decide.
     .filter((rule) => rule.ref.direction === direction && !(first !== undefined && rule.level === 'baseline'))
     .sort(compareRules);
@@ -59,8 +60,8 @@ function indexPolicies(policies: readonly Policy[]): { byNamespace: Map<string, 
   const byNamespace = new Map<string, Policy[]>();
   const anywhere: Policy[] = [];
   for (const policy of policies) {
-    const { namespaces } = policy.subject;
-    if ('name' in namespaces) push(byNamespace, namespaces.name, policy);
+    const { subject } = policy;
+    if (subject.kind === 'pods' && 'name' in subject.namespaces) push(byNamespace, subject.namespaces.name, policy);
     else anywhere.push(policy);
   }
   return { byNamespace, anywhere };

@@ -1,10 +1,10 @@
 import { type Labels, type Selector, selects } from '../../model/labels.ts';
 import { hasPorts } from '../../model/port.ts';
 import { prefixContains } from '../../model/prefix.ts';
-import { matchesNamespace, matchesPort, type RulePeer, type RulePort } from '../match.ts';
-import type { PeerMatch, PortMatch, Rule } from '../rule.ts';
+import { matchesNamespace, matchesPeer, matchesPort, type RulePeer, type RulePort } from '../match.ts';
+import type { CidrMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
-import { describeFlowPort, describeNamespaces, describePort, describeRequirement } from './describe.ts';
+import { describeFlowPort, describeNamespaces, describePeer, describePort, describeRequirement } from './describe.ts';
 
 /** The rule that comes closest to allowing a flow, and all that keeps it from doing so. */
 export interface NearestMiss {
@@ -34,13 +34,33 @@ function peerDifferences(view: ClusterView, { peers }: Rule, peer: RulePeer): st
   return fewest(peers.map((match) => differencesTo(view, match, peer))) ?? ['it is about nobody'];
 }
 
-function differencesTo(view: ClusterView, match: PeerMatch, { pod, address }: RulePeer): string[] {
-  if (match.kind === 'cidr') {
-    if (address === undefined) return [`the peer has no address that could be in ${match.cidr}`];
-    if (!prefixContains(match.cidr, address)) return [`the address ${address} is not in ${match.cidr}`];
-    const hole = match.except.find((except) => prefixContains(except, address));
-    return hole === undefined ? [] : [`the address ${address} is in ${hole}, which is excepted`];
+function differencesTo(view: ClusterView, match: PeerMatch, peer: RulePeer): string[] {
+  if (matchesPeer(view, match, peer)) return [];
+  switch (match.kind) {
+    case 'pods':
+      return podDifferences(view, match, peer);
+    case 'cidr':
+      return cidrDifferences(match, peer);
+    case 'all':
+      return match.of.flatMap((one) => differencesTo(view, one, peer));
+    case 'some':
+      return fewest(match.of.map((one) => differencesTo(view, one, peer))) ?? ['it is about nobody'];
+    case 'not':
+      return [`the peer is ${describePeer(match.peer)}`];
+    default:
+      return [`the peer is not ${describePeer(match)}`];
   }
+}
+
+function cidrDifferences({ cidr, except }: CidrMatch, { address }: RulePeer): string[] {
+  if (address === undefined) return [`the peer has no address that could be in ${cidr}`];
+  if (!prefixContains(cidr, address)) return [`the address ${address} is not in ${cidr}`];
+  const hole = except.find((one) => prefixContains(one, address));
+  if (hole !== undefined) return [`the address ${address} is in ${hole}, which is excepted`];
+  return [`the address ${address} is in ${cidr}, but it is not outside the cluster`];
+}
+
+function podDifferences(view: ClusterView, match: PodMatch, { pod }: RulePeer): string[] {
   if (pod === undefined) return ['the peer is not a pod'];
   const differences = labelDifferences(match.pods, pod.labels, 'the peer');
   const labels = view.namespaces.get(pod.namespace);
@@ -74,6 +94,7 @@ function portDifference(match: PortMatch, port: RulePort): string[] {
   if (matchesPort(match, port)) return [];
   const flow = describeFlowPort(port.protocol, port.port);
   const wanted = describePort(match);
+  if (!('port' in match)) return [`the protocol differs: ${flow} is not ${wanted}`];
   if (typeof port.protocol === 'number' || !hasPorts(port.protocol))
     return [`${flow} has no ports, and only rules without ports are about it`];
   if (port.protocol !== match.protocol) return [`the protocol differs: ${flow} is not ${wanted}`];

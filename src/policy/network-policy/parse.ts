@@ -77,8 +77,9 @@ function toPolicy(namespace: string, name: string, spec: NetworkPolicySpec): Pol
   };
   add('ingress', spec.ingress?.map(({ from, ports }) => ({ peers: from, ports })) ?? []);
   add('egress', spec.egress?.map(({ to, ports }) => ({ peers: to, ports })) ?? []);
-  const subject = { namespaces: { name: namespace }, pods: toSelector(spec.podSelector ?? {}) };
-  return { kind, namespace, name, subject, isolates, rules };
+  const pods = toSelector(spec.podSelector ?? {});
+  const subject: PeerMatch = { kind: 'pods', namespaces: { name: namespace }, pods };
+  return { kind, namespace, name, gate: 'network', subject, isolates, rules };
 }
 
 /** pkg/apis/networking/v1/defaults.go: Ingress always, Egress where there is an egress rule. */
@@ -141,7 +142,8 @@ function brokenPolicy(
     kind,
     namespace,
     name,
-    subject: { namespaces: { name: namespace }, pods: selector },
+    gate: 'network',
+    subject: { kind: 'pods', namespaces: { name: namespace }, pods: selector },
     isolates: ['ingress', 'egress'],
     rules: [],
     broken: `not understood, so it denies all traffic of ${subject.success ? 'the pods that it selects' : 'every pod of its namespace'}: ${formatIssues(issues)}`,

@@ -354,11 +354,16 @@ test('a broken policy is about the pods that it selects, or all of its namespace
   };
   const namespaces = { name: 'shop' };
   assert.deepEqual(subjectOf({ podSelector: { matchLabels: { a: 'b' } }, ingress: [{ x: 1 }] }), {
+    kind: 'pods',
     namespaces,
     pods: { matchLabels: { a: 'b' } },
   });
-  assert.deepEqual(subjectOf({ podSelector: { matchLabels: { a: 'b' }, x: 1 } }), { namespaces, pods: {} });
-  assert.deepEqual(subjectOf(7), { namespaces, pods: {} });
+  assert.deepEqual(subjectOf({ podSelector: { matchLabels: { a: 'b' }, x: 1 } }), {
+    kind: 'pods',
+    namespaces,
+    pods: {},
+  });
+  assert.deepEqual(subjectOf(7), { kind: 'pods', namespaces, pods: {} });
 });
 
 test('what is not a NetworkPolicy at all', () => {
