@@ -189,6 +189,7 @@ export class Agent {
         espPort: options.espPort,
         lifetimeSeconds: options.rekeySeconds,
         ...(options.rekeyBytes === undefined ? {} : { lifetimeBytes: options.rekeyBytes }),
+        ...(options.rekeyPackets === undefined ? {} : { lifetimePackets: options.rekeyPackets }),
       },
       {
         driver: driver.driver,

@@ -31,6 +31,7 @@ export interface AgentOptions {
   readonly svidTtlSeconds: number;
   readonly rekeySeconds: number;
   readonly rekeyBytes?: number;
+  readonly rekeyPackets?: number;
   /** How long an address that a pod gave up is given to no other. */
   readonly addressCooldownSeconds: number;
   readonly logLevel: string;
@@ -46,6 +47,12 @@ function port(text: string): number {
 function seconds(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number of seconds');
+  return value;
+}
+
+function packets(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 1000) throw new InvalidArgumentError('expected at least 1000 packets');
   return value;
 }
 
@@ -115,6 +122,7 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .option('--svid-ttl-seconds <n>', 'how long a pod’s certificate lives', seconds, 3600)
     .option('--rekey-seconds <n>', 'how long a security association lives', seconds, 3600)
     .option('--rekey-bytes <n>', 'how much one security association carries', bytes)
+    .option('--rekey-packets <n>', 'how many packets one security association carries', packets)
     .option('--address-cooldown-seconds <n>', 'how long an address rests between two pods', wholeNumber, 60)
     .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error']).default('info'))
     .allowExcessArguments(false)

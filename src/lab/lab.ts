@@ -211,9 +211,9 @@ export class Lab {
     return this.#stop(name, signal);
   }
 
-  /** Starts it again, with the data that it had. */
-  startService(name: 'api' | 'controller'): ProcessRecord {
-    return this.#start(services[name](this.plan));
+  /** Starts it again, with the data that it had. @param extra More flags for the controller, as they are. */
+  startService(name: 'api' | 'controller', extra: readonly string[] = []): ProcessRecord {
+    return this.#start(name === 'api' ? services.api(this.plan) : services.controller(this.plan, extra));
   }
 
   /** The cgroup with a node's agent and its engine. */

@@ -24,7 +24,8 @@ export const services = {
     ]);
   },
 
-  controller(plan: LabPlan): LaunchOptions {
+  /** @param extra More flags, as they are. */
+  controller(plan: LabPlan, extra: readonly string[] = []): LaunchOptions {
     const pki = pkiPaths(plan);
     return inControl(plan, 'controller', [
       `${repository}/src/controller/main.ts`,
@@ -35,6 +36,7 @@ export const services = {
       ...['--tls-key', pki.key('controller-server')],
       ...['--trust-domain', plan.trustDomain],
       ...['--pod-cidrs', plan.podCidrs.join(',')],
+      ...extra,
     ]);
   },
 
