@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import type { Api } from '../api/client/types.ts';
+import { installDefinitions } from '../api/definitions.ts';
 import { CertificateAuthority } from '../identity/ca.ts';
 import type { Prefix } from '../model/prefix.ts';
 import { Cluster } from './cluster.ts';
@@ -8,6 +9,7 @@ import { CaServer } from './http.ts';
 import { Leader } from './leader.ts';
 import { clusterCidr, NodeCidrController } from './node-cidrs.ts';
 import { PolicyStatusController } from './policy-status.ts';
+import { RevocationController } from './revocations.ts';
 import { SvidService } from './svid-service.ts';
 
 export interface ControllerOptions {
@@ -38,6 +40,7 @@ export class Controller {
   readonly #cidrs: NodeCidrController;
   readonly #server: CaServer;
   readonly #leader: Leader;
+  readonly #revocations: RevocationController;
   #port = 0;
 
   private constructor(options: ControllerOptions, deps: ControllerDeps, ca: CertificateAuthority) {
@@ -47,6 +50,7 @@ export class Controller {
     this.service = new SvidService({ ca, lookup: this.#cluster, logger });
     this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
     const statuses = new PolicyStatusController({ api, logger });
+    this.#revocations = new RevocationController({ api, ca, logger, onChanged: () => this.#server.bundleChanged() });
     this.#leader = new Leader(
       { identity: options.identity ?? `${hostname()}:${options.listen.port}` },
       {
@@ -55,8 +59,10 @@ export class Controller {
         onStarted: () => {
           this.#cidrs.start();
           statuses.start();
+          this.#revocations.lead(true);
         },
         onStopped: async () => {
+          this.#revocations.lead(false);
           await Promise.all([this.#cidrs.close(), statuses.close()]);
         },
       },
@@ -74,6 +80,10 @@ export class Controller {
     const ca = await CertificateAuthority.open({ trustDomain, directory, ...overlap });
     const controller = new Controller(options, deps, ca);
     await controller.#cluster.start();
+    await installDefinitions(deps.api).catch((error: unknown) =>
+      deps.logger.warn({ err: error }, 'Myelin’s own kinds cannot be installed: apply deploy/crds, or allow it'),
+    );
+    controller.#revocations.start();
     controller.#leader.start();
     controller.#port = await controller.#server.listen();
     return controller;
@@ -86,6 +96,7 @@ export class Controller {
   async close(): Promise<void> {
     await this.#server.close();
     await this.#leader.close();
+    await this.#revocations.close();
     await this.#cluster.close();
   }
 }

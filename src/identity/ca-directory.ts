@@ -23,6 +23,7 @@ const stateSchema = z.strictObject({
     )
     .min(1),
   revocations: revocationsSchema,
+  declared: revocationsSchema.default({ serials: [], podUids: [], spiffeIds: [] }),
 });
 
 /**

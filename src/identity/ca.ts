@@ -19,7 +19,9 @@ import type { RevocationsDocument } from './revocation.ts';
 import {
   activateRoot,
   addRevocations,
+  allRevoked,
   type CaState,
+  declareRevocations,
   noteIssued,
   prepareRoot,
   retireRoot,
@@ -122,6 +124,7 @@ export class CertificateAuthority {
       trustDomain: options.trustDomain,
       sequence: 1,
       revocations: { serials: [], podUids: [], spiffeIds: [] },
+      declared: { serials: [], podUids: [], spiffeIds: [] },
       roots: [{ id: root.id, certificate: root.certificate, status: 'signing', publishedAt: now, issuedUntil: 0 }],
     };
     const keys = new Map([[root.id, root.privateKey]]);
@@ -236,6 +239,17 @@ export class CertificateAuthority {
     await this.#change(async (state) => addRevocations(state, revoked));
   }
 
+  /** The same as long as it is said: what was declared before, and is not now, is believed again. @returns Whether that is news. */
+  async declare(revoked: RevocationsDocument): Promise<boolean> {
+    let news = false;
+    await this.#change(async (state) => {
+      const next = declareRevocations(state, revoked);
+      news = next !== state;
+      return next;
+    });
+    return news;
+  }
+
   #nodeLeaf(name: string): Leaf {
     return {
       subject: [{ O: [nodeOrganization] }, { CN: [`system:node:${checkNodeName(name)}`] }],
@@ -267,6 +281,7 @@ export class CertificateAuthority {
   async #change(step: (state: CaState) => Promise<CaState>): Promise<void> {
     const turn = this.#turn.then(async () => {
       const next = await step(this.#state);
+      if (next === this.#state) return;
       await this.#directory?.save(next, this.#keys);
       this.#state = next;
       this.#bundle = bundleOf(next);
@@ -277,7 +292,8 @@ export class CertificateAuthority {
 }
 
 function bundleOf(state: CaState): TrustBundle {
-  const { trustDomain, sequence, revocations } = state;
+  const { trustDomain, sequence } = state;
+  const revocations = allRevoked(state);
   const roots = state.roots.map((root) => `${root.certificate.trim()}\n`).join('');
   return parseBundle({ trustDomain, sequence, roots, revocations } satisfies BundleDocument);
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { canonicalSerial } from './certificate.ts';
 import { IdentityError } from './error.ts';
 import type { RevocationsDocument } from './revocation.ts';
@@ -27,7 +28,10 @@ export interface CaState {
   /** The bundle's sequence: grows whenever the roots or the revocations change. */
   readonly sequence: number;
   readonly roots: readonly RootState[];
+  /** What administrators told the CA itself; there is no way back. */
   readonly revocations: RevocationsDocument;
+  /** What the API's Revocation objects say; as long as they are there. Kept, so that a start without the API forgets none. */
+  readonly declared: RevocationsDocument;
 }
 
 /** @throws {IdentityError} `CaState` while another rotation is under way. */
@@ -85,6 +89,28 @@ export function signingRoot(state: CaState): RootState {
   const root = state.roots.find((candidate) => candidate.status === 'signing');
   if (root === undefined) throw new IdentityError('CaState', 'the CA has no signing root');
   return root;
+}
+
+/** Everything that is revoked, whoever said so. */
+export function allRevoked({ revocations, declared }: Pick<CaState, 'revocations' | 'declared'>): RevocationsDocument {
+  const { serials, podUids, spiffeIds } = revocations;
+  return {
+    serials: [...new Set([...serials, ...declared.serials])],
+    podUids: [...new Set([...podUids, ...declared.podUids])],
+    spiffeIds: [...new Set([...spiffeIds, ...declared.spiffeIds])],
+  };
+}
+
+/** @returns The state with exactly these declared; the same state where they were already. */
+export function declareRevocations(state: CaState, declared: RevocationsDocument): CaState {
+  const sorted = (list: readonly string[]) => [...new Set(list)].sort();
+  const next = {
+    serials: sorted(declared.serials.map(canonicalSerial)),
+    podUids: sorted(declared.podUids),
+    spiffeIds: sorted(declared.spiffeIds),
+  };
+  if (isDeepStrictEqual(next, state.declared)) return state;
+  return { ...state, sequence: state.sequence + 1, declared: next };
 }
 
 /** @returns The state with these revoked too; the same state where all of them were already. */
