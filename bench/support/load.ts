@@ -40,6 +40,44 @@ export async function tcpThroughput(ends: Ends, options: { seconds: number; stre
   }
 }
 
+/**
+ * One sender as fast as it can.
+ * @param options.length Of the payload.
+ * @returns Datagrams a second that the receiver's socket gave out, whatever was sent.
+ */
+export async function udpRate(ends: Ends, options: { seconds: number; length: number }): Promise<number> {
+  const server = startDaemon('iperf3', ['--server', '--one-off', '--forceflush'], { netns: ends.server });
+  const received = async () => {
+    const { stdout } = await run('cat', ['/proc/net/snmp'], { netns: ends.server });
+    const [names = [], values = []] = stdout
+      .split('\n')
+      .filter((line) => line.startsWith('Udp:'))
+      .map((line) => line.split(' '));
+    return Number(values[names.indexOf('InDatagrams')]);
+  };
+  try {
+    await waitUntil('iperf3 listens', 5, () => server.output().includes('Server listening'));
+    const before = await received();
+    const client = run(
+      'iperf3',
+      [
+        ...['--client', ends.address, '--udp', '--bitrate', '0', '--length', String(options.length)],
+        ...['--time', String(options.seconds + 2)],
+      ],
+      { netns: ends.client, timeout: (options.seconds + 20) * 1000 },
+    );
+    // Counted in the middle of the load, by this machine's own clock.
+    await waitUntil('datagrams arrive', 5, async () => (await received()) > before + 1000);
+    const [from, start] = [await received(), performance.now()];
+    await new Promise((wait) => setTimeout(wait, options.seconds * 1000));
+    const [to, end] = [await received(), performance.now()];
+    await client;
+    return ((to - from) / (end - start)) * 1000;
+  } finally {
+    await server.close();
+  }
+}
+
 /** @returns The median round trip of small TCP requests, one at a time, in microseconds. */
 export async function tcpRoundTrip(ends: Ends, options: { seconds: number }): Promise<number> {
   const server = startDaemon('sockperf', ['server', '--tcp', '-i', ends.address, '-p', '11111'], {

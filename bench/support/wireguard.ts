@@ -3,10 +3,11 @@ import { ipBatch } from '../../src/kernel/ip.ts';
 import { startDaemon, waitUntil } from './daemon.ts';
 import type { Site } from './sites.ts';
 
-/** wireguard-go between two sites. @returns The tunnel devices' names and an end. */
+/** wireguard-go between two sites. @param mtu Of its devices: 80 less than the underlay's. @returns The tunnel devices' names and an end. */
 export async function openWireguard(
   name: string,
   sites: readonly [Site, Site],
+  mtu = 1420,
 ): Promise<{ devices: [string, string]; close(): Promise<void> }> {
   const devices: [string, string] = [`${name}w1`, `${name}w2`];
   const daemons = sites.map((site, i) =>
@@ -34,7 +35,7 @@ export async function openWireguard(
       const config = `[Interface]\nPrivateKey = ${mine.secret}\nListenPort = 51820\n[Peer]\nPublicKey = ${peer.public}\nEndpoint = ${peerSite.underlay}:51820\nAllowedIPs = 0.0.0.0/0\n`;
       // Node's standard input is a socket, which cannot be opened by name; cat's output is a pipe, which can.
       await run('sh', ['-c', 'cat | wg setconf "$0" /dev/stdin', device], { netns: site.netns, input: config });
-      await ipBatch([`link set ${device} mtu 1420 up`], { netns: site.netns });
+      await ipBatch([`link set ${device} mtu ${mtu} up`], { netns: site.netns });
     }
   } catch (error) {
     await close();
