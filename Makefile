@@ -42,6 +42,10 @@ bench: setup ## measure every bar as a ratio (ONLY=name for one); writes build/b
 	@setup/bench.sh
 	@$(NODE) $(NODE_FLAGS) bench/run.ts $(if $(ONLY),--only $(ONLY))
 
+.PHONY: fuzz
+fuzz: setup ## fuzz the engine's three inputs under sanitizers (SECONDS=600 in all; what a crash was made by is printed)
+	@MYELIN_FUZZ_SECONDS=$(or $(SECONDS),600) $(NODE) $(NODE_FLAGS) --test test/native/fuzz.test.ts
+
 .PHONY: lint
 lint: build/setup.stamp ## types, lint and format
 	@node_modules/.bin/tsc -p .

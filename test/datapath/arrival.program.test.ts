@@ -1,11 +1,26 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { readMetrics } from '../../src/datapath/metrics.ts';
 import { type IpAddress, parseIp, parseMac } from '../../src/model/address.ts';
 import { parsePrefix } from '../../src/model/prefix.ts';
-import { arp, etherTypes, frame, ip, neighbour, tcp, udp } from '../support/packet.ts';
+import type { DropReason } from '../../src/model/verdict.ts';
+import {
+  arp,
+  concat,
+  type Extension,
+  etherTypes,
+  fragmentsOf,
+  frame,
+  ip,
+  neighbour,
+  type Transport,
+  tcp,
+  udp,
+} from '../support/packet.ts';
 import { alice, bob, identity, marks, otherNode, node as ownNode, remote, rules, sets, world } from './cluster.ts';
 import { addressOf, families, into, outOf, TestNode } from './node.ts';
 
+const none = new Uint8Array();
 const open = tcp({ source: 40000, destination: 80 });
 const underlay = { source: parseMac('02:00:00:00:ff:01'), destination: parseMac('02:00:00:00:ff:02') };
 const wire = (source: IpAddress, destination: IpAddress, transport = open) =>
@@ -51,6 +66,83 @@ for (const family of families) {
       proven(node);
       for (const to of [ownNode, otherNode, remote, world])
         assert.equal(node.runTunnel(wire(at(remote), at(to))).reason, 'TUNNEL_TO_NODE');
+    });
+
+    test('fragments of a proven pair arrive; one without its first, or over the transport header, does not', () => {
+      using node = new TestNode();
+      proven(node);
+      const arrive = (packet: Uint8Array) => {
+        const outcome = node.runTunnel(frame(underlay, packet));
+        assert.equal(outcome.action, 'redirect');
+        return node.receive(alice, outcome.bytes, outcome.mark);
+      };
+      const pieces = (transport: Transport, size: number, id: number) =>
+        fragmentsOf(ip({ source: at(remote), destination: at(alice) }, transport), size, id);
+      const query = udp({ source: 40000, destination: 53, payload: new Uint8Array(64) });
+      const [first = none, second = none] = pieces(query, 40, 1);
+      assert.equal(arrive(second).reason, 'FRAGMENT_WITHOUT_FIRST');
+      assert.equal(arrive(first).action, 'pass');
+      assert.equal(arrive(second).action, 'pass');
+      const [, over = none] = pieces(tcp({ source: 1, destination: 2, payload: new Uint8Array(64) }), 8, 2);
+      assert.equal(arrive(over).reason, 'MALFORMED');
+      const [short = none] = pieces(tcp({ source: 1, destination: 2, payload: new Uint8Array(64) }), 16, 3);
+      assert.equal(arrive(short).reason, 'MALFORMED');
+    });
+
+    test('a fragment is held against the pair and the node like any other packet', () => {
+      using node = new TestNode();
+      proven(node);
+      const query = udp({ source: 40000, destination: 53, payload: new Uint8Array(64) });
+      for (const [to, reason] of [
+        [bob, 'TUNNEL_SELECTOR'],
+        [ownNode, 'TUNNEL_TO_NODE'],
+      ] as const)
+        for (const piece of fragmentsOf(ip({ source: at(remote), destination: at(to) }, query), 40))
+          assert.equal(node.runTunnel(frame(underlay, piece)).reason, reason);
+    });
+
+    test('options that steer, and headers that contradict themselves, end at the tunnel', () => {
+      using node = new TestNode();
+      proven(node);
+      const ends = { source: at(remote), destination: at(alice) };
+      const given = (extra: Partial<Parameters<typeof ip>[0]>) => frame(underlay, ip({ ...ends, ...extra }, open));
+      const option = (...bytes: number[]) => given({ options: Uint8Array.from(bytes) });
+      const extension = (...chain: Extension[]) => given({ extensions: chain });
+      const routing = { protocol: 43, rest: concat(Uint8Array.of(2, 0, 1, 0, 0, 0, 0), new Uint8Array(16)) };
+      const hopByHop = { protocol: 0, rest: Uint8Array.of(0, 1, 4, 0, 0, 0, 0) };
+      const destination = { protocol: 60, rest: Uint8Array.of(0, 1, 4, 0, 0, 0, 0) };
+      const refused: [Uint8Array, DropReason][] =
+        family === 4
+          ? [
+              [option(131, 7, 4, 10, 0, 0, 1), 'SOURCE_ROUTED'],
+              [option(1, 1, 7, 7, 4, 0, 0, 0, 0, 137, 7, 4, 10, 0, 0, 1), 'SOURCE_ROUTED'],
+              [option(7, 60, 4, 0), 'MALFORMED'],
+              [option(7, 1, 0, 0), 'MALFORMED'],
+            ]
+          : [
+              [extension(routing), 'SOURCE_ROUTED'],
+              [extension(hopByHop, routing), 'SOURCE_ROUTED'],
+              [extension(...Array.from({ length: 7 }, () => destination)), 'UNKNOWN_L4'],
+            ];
+      const whole = wire(at(remote), at(alice));
+      for (const length of [14, 20, 14 + 19, whole.length - 1]) refused.push([whole.slice(0, length), 'MALFORMED']);
+      const otherVersion = whole.slice();
+      otherVersion[14] = 0x55;
+      refused.push([otherVersion, 'MALFORMED'], [frame(underlay, new Uint8Array(46), 0x88b5), 'UNKNOWN_L3']);
+      for (const [bytes, reason] of refused) assert.equal(node.runTunnel(bytes).reason, reason);
+      // What only says something to hosts passes.
+      assert.equal(node.runTunnel(family === 4 ? option(1, 1, 1, 0) : extension(destination)).action, 'redirect');
+    });
+
+    test('what a peer keeps sending is counted, and said once in an interval', () => {
+      using node = new TestNode();
+      node.configure({ denyIntervalNs: 3600n * 1_000_000_000n });
+      proven(node);
+      const count = () => readMetrics(node.maps).drops.find(({ reason }) => reason === 'TUNNEL_TO_NODE')?.packets ?? 0;
+      const before = count();
+      const said = Array.from({ length: 50 }, () => node.runTunnel(wire(at(remote), at(ownNode))).events.length);
+      assert.deepEqual(said, [1, ...Array(49).fill(0)]);
+      assert.equal(count() - before, 50);
     });
 
     test('a remote pod is answered through the tunnel', () => {

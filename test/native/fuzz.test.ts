@@ -6,20 +6,25 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
-/** For each target. `MYELIN_FUZZ_SECONDS=600` for a long run. */
-const seconds = Number(process.env.MYELIN_FUZZ_SECONDS ?? 10);
+const targets = {
+  udp: 'datagrams from the underlay',
+  tun: 'packets and offload requests from the TUN device',
+  control: 'the control socket',
+} as const;
+/** For all targets together; `make fuzz SECONDS=600` for a long run. */
+const seconds = Number(process.env.MYELIN_FUZZ_SECONDS ?? 60) / Object.keys(targets).length;
 
 /**
  * Fuzzes one of the engine's inputs under sanitizers, from the corpus on. New inputs go to a directory of their own, so
  * that a test run leaves the tree as it was; a crash's input is printed in base64, to be put into native/fuzz/corpus.
  */
-async function fuzz(target: 'udp' | 'tun' | 'control'): Promise<void> {
+async function fuzz(target: string): Promise<void> {
   const found = mkdtempSync(`${tmpdir()}/myelin-fuzz-${target}-`);
   try {
     const child = spawn(
       path(`build/native-asan/fuzz_${target}`),
       [
-        `-max_total_time=${seconds}`,
+        `-max_total_time=${Math.ceil(seconds)}`,
         '-max_len=16384',
         '-rss_limit_mb=1024',
         '-timeout=10',
@@ -43,6 +48,4 @@ async function fuzz(target: 'udp' | 'tun' | 'control'): Promise<void> {
   }
 }
 
-test('datagrams from the underlay', () => fuzz('udp'));
-test('packets and offload requests from the TUN device', () => fuzz('tun'));
-test('the control socket', () => fuzz('control'));
+for (const [target, name] of Object.entries(targets)) test(name, () => fuzz(target));

@@ -72,22 +72,43 @@ describe('a running engine', () => {
   });
 });
 
+/** How the engine's probe build ends after each of these calls. */
+async function endings(calls: readonly string[]): Promise<Record<string, string>> {
+  const { stdout } = await run('unshare', ['--net', process.execPath, prober, ...calls], { timeout: 120_000 });
+  return JSON.parse(stdout);
+}
+
 test('the usual calls of an exploit kill it', async () => {
   const calls = [
-    'execve',
-    'open',
-    'socket',
-    'connect',
-    'ptrace',
-    'fork',
-    'kill',
-    'ioctl',
-    'mmap-exec',
-    'setuid',
-    'io_uring',
+    ...['execve', 'open', 'socket', 'connect', 'ptrace', 'fork'],
+    ...['mmap-exec', 'mprotect-exec', 'getsockopt-other'],
+    ...(process.arch === 'x64' ? ['x32', '32-bit'] : []),
   ];
-  const { stdout } = await run('unshare', ['--net', process.execPath, prober, ...calls, 'getpid']);
-  const endings: Record<string, string> = JSON.parse(stdout);
-  for (const call of calls) assert.equal(endings[call], 'SIGSYS', call);
-  assert.match(endings.getpid ?? '', /^survived getpid: \d+$/, 'a call on the list goes through, so the probe works');
+  const ended = await endings([...calls, 'getpid', 'mmap', 'mprotect']);
+  for (const call of calls) assert.equal(ended[call], 'SIGSYS', call);
+  assert.match(ended.getpid ?? '', /^survived getpid: \d+$/, 'a call on the list goes through, so the probe works');
+  assert.equal(ended.mmap, 'survived mmap: 1');
+  assert.equal(ended.mprotect, 'survived mprotect: 0');
+});
+
+test('of all the calls there are, none but these does not', async () => {
+  const moving = ['read', 'preadv2', 'writev', 'recvmmsg', 'sendmmsg', 'sendto', 'poll', 'ppoll'];
+  const control = ['epoll_wait', 'epoll_pwait', 'epoll_ctl', 'accept4', 'write', 'close'];
+  const memory = ['munmap', 'brk', 'madvise', 'mlock2', 'mremap', 'mmap', 'mprotect'];
+  const rest = ['futex', 'clock_gettime', 'restart_syscall', 'rt_sigreturn', 'getpid', 'exit', 'exit_group'];
+  const allowed = new Set([...moving, ...control, ...memory, ...rest]);
+  const { stdout } = await run('clang', ['-dM', '-E', '-include', 'sys/syscall.h', '-x', 'c', '/dev/null']);
+  const names = new Map(
+    [...stdout.matchAll(/^#define __NR_(\w+) (\d+)$/gm)].map(([, name = '', number = '']) => [number, name]),
+  );
+  assert.ok(names.size > 300, 'the headers have them');
+  // And those that came after the headers.
+  const beyond = Math.max(...[...names.keys()].map(Number)) + 40;
+  const numbers = Array.from({ length: beyond }, (_, number) => `${number}`);
+  const ended = await endings(numbers);
+  const survived = numbers.filter((number) => ended[number] !== 'SIGSYS').map((number) => names.get(number) ?? number);
+  for (const name of survived) assert.ok(allowed.has(name), `${name} is let through`);
+  for (const name of ['execve', 'openat', 'socket', 'clone', 'clone3', 'bpf', 'io_uring_setup', 'process_vm_readv'])
+    assert.ok([...names.values()].includes(name) && !survived.includes(name), name);
+  assert.ok(survived.length > 20, 'the probe works');
 });
