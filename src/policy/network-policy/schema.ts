@@ -11,7 +11,8 @@ import { type Prefix, parsePrefix, prefixWithin } from '../../model/prefix.ts';
 const nameSyntax = /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
 const subdomainSyntax = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 
-function isLabelKey(text: string): boolean {
+/** Whether a text is a label's key, with or without a prefix before a slash. */
+export function isLabelKey(text: string): boolean {
   const [first = '', second, ...rest] = text.split('/');
   if (second === undefined) return nameSyntax.test(first);
   return rest.length === 0 && subdomainSyntax.test(first) && nameSyntax.test(second);
@@ -27,42 +28,52 @@ const labelValue = z
     'is not a label value (at most 63 letters, digits, "-", "_" and ".")',
   );
 
-/** By hand, because z.record leaves a key `__proto__` out without a word, and so selects more than was written. */
-const labels = z.unknown().transform((value, context): Labels => {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    context.addIssue({ code: 'custom', message: 'expected a map of labels' });
-    return z.NEVER;
-  }
-  const entries = Object.entries(value).flatMap(([key, raw]): [string, string][] => {
-    const checked = z.tuple([labelKey, labelValue]).safeParse([key, raw]);
-    if (checked.success) return [checked.data];
-    for (const { message } of checked.error.issues) context.addIssue({ code: 'custom', message, path: [key] });
-    return [];
+/** A LabelSelector whose keys are of this form; some APIs write more than a label's key there. */
+export function selectorSchemaOf(key: z.ZodType<string>) {
+  return z.strictObject({
+    matchLabels: labelsOf(key).nullish(),
+    matchExpressions: z.array(requirementOf(key)).nullish(),
   });
-  return Object.fromEntries(entries);
-});
+}
 
-const requirement = z
-  .strictObject({
-    key: labelKey,
-    operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
-    values: z.array(labelValue).nullish(),
-  })
-  .superRefine(({ operator, values }, context) => {
-    const some = (values ?? []).length > 0;
-    const needs = operator === 'In' || operator === 'NotIn';
-    if (needs === some) return;
-    const message = needs ? `must not be empty with operator ${operator}` : `must be empty with operator ${operator}`;
-    context.addIssue({ code: 'custom', message, path: ['values'] });
+/** By hand, because z.record leaves a key `__proto__` out without a word, and so selects more than was written. */
+function labelsOf(keySchema: z.ZodType<string>) {
+  return z.unknown().transform((value, context): Labels => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+      context.addIssue({ code: 'custom', message: 'expected a map of labels' });
+      return z.NEVER;
+    }
+    const entries = Object.entries(value).flatMap(([key, raw]): [string, string][] => {
+      const checked = z.tuple([keySchema, labelValue]).safeParse([key, raw]);
+      if (checked.success) return [checked.data];
+      for (const { message } of checked.error.issues) context.addIssue({ code: 'custom', message, path: [key] });
+      return [];
+    });
+    return Object.fromEntries(entries);
   });
+}
+
+function requirementOf(key: z.ZodType<string>) {
+  return z
+    .strictObject({
+      key,
+      operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
+      values: z.array(labelValue).nullish(),
+    })
+    .superRefine(({ operator, values }, context) => {
+      const some = (values ?? []).length > 0;
+      const needs = operator === 'In' || operator === 'NotIn';
+      if (needs === some) return;
+      const message = needs ? `must not be empty with operator ${operator}` : `must be empty with operator ${operator}`;
+      context.addIssue({ code: 'custom', message, path: ['values'] });
+    });
+}
 
 /** A LabelSelector; its own schema because a broken policy's subject is read on its own. */
-export const selectorSchema = z.strictObject({
-  matchLabels: labels.nullish(),
-  matchExpressions: z.array(requirement).nullish(),
-});
+export const selectorSchema = selectorSchemaOf(labelKey);
 
-const cidr = z.string('expected a CIDR prefix').transform((text, context): Prefix => {
+/** Host bits may be set and are cleared. */
+export const cidr = z.string('expected a CIDR prefix').transform((text, context): Prefix => {
   try {
     return parsePrefix(text);
   } catch {

@@ -6,12 +6,16 @@ export interface DomainPattern {
   readonly pattern: string;
 }
 
+/** What a name that is looked up in the ordinary way is made of; nothing else is ever one of a pattern's. */
+const labelSyntax = /^[-a-z0-9_]+$/;
+
 /** Whether a name, in any case and with or without its last dot, is one of the pattern's. */
 export function matchesDomain(name: string, { pattern }: DomainPattern): boolean {
+  const plain = normalName(name);
   // The root's own name is empty.
-  if (pattern === '**') return true;
-  const labels = normalName(name).split('.');
-  if (labels.some((label) => label === '')) return false;
+  if (plain === '') return pattern === '**' && name === '.';
+  const labels = plain.split('.');
+  if (!labels.every((label) => labelSyntax.test(label))) return false;
   const wanted = pattern.split('.');
   const [first] = wanted;
   if (first === '**') {
