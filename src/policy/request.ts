@@ -41,10 +41,13 @@ export interface DnsMatch {
   readonly names: readonly DomainPattern[];
 }
 
-/** A TLS connection whose ClientHello names one of these servers. */
+/** A TLS connection, by the server that its ClientHello names; with nothing given, any. */
 export interface TlsMatch {
   readonly kind: 'tls';
-  readonly serverNames: readonly DomainPattern[];
+  /** It names one of these. */
+  readonly serverNames?: readonly DomainPattern[];
+  /** Asked of the name as a text (Istio's `connection.sni`). */
+  readonly serverName?: TextCondition;
 }
 
 /** What a rule asks of a request beyond its connection: pure data, as all of a rule is. */
@@ -75,8 +78,12 @@ export function matchesRequest(request: Request, match: RequestMatch): boolean {
     case 'dns':
       return request.kind === 'dns' && match.names.some((pattern) => matchesDomain(request.name, pattern));
     case 'tls': {
-      const name = request.kind === 'dns' ? undefined : request.serverName;
-      return name !== undefined && match.serverNames.some((pattern) => matchesDomain(name, pattern));
+      if (request.kind === 'dns' || (request.kind === 'http' && request.serverName === undefined)) return false;
+      const { serverName: name } = request;
+      const named = name !== undefined && match.serverNames?.some((pattern) => matchesDomain(name, pattern));
+      return (
+        (match.serverNames === undefined || named === true) && holds(match.serverName, name === undefined ? [] : [name])
+      );
     }
   }
 }
