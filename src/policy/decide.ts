@@ -3,7 +3,7 @@ import type { PodView } from '../model/endpoint.ts';
 import { echoRequests, icmpPort, type Protocol, protocolFromNumber } from '../model/port.ts';
 import { type Prefix, prefixContains, prefixParts } from '../model/prefix.ts';
 import type { Direction, SideDecision } from '../model/verdict.ts';
-import { matchesAnyPeer, matchesAnyPort, type RulePeer, type RulePort, selectsPod } from './match.ts';
+import { isAbout, matchesAnyPeer, matchesAnyPort, type RulePeer, type RulePort, selectsPod } from './match.ts';
 import { matchesAnyRequest, type Request } from './request.ts';
 import {
   comparePolicies,
@@ -113,7 +113,7 @@ export function decideGate(
   const matching = policies
     .flatMap((policy) => policy.rules)
     .flatMap((rule) => asAsked(rule, flow.request) ?? [])
-    .filter((rule) => rule.ref.direction === direction)
+    .filter((rule) => rule.ref.direction === direction && isAbout(view, rule, subject))
     .filter((rule) => matchesAnyPeer(view, rule.peers, rulePeer) && matchesAnyPort(rule.ports, rulePort))
     .sort(compareRules);
   const byRule = ({ ref, verdict }: Rule): SideDecision => ({

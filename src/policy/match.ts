@@ -4,7 +4,7 @@ import { type Labels, selects } from '../model/labels.ts';
 import type { Protocol } from '../model/port.ts';
 import { prefixContains } from '../model/prefix.ts';
 import { type DomainPattern, matchesDomain } from './request/domain.ts';
-import type { NamespaceMatch, PeerMatch, PortMatch, TextMatch } from './rule.ts';
+import type { NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from './rule.ts';
 import { type ClusterView, defaultTrustDomain, type PolicySettings } from './view.ts';
 
 /** One end of a flow as a rule sees it: a pod at one of its addresses, a node, or the world. */
@@ -27,6 +27,11 @@ export interface RulePort {
 /** Whether a policy with this subject is about the pod. A pod that shares its node's network is never a subject. */
 export function selectsPod(view: ClusterView, subject: PeerMatch, pod: PodView): boolean {
   return !pod.hostNetwork && matchesPeer(view, subject, { pod });
+}
+
+/** Whether a rule of a policy that selects the pod is about the pod, too. */
+export function isAbout(view: ClusterView, { subject }: Rule, pod: PodView): boolean {
+  return subject === undefined || pod.addresses.some((address) => matchesPeer(view, subject, { pod, address }));
 }
 
 export function matchesPeer(view: ClusterView, match: PeerMatch, peer: RulePeer): boolean {

@@ -51,6 +51,8 @@ export interface PolicyOptions {
 export interface Rule {
   /** Also says the direction. */
   readonly ref: RuleRef;
+  /** Of the policy's subjects, only those that match at one of their addresses. Absent: all of them. */
+  readonly subject?: PeerMatch;
   /** The other end of the connection; `any` is every pod, node and address. An empty list matches nobody. */
   readonly peers: readonly PeerMatch[] | 'any';
   /** The destination's port; `any` is every protocol too, also those without ports. An empty list matches nothing. */
