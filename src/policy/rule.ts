@@ -24,9 +24,23 @@ export interface Policy {
   readonly options?: PolicyOptions;
   /** What of the object cannot be enforced. `rules` and `isolates` are already as strict as that asks for. */
   readonly limits?: readonly Limit[];
-  /** Set where the object was not understood: the policy then isolates in both directions and has no rules. */
+  /** Set where the object was not understood: the policy then closes what it selects. */
   readonly broken?: string;
+  /** Of kinds whose objects overrule each other: what `settle` weighs. The rules are the object's own, as if it stood alone. */
+  readonly authentication?: Authentication;
 }
+
+/** Whether pods ask for proof of who calls them (Istio's PeerAuthentication). */
+export interface Authentication {
+  readonly scope: 'mesh' | 'namespace' | 'workload';
+  /** RFC 3339: of several of one scope the oldest counts. Absent: younger than all others. */
+  readonly created?: string;
+  readonly mode: AuthenticationMode;
+  /** By port of the pod. */
+  readonly ports: readonly { readonly port: number; readonly mode: AuthenticationMode }[];
+}
+/** `inherit`: as the next wider scope has it. */
+export type AuthenticationMode = 'inherit' | 'optional' | 'required';
 
 /** Each gate decides on its own, with its own order, and a flow must pass both: Istio's policies are the second. */
 export const gates = ['network', 'mesh'] as const;
