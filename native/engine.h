@@ -12,6 +12,18 @@
 
 enum { WORKER_OUTBOUND, WORKER_INBOUND, WORKER_CONTROL, WORKER_COUNT };
 
+#define PATHS_MAX 4096
+
+// What is known of the ways to peers. Control thread only.
+struct paths {
+  uint32_t fallback; // MTU of the ways that are not listed; 0: no limit
+  unsigned count;
+  struct path {
+    struct addr address;
+    uint32_t mtu;
+  } paths[PATHS_MAX];
+};
+
 struct engine {
   struct rcu rcu;
   struct sa_notices notices;
@@ -29,6 +41,7 @@ struct engine {
   // Control thread only.
   struct connection connection;
   uint64_t drops_reported[DROP_COUNT];
+  struct paths paths;
 };
 
 struct engine_options {

@@ -59,6 +59,15 @@ static void say_drop(struct engine *e, const struct report *report) {
   e->drops_reported[report->reason] = total;
 }
 
+static void say_moved(struct engine *e, const struct report *report) {
+  const struct wire_sa_id id = {.direction = DIRECTION_IN, .spi = report->spi};
+  const struct sa *sa = table_find(&e->table, &id);
+  struct wire_moved *event = sa == NULL ? NULL : connection_append(&e->connection, MSG_MOVED, sizeof *event);
+  if (event == NULL) return;
+  sa_id_to_wire(&event->sa, sa);
+  underlay_to_wire(&event->from, &report->from);
+}
+
 static void reports(struct engine *e) {
   struct report report;
   for (unsigned i = 0; i < WORKER_COUNT; i++) {
@@ -71,6 +80,7 @@ static void reports(struct engine *e) {
           underlay_to_wire(&event->from, &report.from);
         }
       }
+      if (report.moved) say_moved(e, &report);
       if (report.reason != DROP_NONE) say_drop(e, &report);
     }
   }

@@ -5,6 +5,8 @@
 
 #include "esp.h"
 #include "log.h"
+#include "mtu.h"
+#include "tos.h"
 
 #define KEEPALIVE 0xff
 
@@ -24,6 +26,13 @@ static void drop(struct inbound *in, enum drop reason, struct sa *sa, const stru
   worker_drop(in->worker, reason, 1, &(struct dropped){.sa = sa, .from = from});
 }
 
+// Only the newest packet of an SA says where its peer is now: an older one may have been kept and sent from anywhere.
+static void follow(struct inbound *in, struct sa *sa, const struct underlay *from) {
+  const struct underlay *known = &atomic_load_explicit(&sa->peer, memory_order_acquire)->underlay;
+  if (LIKELY(known->port == from->port && addr_equal(known->address, from->address))) return;
+  worker_moved(in->worker, sa, from);
+}
+
 void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const struct underlay *from) {
   struct worker *worker = in->worker;
   if (length == 1 && data[0] == KEEPALIVE) { // RFC 3948 section 2.3
@@ -39,12 +48,16 @@ void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const st
   if (UNLIKELY(sa_expired(sa))) return drop(in, DROP_EXPIRED_IN, sa, from);
 
   struct esp_opened opened;
+  uint64_t top = sa->replay.top;
   enum drop reason = esp_open(sa, data, length, &opened);
   if (UNLIKELY(reason != DROP_NONE)) return drop(in, reason, sa, from);
-  // RFC 6040 would look here at the outer packet's ECN.
+  if (sa->replay.top != top) follow(in, sa, from);
+  if (UNLIKELY(!ecn_arrived(opened.inner, in->outer_tos))) return drop(in, DROP_ECN, sa, from);
   COUNT(worker->counters.opened_packets, 1);
   COUNT(worker->counters.opened_bytes, opened.length);
   sa_account(sa, 1, opened.length, worker->now_ms, worker->notices);
+  uint32_t most = atomic_load_explicit(&sa->most, memory_order_relaxed);
+  if (most != MTU_NO_LIMIT) mtu_clamp_mss(opened.inner, opened.length, most);
   if (coalesce_add(&in->coalescer, opened.inner, opened.length)) return;
   inbound_flush(in);
   coalesce_add(&in->coalescer, opened.inner, opened.length);
@@ -54,6 +67,7 @@ static void message(struct inbound *in, int index) {
   struct udp_received received = udp_in_message(&in->udp, index);
   struct underlay from = udp_in_sender(&in->udp, index);
   uint32_t at = 0;
+  in->outer_tos = received.tos;
   do {
     uint32_t rest = received.length - at;
     inbound_datagram(in, received.data + at, rest < received.segment ? rest : received.segment, &from);

@@ -14,6 +14,7 @@ struct inbound {
   struct tun tun;
   struct udp_in udp;
   struct coalescer coalescer;
+  uint8_t outer_tos; // DSCP and ECN of the outer packets that are being taken in
 };
 
 // False when memory ran out.

@@ -22,6 +22,7 @@ struct udp_message {
   uint32_t used;
   uint16_t segment; // size of all packets but the last
   uint16_t count;
+  uint8_t tos; // of the outer packets' headers
   bool closed; // its last packet is shorter: no more can follow
 };
 
@@ -32,6 +33,7 @@ struct udp_out {
   uint8_t *slots; // message i lies in slot i
   unsigned count;
   size_t pending; // bytes
+  uint8_t tos;    // of what is queued from now on: part of what a message is
   struct udp_message messages[UDP_OUT_SLOTS];
 };
 
@@ -41,7 +43,7 @@ bool udp_configure(int fd, bool *gro);
 bool udp_kernel_esp(int fd);
 // False when memory ran out.
 bool udp_out_init(struct udp_out *out, int fd, struct worker *worker);
-// Room for a packet of `length` bytes to `peer`, which counts as queued; fill it before the next call. May send what
+// Room for a packet of `length` bytes to `peer`, with `out->tos`, which counts as queued; fill it before the next call. May send what
 // was queued before. Packets of one peer keep their order.
 uint8_t *udp_out_reserve(struct udp_out *out, const struct peer *peer, uint32_t length);
 // Sends all that is queued.
@@ -52,6 +54,7 @@ struct udp_received {
   uint8_t *data;
   uint32_t length;
   uint32_t segment; // size of all packets in it but the last
+  uint8_t tos;      // of their outer headers: the kernel joins equal ones only
 };
 
 // Packets from the socket. One thread's.

@@ -53,6 +53,9 @@ bool udp_configure(int fd, bool *gro) {
   *gro = !udp_kernel_esp(fd) && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on) == 0;
   // Don't-fragment on every outer packet. PROBE rather than DO: the path MTU that ICMP claims is not heeded, since anyone
   // can claim one; the pods' MTU is set so that outer packets fit.
+  // What routers do to the outer header has to be known (RFC 6040).
+  if (setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on) != 0 && !ip6) return false;
+  if (ip6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on) != 0) return false;
   int probe = IP_PMTUDISC_PROBE;
   if (setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &probe, sizeof probe) != 0 && !ip6) return false;
   probe = IPV6_PMTUDISC_PROBE;
@@ -84,12 +87,14 @@ int udp_in_receive(struct udp_in *in) {
 
 struct udp_received udp_in_message(const struct udp_in *in, int index) {
   struct mmsghdr *header = (struct mmsghdr *)&in->headers[index];
-  struct udp_received received = {in->slots + (size_t)index * UDP_SLOT, header->msg_len, header->msg_len};
+  struct udp_received received = {in->slots + (size_t)index * UDP_SLOT, header->msg_len, header->msg_len, 0};
   for (struct cmsghdr *c = CMSG_FIRSTHDR(&header->msg_hdr); c != NULL; c = CMSG_NXTHDR(&header->msg_hdr, c)) {
-    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
-    int segment;
-    memcpy(&segment, CMSG_DATA(c), sizeof segment);
-    if (segment > 0) received.segment = (uint32_t)segment;
+    int value = 0;
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) received.tos = *CMSG_DATA(c);
+    if (c->cmsg_len < CMSG_LEN(sizeof value)) continue;
+    memcpy(&value, CMSG_DATA(c), sizeof value);
+    if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) received.tos = (uint8_t)value;
+    if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO && value > 0) received.segment = (uint32_t)value;
   }
   return received;
 }

@@ -24,17 +24,17 @@ static bool same_peer(const struct peer *a, const struct peer *b) {
   return a == b || (a->length == b->length && memcmp(&a->address, &b->address, a->length) == 0);
 }
 
-static bool fits(const struct udp_message *m, const struct peer *peer, uint32_t length) {
-  return !m->closed && length <= m->segment && m->count < UDP_MAX_SEGMENTS && m->used + length <= UDP_MAX_PAYLOAD &&
+static bool fits(const struct udp_message *m, const struct peer *peer, uint8_t tos, uint32_t length) {
+  return !m->closed && m->tos == tos && length <= m->segment && m->count < UDP_MAX_SEGMENTS && m->used + length <= UDP_MAX_PAYLOAD &&
          same_peer(m->peer, peer);
 }
 
 uint8_t *udp_out_reserve(struct udp_out *out, const struct peer *peer, uint32_t length) {
   struct udp_message *m = out->count == 0 ? NULL : &out->messages[out->count - 1];
-  if (m == NULL || !fits(m, peer, length)) {
+  if (m == NULL || !fits(m, peer, out->tos, length)) {
     if (out->count == UDP_OUT_SLOTS || out->pending >= FLUSH_BYTES) udp_out_flush(out);
     m = &out->messages[out->count++];
-    *m = (struct udp_message){.peer = peer, .segment = (uint16_t)length};
+    *m = (struct udp_message){.peer = peer, .segment = (uint16_t)length, .tos = out->tos};
   }
   uint8_t *room = out->slots + (size_t)(m - out->messages) * UDP_SLOT + m->used;
   m->used += length;
@@ -44,11 +44,27 @@ uint8_t *udp_out_reserve(struct udp_out *out, const struct peer *peer, uint32_t 
   return room;
 }
 
-// Control data of one message.
+// Control data of one message: the size of its segments, and its TOS or traffic class.
 union control {
   struct cmsghdr header;
-  uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
+  uint8_t bytes[CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(int))];
 };
+
+static void add_control(struct msghdr *header, union control *control, int level, int type, const void *value,
+                        size_t length) {
+  struct cmsghdr *to = (struct cmsghdr *)(control->bytes + header->msg_controllen);
+  memset(to, 0, CMSG_SPACE(length));
+  *to = (struct cmsghdr){.cmsg_len = CMSG_LEN(length), .cmsg_level = level, .cmsg_type = type};
+  memcpy(CMSG_DATA(to), value, length);
+  header->msg_control = control->bytes;
+  header->msg_controllen += CMSG_SPACE(length);
+}
+
+// The header that is really there decides: an IPv4 peer of an IPv6 socket is reached by IPv4.
+static void add_tos(struct msghdr *header, union control *control, const struct peer *peer, int tos) {
+  bool ip4 = addr_is_ip4(peer->underlay.address);
+  add_control(header, control, ip4 ? IPPROTO_IP : IPPROTO_IPV6, ip4 ? IP_TOS : IPV6_TCLASS, &tos, sizeof tos);
+}
 
 static void describe(struct msghdr *header, struct iovec *vector, union control *control, const struct udp_message *m,
                      uint8_t *data) {
@@ -59,13 +75,8 @@ static void describe(struct msghdr *header, struct iovec *vector, union control 
       .msg_iov = vector,
       .msg_iovlen = 1,
   };
-  if (m->count == 1) return;
-  memset(control, 0, sizeof *control);
-  control->header = (struct cmsghdr){
-      .cmsg_len = CMSG_LEN(sizeof m->segment), .cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT};
-  memcpy(CMSG_DATA(&control->header), &m->segment, sizeof m->segment);
-  header->msg_control = control;
-  header->msg_controllen = sizeof *control;
+  if (m->count > 1) add_control(header, control, IPPROTO_UDP, UDP_SEGMENT, &m->segment, sizeof m->segment);
+  if (m->tos != 0) add_tos(header, control, m->peer, m->tos);
 }
 
 static void count_refused(struct udp_out *out, int error, uint64_t packets, const struct peer *peer) {
@@ -79,9 +90,14 @@ static void send_singly(struct udp_out *out, const struct udp_message *m, uint8_
   for (uint32_t at = 0; at < m->used; at += m->segment) {
     uint32_t rest = m->used - at, length = rest < m->segment ? rest : m->segment;
     COUNT(out->worker->counters.udp_send_calls, 1);
-    ssize_t sent;
+    struct udp_message single = {.peer = m->peer, .used = length, .count = 1, .tos = m->tos};
+    struct mmsghdr header;
+    struct iovec vector;
+    union control control;
+    describe(&header.msg_hdr, &vector, &control, &single, data + at);
+    int sent;
     do {
-      sent = sendto(out->fd, data + at, length, 0, &m->peer->address.any, m->peer->length);
+      sent = sendmmsg(out->fd, &header, 1, 0);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) count_refused(out, errno, 1, m->peer);
   }

@@ -7,33 +7,89 @@
 
 #include "esp.h"
 #include "log.h"
+#include "mtu.h"
+#include "tos.h"
 
 // Packets read before what was queued is sent, whatever else waits: bounds the delay, and the time to a quiescent state.
 #define BATCH 64
+#define COMPLAINTS_PER_SECOND 1000
+// A whole packet, and beside it a fragment of it.
+#define SCRATCH (2 * 65536)
 
 bool outbound_init(struct outbound *o, struct worker *worker, struct sa_table *table, struct hold *hold,
                    const struct tun *tun, int udp_fd) {
   *o = (struct outbound){.worker = worker, .table = table, .hold = hold, .tun = *tun};
   o->buffer = malloc(TUN_BUFFER);
-  return o->buffer != NULL && udp_out_init(&o->udp, udp_fd, worker);
+  o->scratch = malloc(SCRATCH);
+  return o->buffer != NULL && o->scratch != NULL && udp_out_init(&o->udp, udp_fd, worker);
 }
 
 // Seals all segments of a packet that the SA has admitted.
-static void seal(struct outbound *o, struct sa *sa, const struct super *super) {
+static void seal(struct outbound *o, struct sa *sa, const struct super *super, uint32_t most) {
   const struct peer *peer = atomic_load_explicit(&sa->peer, memory_order_acquire);
   uint8_t next_header = super->version == 4 ? NEXT_HEADER_IP4 : NEXT_HEADER_IP6;
   uint64_t bytes = 0;
+  o->udp.tos = tos_of(super->packet);
   for (uint32_t i = 0; i < super->count; i++) {
     uint32_t inner = segment_length(super, i);
-    // Outer ECN and DSCP are the socket's own. Copying the inner ones (RFC 6040) would make them part of what a message is.
     uint8_t *packet = udp_out_reserve(&o->udp, peer, (uint32_t)esp_sealed_length(inner));
     segment_write(super, i, packet + SA_HEADER);
+    if (most != MTU_NO_LIMIT && super->count == 1) mtu_clamp_mss(packet + SA_HEADER, inner, most);
     esp_seal(sa, packet, inner, next_header);
     bytes += inner;
   }
   COUNT(o->worker->counters.sealed_packets, super->count);
   COUNT(o->worker->counters.sealed_bytes, bytes);
   sa_account(sa, super->count, bytes, o->worker->now_ms, o->worker->notices);
+}
+
+// One packet that stands alone, as it is.
+static void seal_plain(struct outbound *o, struct sa *sa, const uint8_t *packet, size_t length) {
+  const struct peer *peer = atomic_load_explicit(&sa->peer, memory_order_acquire);
+  uint8_t *to = udp_out_reserve(&o->udp, peer, (uint32_t)esp_sealed_length(length));
+  memcpy(to + SA_HEADER, packet, length);
+  esp_seal(sa, to, length, packet[0] >> 4 == 4 ? NEXT_HEADER_IP4 : NEXT_HEADER_IP6);
+  COUNT(o->worker->counters.sealed_packets, 1);
+  COUNT(o->worker->counters.sealed_bytes, length);
+  sa_account(sa, 1, length, o->worker->now_ms, o->worker->notices);
+}
+
+// What may be cut is cut (RFC 791); of what may not the sender is told, at a bounded rate.
+static void too_big(struct outbound *o, struct sa *sa, const struct super *super, uint32_t most) {
+  uint8_t *packet = o->scratch, *piece = o->scratch + SCRATCH / 2;
+  struct worker *worker = o->worker;
+  if (mtu_may_fragment(super->packet) && most >= MTU_LEAST / 2) {
+    o->udp.tos = tos_of(super->packet);
+    for (uint32_t i = 0; i < super->count; i++) {
+      uint32_t at = 0, length = segment_write(super, i, packet);
+      COUNT(worker->counters.mtu_cut, 1);
+      for (size_t n; (n = mtu_fragment(piece, packet, length, most, &at)) > 0;) {
+        if (sa_admits(sa, 1, worker->notices)) seal_plain(o, sa, piece, n);
+        else worker_drop(worker, DROP_TOO_BIG, 1, &(struct dropped){.sa = sa, .pair = &super->pair});
+      }
+    }
+    return;
+  }
+  worker_drop(worker, DROP_TOO_BIG, super->count, &(struct dropped){.sa = sa, .pair = &super->pair});
+  if (o->complaint_second != worker->now_ms / 1000) {
+    o->complaint_second = worker->now_ms / 1000;
+    o->complaints = 0;
+  }
+  if (o->complaints == COMPLAINTS_PER_SECOND) return;
+  const struct virtio_net_hdr plain = {0};
+  uint32_t length = segment_write(super, 0, packet);
+  size_t complaint = mtu_complaint(piece + sizeof plain, packet, length, most);
+  if (complaint == 0) return;
+  memcpy(piece, &plain, sizeof plain);
+  o->complaints++;
+  if (tun_give_back(&o->tun, piece, sizeof plain + complaint)) COUNT(worker->counters.mtu_told, 1);
+}
+
+// A packet that the SA has admitted.
+static void carry(struct outbound *o, struct sa *sa, const struct super *super) {
+  uint32_t most = atomic_load_explicit(&sa->most, memory_order_relaxed);
+  if (LIKELY(segment_length(super, 0) <= most)) seal(o, sa, super, most);
+  else too_big(o, sa, super, most);
 }
 
 // Reads one packet's headers; drops it and returns false if it cannot be carried.
@@ -69,7 +125,7 @@ static void hold_or_seal(struct outbound *o, const struct super *super, const ui
   struct sa *sa = admitted(o, super);
   if (sa == NULL) drop = hold_add(o->hold, &super->pair, data, length, o->worker->now_ms, &fresh);
   pthread_mutex_unlock(&o->hold->lock);
-  if (sa != NULL) return seal(o, sa, super);
+  if (sa != NULL) return carry(o, sa, super);
   uint64_t one = 1;
   if (fresh && write(o->worker->notices->wake_fd, &one, sizeof one) < 0) return; // full counter: awake already
   if (drop != DROP_NONE) worker_drop(o->worker, drop, 1, &(struct dropped){.pair = &super->pair});
@@ -81,7 +137,7 @@ void outbound_packet(struct outbound *o, const uint8_t *data, size_t length) {
   if (super.count > 1) COUNT(o->worker->counters.tun_super_packets, 1);
   struct sa *sa = admitted(o, &super);
   if (LIKELY(sa != NULL))
-    seal(o, sa, &super);
+    carry(o, sa, &super);
   else
     hold_or_seal(o, &super, data, length);
 }
@@ -91,7 +147,7 @@ static void release(struct outbound *o, struct sa *sa, struct held_pair *held) {
     struct super super;
     if (!parse(o, &super, packet->data, packet->length)) continue;
     if (sa_admits(sa, super.count, o->worker->notices))
-      seal(o, sa, &super);
+      carry(o, sa, &super);
     else
       worker_drop(o->worker, DROP_HOLD_FAILED, 1, &(struct dropped){.sa = sa, .pair = &held->pair});
   }

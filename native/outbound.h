@@ -16,6 +16,10 @@ struct outbound {
   struct tun tun;
   struct udp_out udp;
   uint8_t *buffer; // TUN_BUFFER bytes
+  uint8_t *scratch; // SCRATCH bytes, for what does not fit
+  // Complaints about that, in this second.
+  uint64_t complaint_second;
+  unsigned complaints;
 };
 
 // False when memory ran out.

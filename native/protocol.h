@@ -25,6 +25,7 @@ enum message_type {
   MSG_FAIL = 6,
   MSG_SHUTDOWN = 7,
   MSG_RELEASE = 8,
+  MSG_PATH_MTU = 9,
   // Answers.
   MSG_DONE = 64,
   MSG_SA = 65,
@@ -35,6 +36,7 @@ enum message_type {
   MSG_EXPIRY = 130,
   MSG_UNKNOWN_SPI = 131,
   MSG_DROP = 132,
+  MSG_MOVED = 133,
 };
 
 enum message_status {
@@ -134,6 +136,15 @@ struct PACKED wire_release {
   struct wire_selector pair;
 };
 
+// How large a packet of the underlay may be on the way to an address; all zeros: to every address that has no word of its
+// own. 0 forgets it: there is no limit then but the device's. Inner packets that do not fit are cut or their senders are told.
+// Answer: MSG_DONE; STATUS_FULL where there are too many.
+struct PACKED wire_path_mtu {
+  uint32_t id;
+  uint8_t address[16];
+  uint32_t mtu;
+};
+
 struct PACKED wire_done {
   uint32_t id;
   uint8_t status; // enum message_status
@@ -199,6 +210,13 @@ struct PACKED wire_expiry {
 
 struct PACKED wire_unknown_spi {
   uint32_t spi;
+  struct wire_underlay from;
+};
+
+// The newest packet of an inbound SA, authenticated, came from somewhere else than its peer is thought to be: a NAT gave the
+// peer another address or port. Said at most ten times a second for an SA, until MSG_MOVE_PEER names that place.
+struct PACKED wire_moved {
+  struct wire_sa_id sa;
   struct wire_underlay from;
 };
 

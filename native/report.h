@@ -12,12 +12,14 @@
 #define REPORT_SOURCES 64
 #define REPORT_INTERVAL_MS 1000   // at most one drop event of a reason
 #define UNKNOWN_SPI_INTERVAL_MS 200 // at most one unknown-SPI event of a sender
+#define MOVED_INTERVAL_MS 100       // at most one of an SA
 #define UNKNOWN_SPI_PER_SECOND 100  // and of all senders together
 
 struct report {
   enum drop reason;
   uint16_t has; // DROP_HAS_…
   bool unknown_spi; // to be reported as that event as well
+  bool moved;       // an inbound SA's packet came from elsewhere
   uint32_t spi;
   struct underlay from;
   struct pair pair;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "aead.h"
+#include "mtu.h"
 #include "vault.h"
 
 // The next limit that has to be looked at: the soft one, unless it was reached or is none or above the hard one.
@@ -35,6 +36,7 @@ struct sa *sa_create(const struct sa_parameters *p, struct peer *peer) {
     sa->pairs[family].pair = p->pairs[i];
   }
   atomic_store(&sa->peer, peer);
+  atomic_store(&sa->most, MTU_NO_LIMIT);
   sa->limits = p->limits;
   set_notices(sa);
   if (inbound) {

@@ -53,6 +53,7 @@ struct sa {
   struct sa_pair pairs[2]; // [0] IPv4, [1] IPv6
   struct sa *_Atomic spi_next; // inbound: chain of the SPI table
   struct peer *_Atomic peer;   // replaced as a whole when the peer moves
+  _Atomic uint16_t most;       // bytes of the largest inner packet that fits the way to the peer
 
   // Written by the thread that carries packets.
   _Alignas(CACHE_LINE) uint64_t sequence; // outbound: of the last packet sealed
@@ -62,6 +63,7 @@ struct sa {
   uint64_t notice_packets; // the next limit, soft or hard
   uint64_t notice_bytes;
   uint64_t last_used_ms; // CLOCK_MONOTONIC; 0 never
+  uint64_t moved_ms; // inbound: when a packet was last said to have come from elsewhere
   uint32_t drops[DROP_COUNT];
   // Once a limit is reached: its enum expiry_cause + 1.
   _Atomic uint8_t soft_cause;

@@ -31,6 +31,7 @@ enum drop {
   DROP_TOO_BIG = 21,
   DROP_DUMMY = 22,
   DROP_TUN_NOT_UNICAST = 23,
+  DROP_ECN = 24,
   DROP_COUNT
 };
 
@@ -47,6 +48,8 @@ enum drop {
   X(tun_writes)             /* writes to the TUN device */                                                             \
   X(tun_segments_coalesced) /* packets that travelled in another's write */                                            \
   X(keepalives)             /* NAT keepalives received (RFC 3948 section 2.3) */                                       \
+  X(mtu_told)               /* senders told that a packet does not fit */                                              \
+  X(mtu_cut)                /* packets cut into fragments because they do not fit */                                   \
   X(reports_lost)           /* drop and unknown-SPI events that found their queue full */
 
 struct counters {

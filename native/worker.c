@@ -57,3 +57,9 @@ void worker_unknown_spi(struct worker *worker, uint32_t spi, const struct underl
                                 .spi = spi,
                                 .from = *from});
 }
+
+void worker_moved(struct worker *worker, struct sa *sa, const struct underlay *from) {
+  if (sa->moved_ms != 0 && worker->now_ms - sa->moved_ms < MOVED_INTERVAL_MS) return;
+  sa->moved_ms = worker->now_ms;
+  push(worker, &(struct report){.reason = DROP_NONE, .moved = true, .spi = sa->spi, .from = *from});
+}

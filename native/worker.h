@@ -34,3 +34,5 @@ void worker_clock(struct worker *worker);
 void worker_drop(struct worker *worker, enum drop reason, uint64_t count, const struct dropped *dropped);
 // Counts a packet with an SPI that nothing has, and reports it at its own rate.
 void worker_unknown_spi(struct worker *worker, uint32_t spi, const struct underlay *from);
+// Says, at a bounded rate, that the newest packet of an inbound SA came from elsewhere.
+void worker_moved(struct worker *worker, struct sa *sa, const struct underlay *from);

@@ -31,6 +31,7 @@ void layout_print(void) {
   MESSAGE("fail", MSG_FAIL);
   MESSAGE("shutdown", MSG_SHUTDOWN);
   MESSAGE("release", MSG_RELEASE);
+  MESSAGE("pathMtu", MSG_PATH_MTU);
   MESSAGE("done", MSG_DONE);
   MESSAGE("sa", MSG_SA);
   MESSAGE("counters", MSG_COUNTERS);
@@ -39,6 +40,7 @@ void layout_print(void) {
   MESSAGE("expiry", MSG_EXPIRY);
   MESSAGE("unknownSpi", MSG_UNKNOWN_SPI);
   MESSAGE("drop", MSG_DROP);
+  MESSAGE("moved", MSG_MOVED);
   DROP(UDP_TOO_SHORT);
   DROP(NON_ESP);
   DROP(UNKNOWN_SPI);
@@ -62,5 +64,6 @@ void layout_print(void) {
   DROP(TOO_BIG);
   DROP(DUMMY);
   DROP(TUN_NOT_UNICAST);
+  DROP(ECN);
   DROP(COUNT);
 }

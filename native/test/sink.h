@@ -15,6 +15,7 @@ struct sink_packet {
   uint8_t *data;
   size_t length;
   uint16_t segment; // of a message; 0 where it was sent without UDP_SEGMENT
+  uint8_t tos;      // of the outer headers
 };
 
 struct sink {

@@ -122,6 +122,7 @@ export const tunnelDropReasons = {
     code: 23,
     text: 'a packet from the TUN device that is not between two ordinary unicast addresses',
   },
+  ECN: { code: 24, text: 'a router marked congestion on a packet whose sender cannot be told of it (RFC 6040)' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type TunnelDropReason = keyof typeof tunnelDropReasons;
@@ -160,6 +161,8 @@ export interface TunnelDriverEvents {
   hard: [expiry: Expiry];
   /** A packet with an SPI that no inbound SA has: the peer kept what we lost. Rate-limited. */
   unknownSpi: [report: { readonly spi: number; readonly from: UnderlayAddress }];
+  /** The newest packet of an inbound SA, authenticated, came from another place than its peer's: a NAT's doing. Repeated. */
+  moved: [report: { readonly sa: SaId; readonly from: UnderlayAddress }];
   drop: [report: DropReport];
   /**
    * The driver is usable (again). After it `list()` says what survived: everything after an agent's restart, nothing

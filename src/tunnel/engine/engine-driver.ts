@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import type { Logger } from 'pino';
+import type { IpAddress } from '../../model/address.ts';
 import {
   type DriverStatistics,
   type InboundSa,
@@ -19,6 +20,7 @@ import {
   encodeInstall,
   encodeList,
   encodeMovePeer,
+  encodePathMtu,
   encodeRelease,
   encodeRemove,
   encodeShutdown,
@@ -146,6 +148,15 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     await this.#request(`release ${pair.local} → ${pair.remote}`, (id) => encodeRelease(id, pair));
   }
 
+  /**
+   * How large a packet of the underlay may be on the way to an address: what does not fit is cut, or its sender is told.
+   * @param address Undefined: every address that has no word of its own.
+   * @param mtu Bytes, 576 at least; 0: no limit but the device's.
+   */
+  async setPathMtu(address: IpAddress | undefined, mtu: number): Promise<void> {
+    await this.#request(`limit the way to ${address ?? 'peers'}`, (id) => encodePathMtu(id, address, mtu));
+  }
+
   /** Ends the engine itself: all SAs go, all keys are zeroed. */
   async shutdown(): Promise<void> {
     await this.#request('shutdown', encodeShutdown);
@@ -250,6 +261,9 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
         break;
       case 'unknownSpi':
         this.emit('unknownSpi', { spi: message.spi, from: message.from });
+        break;
+      case 'moved':
+        this.emit('moved', { sa: message.sa, from: message.from });
         break;
       case 'drop':
         if (message.report !== undefined) this.emit('drop', message.report);

@@ -3,6 +3,7 @@ import {
   type DropReport,
   type Expiry,
   type InstalledSa,
+  type SaId,
   type TrafficSelector,
   TunnelError,
   type TunnelErrorCode,
@@ -41,6 +42,7 @@ export type EngineMessage =
   | { readonly kind: 'acquire'; readonly pair: TrafficSelector }
   | { readonly kind: 'expiry'; readonly when: 'soft' | 'hard'; readonly expiry: Expiry }
   | { readonly kind: 'unknownSpi'; readonly spi: number; readonly from: UnderlayAddress }
+  | { readonly kind: 'moved'; readonly sa: SaId; readonly from: UnderlayAddress }
   /** Absent where the reason is one that this agent does not know. */
   | { readonly kind: 'drop'; readonly report?: DropReport };
 
@@ -77,6 +79,8 @@ function decode(type: number, reader: Reader): EngineMessage {
       return decodeExpiry(reader);
     case messageType.unknownSpi:
       return { kind: 'unknownSpi', spi: reader.u32(), from: reader.underlay() };
+    case messageType.moved:
+      return { kind: 'moved', sa: reader.saId(), from: reader.underlay() };
     case messageType.drop:
       return decodeDrop(reader);
     default:

@@ -1,4 +1,4 @@
-import { ipToBytes16 } from '../../model/address.ts';
+import { type IpAddress, ipToBytes16 } from '../../model/address.ts';
 import type { InboundSa, Lifetimes, OutboundSa, SaId, TrafficSelector, UnderlayAddress } from '../driver.ts';
 import { TunnelError } from '../driver.ts';
 
@@ -18,6 +18,7 @@ export const messageType = {
   fail: 6,
   shutdown: 7,
   release: 8,
+  pathMtu: 9,
   done: 64,
   sa: 65,
   counters: 66,
@@ -26,6 +27,7 @@ export const messageType = {
   expiry: 130,
   unknownSpi: 131,
   drop: 132,
+  moved: 133,
 } as const;
 
 /** Bytes of the packed structs, as the C compiler lays them out. */
@@ -174,6 +176,15 @@ export function encodeRelease(id: number, pair: TrafficSelector): Buffer {
   return message(messageType.release, 4 + layout.selector)
     .u32(id)
     .selector(pair).bytes;
+}
+
+/**
+ * @param address Undefined: every address that has no word of its own.
+ * @param mtu Of the underlay, bytes; 0: no limit but the device's.
+ */
+export function encodePathMtu(id: number, address: IpAddress | undefined, mtu: number): Buffer {
+  const writer = message(messageType.pathMtu, 24).u32(id);
+  return (address === undefined ? writer.skip(16) : writer.raw(ipToBytes16(address))).u32(mtu).bytes;
 }
 
 export function encodeStatistics(id: number): Buffer {
