@@ -1,0 +1,117 @@
+import type { parsePrefix } from '../../model/prefix.ts';
+import type { PeerMatch } from '../rule.ts';
+import { type LimitAt, toDomain } from './requests.ts';
+import type { CidrRuleSpec, EndpointSelectorSpec } from './schema.ts';
+import type { DomainSpec } from './schema-ports.ts';
+import {
+  everybody,
+  everyNode,
+  everyPod,
+  matchSelector,
+  noApiServer,
+  nobody,
+  nodeLabels,
+  possibleApiServer,
+  reservedPeer,
+  type Scope,
+} from './selector.ts';
+
+type List<T> = readonly T[] | null | undefined;
+
+/** The peers of a rule by what they are, whatever the direction calls the fields. */
+export interface PeersSpec {
+  readonly prefix: 'from' | 'to';
+  readonly endpoints: List<EndpointSelectorSpec>;
+  readonly requires: List<EndpointSelectorSpec>;
+  readonly cidr: List<ReturnType<typeof parsePrefix>>;
+  readonly cidrSet: List<CidrRuleSpec>;
+  readonly entities: List<string>;
+  readonly nodes: List<EndpointSelectorSpec>;
+  readonly groups: List<unknown>;
+  readonly services?: List<unknown>;
+  readonly fqdns?: List<DomainSpec>;
+}
+
+export interface PeersMatch {
+  /** Undefined: none are named. An empty list: nobody is meant. */
+  readonly peers: readonly PeerMatch[] | undefined;
+  readonly limits: readonly LimitAt[];
+}
+
+/**
+ * Whom a rule is about. A list that is there and empty selects nobody; where none is there, the rule is about everybody,
+ * if it names ports, or else about nobody (which is its caller's to know).
+ */
+export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'deny'): PeersMatch {
+  const limits: LimitAt[] = [];
+  const unknown = verdict === 'allow' ? 'nobody' : 'everybody';
+  const { prefix } = spec;
+  const limit = (reason: string, ...path: (string | number)[]): void => {
+    limits.push({ path, reason });
+  };
+  /** What nothing here can find: nobody to allow, and whoever it could be to deny. */
+  const lost = (possible: PeerMatch): PeerMatch => (verdict === 'allow' ? nobody : possible);
+
+  const lists = [spec.endpoints, spec.cidr, spec.cidrSet, spec.entities, spec.nodes];
+  if (lists.some((list) => list?.length === 0)) return { peers: [], limits };
+
+  const peers: PeerMatch[] = [];
+  for (const [index, selector] of (spec.endpoints ?? []).entries()) {
+    const { peer, limits: own } = matchSelector(selector, scope, unknown);
+    peers.push(peer);
+    for (const reason of own) limit(reason, `${prefix}Endpoints`, index);
+  }
+  for (const cidr of spec.cidr ?? []) peers.push({ kind: 'cidr', cidr, except: [], worldOnly: true });
+  for (const [index, { cidr, except, cidrGroupRef }] of (spec.cidrSet ?? []).entries())
+    if (cidr != null) peers.push({ kind: 'cidr', cidr, except: except ?? [], worldOnly: true });
+    else {
+      const field = cidrGroupRef ? 'cidrGroupRef' : 'cidrGroupSelector';
+      limit(
+        `groups of CIDRs are not read: ${taken(verdict, 'every address outside')}`,
+        `${prefix}CIDRSet`,
+        index,
+        field,
+      );
+      peers.push(lost({ kind: 'world' }));
+    }
+  for (const [index, entity] of (spec.entities ?? []).entries()) {
+    const peer = entityPeer(entity);
+    if (peer !== undefined) peers.push(peer);
+    else {
+      limit(`${noApiServer}: ${taken(verdict, 'every node and every address outside')}`, `${prefix}Entities`, index);
+      peers.push(lost(possibleApiServer));
+    }
+  }
+  for (const [index, selector] of (spec.nodes ?? []).entries()) {
+    const labels = nodeLabels(selector);
+    if (labels !== undefined) peers.push({ kind: 'node', which: 'other', labels });
+    else {
+      limit(`only a node’s own labels are known: ${taken(verdict, 'every node')}`, `${prefix}Nodes`, index);
+      peers.push(lost({ kind: 'node', which: 'other' }));
+    }
+  }
+  if (spec.groups?.length) {
+    limit(`groups of other providers are not read: ${taken(verdict, 'every address outside')}`, `${prefix}Groups`);
+    peers.push(lost({ kind: 'world' }));
+  }
+  if (spec.services?.length) {
+    limit(`services are not known to policy: ${taken(verdict, 'everybody')}`, `${prefix}Services`);
+    peers.push(lost(everybody));
+  }
+  if (spec.fqdns?.length) {
+    limit('names are not watched yet: only addresses that are known to be theirs match', `${prefix}FQDNs`);
+    for (const name of spec.fqdns) peers.push({ kind: 'name', pattern: toDomain(name) });
+  }
+  return { peers: peers.length === 0 ? undefined : peers, limits };
+}
+
+function taken(verdict: 'allow' | 'deny', all: string): string {
+  return verdict === 'allow' ? 'nobody is allowed by it' : `${all} is denied`;
+}
+
+/** @returns Undefined for the API server. */
+function entityPeer(name: string): PeerMatch | undefined {
+  if (name === 'all') return everybody;
+  if (name === 'cluster' || name === 'cluster-mesh') return { kind: 'some', of: [everyPod, everyNode] };
+  return name === 'kube-apiserver' ? undefined : (reservedPeer(name) ?? nobody);
+}
