@@ -71,9 +71,18 @@ export function toPem(certificates: readonly ParsedCertificate[]): string {
   return certificates.map((certificate) => certificate.native.toString()).join('');
 }
 
+/** Answers that were worked out before, for as long as both certificates are kept: they never change. */
+const signed = new WeakMap<ParsedCertificate, WeakMap<ParsedCertificate, boolean>>();
+
 /** Whether `issuer` signed `certificate`: the names match (RFC 5280 section 4.1.2.4) and the signature verifies. */
 export function isIssuedBy(certificate: ParsedCertificate, issuer: ParsedCertificate): boolean {
-  return certificate.native.checkIssued(issuer.native) && certificate.native.verify(issuer.publicKey);
+  const answers = signed.get(certificate) ?? new WeakMap<ParsedCertificate, boolean>();
+  signed.set(certificate, answers);
+  const known = answers.get(issuer);
+  if (known !== undefined) return known;
+  const answer = certificate.native.checkIssued(issuer.native) && certificate.native.verify(issuer.publicKey);
+  answers.set(issuer, answer);
+  return answer;
 }
 
 function read(native: X509Certificate, der: Buffer): ParsedCertificate {

@@ -55,7 +55,7 @@ function parameters({
   remote,
   keys,
 }: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
-  const { peer, cipher, group } = agreement;
+  const { peer, cipher, group, radius, nodeSerial } = agreement;
   const note = encodeNote({
     ...established,
     localUid: local.pod.uid,
@@ -65,6 +65,8 @@ function parameters({
     node: remote.node.name,
     cipher,
     group,
+    radius,
+    nodeSerial,
   });
   return {
     selectors: agreement.selectors,

@@ -4,18 +4,23 @@ import type { BundleStore, TrustBundle } from '../identity/bundle.ts';
 import { messageOf } from '../identity/certificate.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { IpAddress } from '../model/address.ts';
-import { answerPod } from './answer.ts';
+import { answerPair, answerPod } from './answer.ts';
 import type { InstalledSa, SaId, TrafficSelector, TunnelDriver } from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { defaultGroups, TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
-import { HandshakeError } from './handshake/error.ts';
+import { asHandshakeError, HandshakeError } from './handshake/error.ts';
+import type { BreachRadius } from './handshake/exchange.ts';
+import type { WireLifetime } from './handshake/messages.ts';
+import type { NodeSession, PairConversation } from './handshake/node-session.ts';
 import { PeerVerifier } from './handshake/peer.ts';
 import { HandshakeServer, type HandshakeServerOptions } from './handshake/server.ts';
 import { Inventory } from './inventory.ts';
+import { NodeSessions } from './node-sessions.ts';
 import { hearNotice, NodeNotices } from './notices.ts';
 import { defaultTiming, type PairTiming } from './pair.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import { planRestore } from './restore.ts';
+import { whyPairRevoked } from './revocation.ts';
 import { saKey, type TunnelHooks } from './sa-ledger.ts';
 import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
@@ -44,6 +49,9 @@ export interface TunnelManagerOptions {
   readonly mostDials?: number;
   readonly limits?: HandshakeServerOptions['limits'];
   readonly timing?: Partial<PairTiming>;
+  /** Of a handshake of two nodes that keys are derived from: default as long as a key's, and a minute without a pair. */
+  readonly nodeSessionSeconds?: number;
+  readonly nodeIdleSeconds?: number;
   /** One notice of lost keys to a node in this time. Default 250 ms. */
   readonly noticeIntervalMs?: number;
 }
@@ -58,6 +66,8 @@ export interface TunnelManagerDeps {
   readonly logger: Logger;
   /** Why policy admits nothing between the two pods in either direction, or undefined. Absent: everybody may try. */
   readonly whyNot?: (local: LocalPod, remote: RemotePod) => string | undefined;
+  /** What the two pods' namespaces ask for: `pod` wherever one of them does. Default `pod`. */
+  readonly radius?: (local: LocalPod, remote: RemotePod) => BreachRadius;
   /** Unix milliseconds; default Date.now. */
   readonly now?: () => number;
   /** In [0, 1); default Math.random. */
@@ -72,15 +82,19 @@ export interface TunnelManagerEvents {
 /** How long a pair that failed is listed with its reason when nobody asks for it any more. */
 const rememberMs = 5 * 60_000;
 const sweepMs = 30_000;
+const defaultLifetimeBytes = 2 ** 36;
 const mostEarly = 1024;
 
 /** Keeps the tunnels of this node's pods: opens them when packets ask, answers peers, renews, takes down. */
 export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #deps: TunnelManagerDeps;
   readonly #services: TunnelServices;
+  readonly #limits: { lifetime: WireLifetime };
   readonly #counters = new HandshakeCounters();
+  readonly #rateLimit: RateLimit;
   readonly #server: HandshakeServer;
   readonly #notices: NodeNotices;
+  readonly #nodes: NodeSessions;
   readonly #spis = new RandomSpis();
   readonly #locals = new Map<string, LocalPod>();
   readonly #localAt = new Map<IpAddress, LocalPod>();
@@ -106,9 +120,29 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     this.#listeners.push(() => driver.off('acquire', acquire));
     const now = deps.now ?? Date.now;
     this.#inventory = new Inventory(driver, now);
+    this.#rateLimit = new RateLimit(1000, now);
     const bundle = () => bundles.current;
     const contexts = new TlsContexts(groups, bundle);
     const verifier = new PeerVerifier(bundle, now);
+    const lifetimeSeconds = options.lifetimeSeconds ?? 3600;
+    this.#nodes = new NodeSessions(
+      {
+        trustDomain,
+        handshakePort,
+        timeoutMs,
+        lifetimeMs: 1000 * (options.nodeSessionSeconds ?? lifetimeSeconds),
+        idleMs: 1000 * (options.nodeIdleSeconds ?? 60),
+      },
+      { contexts, verifier, nodeIdentity, onPair: (conversation, session) => void this.#answer(conversation, session) },
+    );
+    const keyLimits = {
+      lifetime: {
+        seconds: lifetimeSeconds,
+        bytes: options.lifetimeBytes ?? defaultLifetimeBytes,
+        packets: options.lifetimePackets ?? 2 ** 40,
+      },
+    };
+    this.#limits = keyLimits;
     this.#services = {
       trustDomain,
       driver,
@@ -120,9 +154,13 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       logger,
       timing: { ...defaultTiming, ...options.timing },
       dials: new Slots(options.mostDials ?? 32),
+      nodes: this.#nodes,
+      radius: deps.radius ?? (() => 'pod'),
+      nodeNotAfter: () => Math.min(...(nodeIdentity()?.chain.map(({ notAfter }) => notAfter) ?? [0])),
       spis: this.#spis,
       claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
       whyNot: deps.whyNot ?? (() => undefined),
+      whyRevoked: (pair, peerSerials) => this.#whyRevoked(pair, peerSerials),
       isUsed: (sas) => this.#inventory.isUsed(sas),
       onHandshake: (_, role, outcome, durationMs) => this.emit('handshake', { role, outcome, durationMs }),
       now,
@@ -130,10 +168,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       settings: {
         espPort: options.espPort ?? 4500,
         handshakePort,
-        lifetime: {
-          seconds: options.lifetimeSeconds ?? 3600,
-          bytes: options.lifetimeBytes ?? 2 ** 36,
-          packets: options.lifetimePackets ?? 2 ** 40,
+        get lifetime() {
+          return keyLimits.lifetime;
         },
         replayWindow: options.replayWindow,
         timeoutMs,
@@ -153,7 +189,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         contexts,
         verifier,
         counters: this.#counters,
-        rateLimit: new RateLimit(1000, now),
+        rateLimit: this.#rateLimit,
         logger,
         podIdentity: (uid) => (this.#locals.has(uid) ? svid(uid) : undefined),
         nodeIdentity,
@@ -163,6 +199,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
           if (local === undefined) throw new HandshakeError('unknown-endpoint');
           await answerPod(session, local, { resolver, table: this.#table, services: this.#services });
         },
+        onSession: (link, peer) => this.#nodes.accept(link, peer),
         onNode: (session) => hearNotice(session, (node, spis) => this.#lost(node, new Set(spis))),
       },
     );
@@ -185,6 +222,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     for (const pod of locals) this.#addLocal(pod);
     await this.#restore();
     this.#listen();
+    // What was revoked while no agent ran, if that is known by now.
+    this.#revoke(this.#deps.bundles.current);
     this.#port = await this.#server.listen();
     this.#started = true;
     for (const pair of this.#early.splice(0)) this.#acquire(pair);
@@ -197,6 +236,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     clearInterval(this.#sweeper);
     for (const stop of this.#listeners.splice(0)) stop();
     this.#notices.close();
+    this.#nodes.close();
     for (const tunnel of this.#table.all) tunnel.close();
     await this.#server.close();
     await Promise.all(this.#table.all.map((tunnel) => tunnel.settled()));
@@ -241,6 +281,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await Promise.all(tunnels.map((tunnel) => this.#check(tunnel)));
   }
 
+  /** How long keys may be used that are agreed on from now on. What is up keeps the limits that it came with. */
+  setLifetime({ seconds, bytes = defaultLifetimeBytes }: { seconds: number; bytes?: number | undefined }): void {
+    this.#limits.lifetime = { ...this.#limits.lifetime, seconds, bytes };
+  }
+
   /** Every pair that has a tunnel, wants one, or failed to get one lately. */
   async list(): Promise<TunnelStatus[]> {
     const { driver } = this.#deps;
@@ -249,7 +294,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   }
 
   statistics(): HandshakeStatistics {
-    return this.#counters.statistics();
+    const { size: nodeSessions, handshakes: nodeHandshakes } = this.#nodes;
+    return { ...this.#counters.statistics(), nodeSessions, nodeHandshakes };
   }
 
   #addLocal(pod: LocalPod): void {
@@ -261,8 +307,12 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const { driver, bundles } = this.#deps;
     const limit = (hard: boolean) => (expiry: { readonly sa: SaId }) => {
       const { sa } = expiry;
-      for (const tunnel of this.#table.all)
-        if (tunnel.sas.some((held) => saKey(held) === saKey(sa))) tunnel.dispatch({ type: 'limit', spi: sa.spi, hard });
+      for (const tunnel of this.#table.all) {
+        if (!tunnel.sas.some((held) => saKey(held) === saKey(sa))) continue;
+        // What carried as much as a key may is to be followed by keys of a new handshake.
+        if (tunnel.proven?.radius === 'node') this.#nodes.renew(tunnel.remote.node.name);
+        tunnel.dispatch({ type: 'limit', spi: sa.spi, hard });
+      }
     };
     const [soft, hard] = [limit(false), limit(true)];
     const unknownSpi = ({ spi, from }: { spi: number; from: { address: IpAddress } }) => {
@@ -297,6 +347,23 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     this.#table.of(local, remote, this.#services).dispatch({ type: 'acquire' });
   }
 
+  /** Another node asks for a pair. */
+  async #answer(conversation: PairConversation, session: NodeSession): Promise<void> {
+    const deps = { resolver: this.#deps.resolver, table: this.#table, services: this.#services };
+    try {
+      await answerPair(conversation, session, (uid) => this.#locals.get(uid), deps);
+      conversation.close();
+    } catch (cause) {
+      const error = asHandshakeError(cause);
+      conversation.refuse(error);
+      this.#counters.failed(error);
+      const skipped = this.#rateLimit.pass(error.code);
+      if (skipped === undefined || error.code === 'yield' || error.code === 'aborted') return;
+      const { code: reason, message: detail } = error;
+      this.#deps.logger.warn({ reason, node: session.peer.node, skipped, detail }, 'pair refused');
+    }
+  }
+
   async #check(tunnel: Tunnel): Promise<void> {
     const { remote } = tunnel;
     for (const address of remote.addresses) {
@@ -305,20 +372,37 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         return await this.#table.end(tunnel);
       this.#table.update(tunnel, believed);
     }
+    tunnel.followRadius();
     await tunnel.settled();
   }
 
   #revoke(bundle: TrustBundle): void {
-    const { serials, podUids, spiffeIds } = bundle.revocations;
+    const { serials, spiffeIds } = bundle.revocations;
+    this.#nodes.recheck(({ peer }) => !spiffeIds.has(peer.uri) && !serials.has(peer.serialNumber));
     for (const tunnel of this.#table.all) {
-      const { local, remote, proven } = tunnel;
-      const revoked =
-        [local, remote].some(({ pod, spiffeId }) => podUids.has(pod.uid) || spiffeIds.has(spiffeId)) ||
-        (proven !== undefined && serials.has(proven.remoteSerial));
-      if (!revoked) continue;
-      this.#deps.logger.warn({ local: local.pod, remote: remote.pod }, 'tunnel ended: one of its pods is revoked');
-      void this.#table.end(tunnel);
+      const { local, remote, proven, state } = tunnel;
+      const peerSerials = [proven?.remoteSerial, proven?.nodeSerial].flatMap((serial) => serial ?? []);
+      const why = this.#whyRevoked(tunnel, state.up === undefined ? [] : peerSerials);
+      if (why !== undefined) {
+        this.#counters.revoked++;
+        this.#deps.logger.warn({ local: local.pod, remote: remote.pod, why }, 'tunnel ended: it is proof no more');
+        void this.#table.end(tunnel);
+      } else if (state.lastError?.code === 'revoked' && tunnel.sas.length === 0 && state.phase.kind === 'waiting') {
+        // Believed again: the next packet does not wait for what a refusal is waited for.
+        this.#table.drop(tunnel);
+        if (state.wanted) this.#table.of(local, remote, this.#services).dispatch({ type: 'acquire' });
+      }
     }
+  }
+
+  #whyRevoked(pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]): string | undefined {
+    const { bundles, svid, nodeIdentity } = this.#deps;
+    const [node] = nodeIdentity()?.chain ?? [];
+    const [own] = svid(pair.local.pod.uid)?.chain ?? [];
+    const serials = [own?.serialNumber, node?.serialNumber].flatMap((serial) => serial ?? []);
+    const { revocations } = bundles.current;
+    const { trustDomain } = this.#services;
+    return whyPairRevoked(pair, { serials, nodeUri: node?.uris[0] }, peerSerials, revocations, trustDomain);
   }
 
   /** Another node says that it does not know these SPIs, which we send to it with. */

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { PodRef } from '../model/endpoint.ts';
 import { formatSpiffeId, parseSpiffeId, type SpiffeId } from '../model/identity.ts';
+import type { BreachRadius } from './handshake/exchange.ts';
 
 /**
  * What an agent writes beside every SA that it installs, so that its successor knows what the SA is: the driver keeps
@@ -22,6 +23,9 @@ export interface SaNote {
   readonly expiresAt: number;
   readonly cipher: string;
   readonly group: string | undefined;
+  readonly radius: BreachRadius;
+  /** Of the certificate of the peer's node, where the radius is `node`. */
+  readonly nodeSerial: string | undefined;
 }
 
 /** What the driver takes (driver.ts). */
@@ -38,6 +42,8 @@ const schema = z.strictObject({
   t: z.tuple([z.int(), z.int(), z.int()]),
   c: z.string(),
   g: z.string().optional(),
+  /** Present where the breach radius is `node`: the serial number of the peer's node's certificate. */
+  d: z.string().optional(),
   /** Only for people, and left out where there is no room. */
   n: z.string().optional(),
   a: z.string().optional(),
@@ -56,6 +62,7 @@ export function encodeNote(note: SaNote): string {
     t: [Math.round(note.establishedAt), Math.round(note.rekeyAt), Math.round(note.expiresAt)],
     c: note.cipher,
     g: note.group,
+    ...(note.radius === 'node' ? { d: note.nodeSerial ?? '' } : {}),
   };
   const forms = [{ ...needed, n: note.remote.name, a: note.node }, { ...needed, a: note.node }, needed];
   const texts = forms.map((form) => JSON.stringify(form));
@@ -72,7 +79,7 @@ export function decodeNote(text: string, trustDomain: string): SaNote | undefine
   }
   const parsed = schema.safeParse(json);
   if (!parsed.success) return undefined;
-  const { l, r, i, s, p, t, c, g, n, a } = parsed.data;
+  const { l, r, i, s, p, t, c, g, d, n, a } = parsed.data;
   const [namespace, serviceAccount] = i;
   return {
     localUid: l,
@@ -87,5 +94,7 @@ export function decodeNote(text: string, trustDomain: string): SaNote | undefine
     expiresAt: t[2],
     cipher: c,
     group: g,
+    radius: d === undefined ? 'pod' : 'node',
+    nodeSerial: d,
   };
 }

@@ -7,7 +7,7 @@ import { dial } from './handshake/dial.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { mostSpis } from './handshake/messages.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
-import type { NodeSession } from './handshake/server.ts';
+import type { NodeNotice } from './handshake/server.ts';
 import type { PeerNode } from './peers.ts';
 
 export interface NoticeOptions {
@@ -88,9 +88,9 @@ export class NodeNotices {
       const { address, handshakePort: port = handshakePort } = node;
       const { signal } = this.#abort;
       const destination = { address, port, serverName: nodeServerName(trustDomain) };
-      const socket = await dial(destination, identity, contexts, timeoutMs, signal);
-      channel = new Channel(socket, timeoutMs, signal);
-      verifier.verify(socket, { kind: 'node', name: node.name });
+      const link = await dial(destination, identity, contexts, timeoutMs, signal);
+      channel = new Channel(link, timeoutMs, signal);
+      verifier.verify(link.facts, { kind: 'node', name: node.name });
       channel.send({ type: 'unknown-spi', spis: said });
       await channel.receive('noted');
     } catch (cause) {
@@ -108,7 +108,7 @@ export class NodeNotices {
  * @param lost Called with the node, as its certificate proves it, and with SPIs that it says it does not know.
  */
 export async function hearNotice(
-  { channel, peer }: NodeSession,
+  { channel, peer }: NodeNotice,
   lost: (node: string, spis: readonly number[]) => void,
 ): Promise<void> {
   const { message } = await channel.receive('unknown-spi');

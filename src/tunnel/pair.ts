@@ -69,6 +69,8 @@ export type PairEvent =
   | { readonly type: 'limit'; readonly spi: number; readonly hard: boolean }
   /** The peer's node says that it has no SA with this SPI. */
   | { readonly type: 'lost'; readonly spi: number }
+  /** What is up came about otherwise than it should now: it is to be replaced. */
+  | { readonly type: 'renew' }
   /** The driver came back without the pair's SAs. */
   | { readonly type: 'vanished' }
   /** Whether what is up has carried packets lately: the answer to `checkUse`. */
@@ -155,6 +157,7 @@ export function goesFirst(localUid: string, remoteUid: string): boolean {
 export function stepPair(state: PairState, event: PairEvent, context: PairContext): Step {
   switch (event.type) {
     case 'acquire':
+    case 'renew':
       return want(state, context);
     case 'offered':
       return offered(state, context);

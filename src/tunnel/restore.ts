@@ -82,6 +82,8 @@ export function planRestore(
         remoteSerial: note.remoteSerial,
         cipher: note.cipher,
         group: note.group,
+        radius: note.radius,
+        nodeSerial: note.nodeSerial,
       },
     });
   }

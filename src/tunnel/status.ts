@@ -1,6 +1,7 @@
 import type { PodRef } from '../model/endpoint.ts';
 import type { SpiffeId } from '../model/identity.ts';
 import type { InstalledSa } from './driver.ts';
+import type { BreachRadius } from './handshake/exchange.ts';
 import { saKey } from './sa-ledger.ts';
 import type { Tunnel } from './tunnel.ts';
 
@@ -21,6 +22,8 @@ export interface TunnelStatus {
   /** TLS cipher suite and key-exchange group that the keys came out of; empty while there is no key. */
   readonly handshakeCipher: string;
   readonly group: string;
+  /** Of the keys that are up, else of those that it would get: see docs/TUNNELS.md. */
+  readonly radius: BreachRadius;
   readonly spiIn?: number;
   readonly spiOut?: number;
   readonly establishedAt?: number;
@@ -62,6 +65,7 @@ export function tunnelStatus(
     cipher: espCipher,
     handshakeCipher: up === undefined ? '' : (proven?.cipher ?? ''),
     group: up === undefined ? '' : (proven?.group ?? ''),
+    radius: up === undefined ? tunnel.radius : (proven?.radius ?? tunnel.radius),
     ...(up === undefined ? {} : { spiIn: up.spiIn, spiOut: up.spiOut, establishedAt: up.establishedAt }),
     ...(up === undefined ? {} : { expiresAt: up.expiresAt }),
     bytesIn: sum('in', 'bytes'),

@@ -32,6 +32,11 @@ export class TunnelTable {
     return [...new Set(found)].filter((tunnel) => !this.#leaving.has(tunnel));
   }
 
+  /** The pair's tunnel, if it has one. */
+  find(local: LocalPod, remote: RemotePod): Tunnel | undefined {
+    return this.#tunnels.get(keyOf(local, remote));
+  }
+
   /** The pair's tunnel; a new one, with nothing in it, when it has none. */
   of(local: LocalPod, remote: RemotePod, services: TunnelServices): Tunnel {
     const known = this.#tunnels.get(keyOf(local, remote));

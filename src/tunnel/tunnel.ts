@@ -11,14 +11,16 @@ import {
   type TunnelDriver,
   TunnelError,
 } from './driver.ts';
-import { Channel } from './handshake/channel.ts';
+import { Channel, type Conversation } from './handshake/channel.ts';
 import type { HandshakeCounters } from './handshake/counters.ts';
 import type { TlsContexts } from './handshake/credentials.ts';
 import { dial } from './handshake/dial.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
-import { type Agreement, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
+import { type Agreement, type BreachRadius, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
 import type { WireLifetime } from './handshake/messages.ts';
-import { negotiatedGroup, type PeerVerifier } from './handshake/peer.ts';
+import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
+import type { PeerVerifier } from './handshake/peer.ts';
+import type { NodeSessions } from './node-sessions.ts';
 import type { SaNote } from './note.ts';
 import {
   type Established,
@@ -47,11 +49,18 @@ export interface TunnelServices {
   readonly logger: Logger;
   readonly timing: PairTiming;
   readonly dials: Slots;
+  readonly nodes: NodeSessions;
+  /** What the two pods' namespaces ask for: `pod` wherever one of them does. */
+  readonly radius: (local: LocalPod, remote: RemotePod) => BreachRadius;
+  /** When this node's own certificate ends. Unix milliseconds. */
+  readonly nodeNotAfter: () => number;
   readonly spis: SpiPool;
   /** Makes sure that no other pod is held to be at the tunnel's remote addresses. @throws {HandshakeError} */
   readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void>;
   /** @returns Why the two pods may have no tunnel, in words, or undefined. */
   readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
+  /** @returns Why the two are not believed any more, as the newest trust bundle says, or undefined. */
+  readonly whyRevoked: (pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]) => string | undefined;
   /** Whether one of the SAs has carried a packet. */
   readonly isUsed: (sas: readonly SaId[]) => Promise<boolean>;
   readonly onHandshake: (tunnel: Tunnel, role: Role, outcome: string, ms: number) => void;
@@ -69,7 +78,7 @@ export interface TunnelServices {
 export type Role = 'initiator' | 'responder';
 
 /** What the handshake that is up proved, for people. */
-export type Proven = Pick<SaNote, 'remoteSpiffeId' | 'remoteSerial' | 'cipher' | 'group'>;
+export type Proven = Pick<SaNote, 'remoteSpiffeId' | 'remoteSerial' | 'cipher' | 'group' | 'radius' | 'nodeSerial'>;
 
 interface Attempt {
   readonly number: number;
@@ -77,9 +86,36 @@ interface Attempt {
   readonly abort: AbortController;
   readonly startedAt: number;
   readonly done: PromiseWithResolvers<void>;
+  /** What the namespaces asked for when it began. */
+  readonly radius: BreachRadius;
   /** Reserved for it. */
   spi: number | undefined;
   established: Established | undefined;
+}
+
+/** What an attempt has taken hold of. */
+interface Opening {
+  conversation: Conversation | undefined;
+  leave: (() => void) | undefined;
+}
+
+interface Asked {
+  readonly remote: RemotePod;
+  readonly selectors: readonly TrafficSelector[];
+  readonly identity: Svid;
+  readonly own: OwnPod;
+  readonly trustDomain: string;
+}
+
+function expectation(remote: RemotePod, selectors: readonly TrafficSelector[]) {
+  const { spiffeId, pod } = remote;
+  const addresses = selectors.map((selector) => selector.remote);
+  return { kind: 'pod', spiffeId, podUid: pod.uid, addresses } as const;
+}
+
+/** A pod as a node session names it. */
+export function ownPod({ podUid: uid, spiffeId, chain }: Svid): OwnPod {
+  return { uid, spiffeId, chain: chain.map(({ der }) => der) };
 }
 
 /** One pod pair on this node: runs the decisions of pair.ts. */
@@ -114,6 +150,11 @@ export class Tunnel {
 
   get state(): PairState {
     return this.#state;
+  }
+
+  /** What its next keys will come out of. */
+  get radius(): BreachRadius {
+    return this.#services.radius(this.local, this.#remote);
   }
 
   get selectors(): TrafficSelector[] {
@@ -163,19 +204,23 @@ export class Tunnel {
   proposal(number: number, selectors: readonly TrafficSelector[]): Proposal {
     const attempt = this.#current(number);
     const { espPort: port, lifetime } = this.#services.settings;
-    attempt.spi = this.#services.spis.reserve();
+    attempt.spi ??= this.#services.spis.reserve();
     return { spi: attempt.spi, selectors, port, lifetime };
   }
 
   /** What the attempt installs keys through. */
   installer(number: number): Installer {
     const { local } = this;
-    const { claim, settings } = this.#services;
+    const { claim, settings, whyRevoked } = this.#services;
     return {
       installInbound: async (agreement, keys) => {
         const attempt = this.#current(number);
         await claim(this, attempt.abort.signal);
         this.#current(number);
+        // What was verified when the handshake began may have been revoked since, and a node is revoked by its name.
+        const { peer, nodeSerial } = agreement;
+        const why = whyRevoked(this, nodeSerial === undefined ? [peer.serialNumber] : [peer.serialNumber, nodeSerial]);
+        if (why !== undefined) throw new HandshakeError('revoked', why);
         const established = this.#schedule(agreement);
         attempt.established = established;
         const installation = { agreement, established, local, remote: this.#remote, keys };
@@ -197,11 +242,13 @@ export class Tunnel {
     const { role, established: sa } = attempt;
     const ms = this.#services.now() - attempt.startedAt;
     if (!(outcome instanceof HandshakeError) && sa !== undefined && this.#isCurrent(number)) {
-      const { peer, cipher, group } = outcome;
-      this.#proven = { remoteSpiffeId: peer.spiffeId, remoteSerial: peer.serialNumber, cipher, group };
+      const { peer, cipher, group, radius, nodeSerial } = outcome;
+      const { spiffeId: remoteSpiffeId, serialNumber: remoteSerial } = peer;
+      this.#proven = { remoteSpiffeId, remoteSerial, cipher, group, radius, nodeSerial };
       this.#services.counters[role === 'initiator' ? 'opened' : 'answered']++;
       this.#end(attempt);
       this.dispatch({ type: 'established', attempt: number, sa });
+      if (this.radius !== attempt.radius) this.followRadius();
       this.#services.onHandshake(this, role, 'done', ms);
       return;
     }
@@ -227,6 +274,13 @@ export class Tunnel {
     this.#enqueue(() => this.#ledger.move(remote.node.address));
   }
 
+  /** What the namespaces ask for has changed: what is up is replaced, and carries packets until it is. */
+  followRadius(): void {
+    const { up } = this.#state;
+    if (up !== undefined && this.#proven !== undefined && this.#proven.radius !== this.radius)
+      this.dispatch({ type: 'renew' });
+  }
+
   /** Takes everything down, for good. Resolves when no key of the pair is left in the driver. */
   async teardown(): Promise<void> {
     this.#enqueue(() => this.#ledger.disown(this.#remote));
@@ -250,42 +304,84 @@ export class Tunnel {
   }
 
   async #open(number: number): Promise<void> {
-    const { timeoutMs, handshakePort } = this.#services.settings;
-    const { contexts, verifier, counters, dials, logger, svid, trustDomain, whyNot } = this.#services;
+    const { counters, logger, svid, whyNot, trustDomain } = this.#services;
     const remote = this.#remote;
     const { abort } = this.#begin(number, 'initiator', new AbortController());
-    let channel: Channel | undefined;
-    let leave: (() => void) | undefined;
+    const opening: Opening = { conversation: undefined, leave: undefined };
     try {
       const identity = svid(this.local.pod.uid);
       if (identity === undefined) throw new HandshakeError('no-certificate');
       const { selectors } = this;
       if (selectors.length === 0) throw new HandshakeError('selectors', 'the pods have no address family in common');
-      const why = whyNot(this.local, remote);
+      // What is up goes on: policy's answer to each packet is the datapath's.
+      const why = this.#state.up === undefined ? whyNot(this.local, remote) : undefined;
       if (why !== undefined) throw new HandshakeError('policy', why);
-      leave = await dials.take(abort.signal);
-      const { address, handshakePort: port = handshakePort } = remote.node;
-      const serverName = endpointServerName(remote.pod.uid, trustDomain);
-      const socket = await dial({ address, port, serverName }, identity, contexts, timeoutMs, abort.signal);
-      channel = new Channel(socket, timeoutMs, abort.signal);
-      const addresses = selectors.map((selector) => selector.remote);
-      const expectation = { kind: 'pod', spiffeId: remote.spiffeId, podUid: remote.pod.uid, addresses } as const;
-      const peer = verifier.verify(socket, expectation);
-      const context = { peer, cipher: socket.getCipher().standardName, group: negotiatedGroup(socket) };
-      const proposal = this.proposal(number, selectors);
-      const hurry = this.#state.up === undefined;
-      const agreement = await initiate(channel, context, proposal, this.installer(number), hurry);
-      channel.close();
+      const own = ownPod(identity);
+      const asked = { remote, selectors, identity, own, trustDomain };
+      const agreement =
+        (this.radius === 'node' ? await this.#openByNode(number, asked, abort.signal, opening) : undefined) ??
+        (await this.#openByPod(number, asked, abort.signal, opening));
+      opening.conversation?.close();
       this.finish(number, agreement);
     } catch (cause) {
       const error = asHandshakeError(cause);
-      channel?.refuse(error);
+      opening.conversation?.refuse(error);
       counters.failed(error);
       if (error.code === 'internal') logger.error({ err: cause }, 'handshake');
       this.finish(number, error);
     } finally {
-      leave?.();
+      opening.leave?.();
     }
+  }
+
+  /** A handshake of the pair's own. */
+  async #openByPod(number: number, asked: Asked, signal: AbortSignal, opening: Opening): Promise<Agreement> {
+    const { dials, contexts, verifier, settings } = this.#services;
+    const { remote, selectors, identity, trustDomain } = asked;
+    const { timeoutMs, handshakePort } = settings;
+    opening.leave = await dials.take(signal);
+    const { address, handshakePort: port = handshakePort } = remote.node;
+    const serverName = endpointServerName(remote.pod.uid, trustDomain);
+    const link = await dial({ address, port, serverName }, identity, contexts, timeoutMs, signal);
+    const channel = new Channel(link, timeoutMs, signal);
+    opening.conversation = channel;
+    const peer = verifier.verify(link.facts, expectation(remote, selectors));
+    const { cipher, group } = link.facts;
+    const proposal = this.proposal(number, selectors);
+    return await initiate(channel, { peer, cipher, group }, proposal, this.installer(number), this.#hurries);
+  }
+
+  /** Within a handshake of the nodes. @returns Undefined where the peer, which is stricter, wants one of the pair's own. */
+  async #openByNode(
+    number: number,
+    asked: Asked,
+    signal: AbortSignal,
+    opening: Opening,
+  ): Promise<Agreement | undefined> {
+    const { nodes, verifier } = this.#services;
+    const { remote, selectors, own } = asked;
+    const { conversation, leave } = await nodes.begin(remote.node, signal);
+    opening.leave = leave;
+    opening.conversation = conversation;
+    const expected = expectation(remote, selectors);
+    const verify = (presented: readonly Buffer[]) => verifier.vouched(presented, expected);
+    const proposal = this.proposal(number, selectors);
+    const { uid } = remote.pod;
+    try {
+      return await initiatePair(conversation, own, uid, verify, proposal, this.installer(number), this.#hurries);
+    } catch (error) {
+      if (!(error instanceof HandshakeError && error.code === 'radius' && error.by === 'peer')) throw error;
+      conversation.close();
+      leave();
+      opening.conversation = undefined;
+      opening.leave = undefined;
+      return undefined;
+    }
+  }
+
+  /** Packets wait. */
+  get #hurries(): boolean {
+    return this.#state.up === undefined;
   }
 
   #begin(number: number, role: Role, abort: AbortController): Attempt {
@@ -295,6 +391,7 @@ export class Tunnel {
       abort,
       startedAt: this.#services.now(),
       done: Promise.withResolvers(),
+      radius: this.radius,
       spi: undefined,
       established: undefined,
     };
@@ -333,8 +430,9 @@ export class Tunnel {
   }
 
   #schedule(agreement: Agreement): Established {
-    const { now, random, svid, timing } = this.#services;
-    const ownNotAfter = svid(this.local.pod.uid)?.notAfter ?? 0;
+    const { now, random, svid, timing, nodeNotAfter } = this.#services;
+    const certified = svid(this.local.pod.uid)?.notAfter ?? 0;
+    const ownNotAfter = agreement.radius === 'node' ? Math.min(certified, nodeNotAfter()) : certified;
     return schedule(agreement, ownNotAfter, { now: now(), random: random(), graceMs: timing.graceMs });
   }
 

@@ -40,7 +40,8 @@ export class View implements PeerResolver {
   }
 }
 
-export type ManagerOver = Partial<TunnelManagerOptions> & Pick<Partial<TunnelManagerDeps>, 'whyNot' | 'now' | 'random'>;
+export type ManagerOver = Partial<TunnelManagerOptions> &
+  Pick<Partial<TunnelManagerDeps>, 'whyNot' | 'now' | 'random' | 'radius'>;
 
 /** A node with a real manager, real TLS on loopback and real certificates; only the driver is in memory. */
 export class TestNode {
@@ -89,7 +90,7 @@ export class TestNode {
   }
 
   #newManager(): TunnelManager {
-    const { whyNot, now, random, ...options } = this.#over;
+    const { whyNot, now, random, radius, ...options } = this.#over;
     return new TunnelManager(
       { trustDomain, host: this.address, handshakePort: 0, limits: { strangers: 512 }, ...options },
       {
@@ -110,6 +111,7 @@ export class TestNode {
           },
         },
         ...(whyNot === undefined ? {} : { whyNot }),
+        ...(radius === undefined ? {} : { radius }),
         ...(now === undefined ? {} : { now }),
         ...(random === undefined ? {} : { random }),
       },

@@ -20,7 +20,8 @@ import {
 import { dial } from '../../src/tunnel/handshake/dial.ts';
 import { HandshakeError } from '../../src/tunnel/handshake/error.ts';
 import { deriveKeys, exporterLabel } from '../../src/tunnel/handshake/keys.ts';
-import { negotiatedGroup, PeerVerifier } from '../../src/tunnel/handshake/peer.ts';
+import { negotiatedGroup } from '../../src/tunnel/handshake/link.ts';
+import { PeerVerifier } from '../../src/tunnel/handshake/peer.ts';
 import type { RemotePod } from '../../src/tunnel/peers.ts';
 import { issueSvid, podIdentity, trustDomain } from '../identity/fixtures.ts';
 import { addressesOf, type ManagerOver, TestCluster, type TestNode, until } from './fixtures.ts';
@@ -130,7 +131,7 @@ test('a proper peer is answered; what is derived is the same on both ends and di
     );
     const { type, spi } = JSON.parse(answer);
     assert.equal(type, 'answer');
-    const keys = deriveKeys(socket, line.trimEnd(), answer.trimEnd());
+    const keys = await deriveKeys(socket, line.trimEnd(), answer.trimEnd());
     const secret = ({ key, salt }: { key: Buffer; salt: Buffer }) => Buffer.concat([key, salt]).toString('hex');
     const [ours, theirs] = [secret(keys.initiatorToResponder), secret(keys.responderToInitiator)];
     await until('inbound', () => at.node.driver.secrets().has(`in ${spi}`));
@@ -147,7 +148,7 @@ test('a proper peer is answered; what is derived is the same on both ends and di
     assert.equal(last, '{"type":"installed"}\n');
     assert.equal(at.node.driver.secrets().get(`out ${5000 + i}`), theirs);
     // The transcript is part of the keys: other words in the same session give other keys.
-    const other = deriveKeys(socket, offer(at, { spi: 9999 }).trimEnd(), answer.trimEnd());
+    const other = await deriveKeys(socket, offer(at, { spi: 9999 }).trimEnd(), answer.trimEnd());
     for (const each of [ours, theirs, secret(other.initiatorToResponder)]) all.add(each);
     const plain = socket.exportKeyingMaterial(72, exporterLabel, Buffer.alloc(0)).toString('hex');
     assert.ok(!plain.includes(ours));
@@ -403,17 +404,16 @@ test('a dialler takes nobody for its peer who is not: the pod asked for, at its 
       2000,
       new AbortController().signal,
     );
-  // Node hands a client's socket its peer's certificate once only, so every question has a connection of its own.
   const verdict = async (expected: Omit<Extract<PeerExpectation, { kind: 'pod' }>, 'kind'>) => {
-    const socket = await open(endpointServerName(pod.uid, trustDomain));
+    const link = await open(endpointServerName(pod.uid, trustDomain));
     try {
-      verifier.verify(socket, { kind: 'pod', ...expected });
-      assert.equal(socket.authorized, true);
+      verifier.verify(link.facts, { kind: 'pod', ...expected });
+      assert.equal(link.facts.authorized, true);
       return 'accepted';
     } catch (error) {
       return error instanceof HandshakeError ? error.code : String(error);
     } finally {
-      socket.destroy();
+      link.destroy();
     }
   };
   assert.equal(await verdict({ spiffeId, addresses, podUid: pod.uid }), 'accepted');

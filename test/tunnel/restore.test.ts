@@ -28,9 +28,11 @@ const aNote: fc.Arbitrary<SaNote> = fc
     rekeyAt: time,
     expiresAt: time,
     group: fc.option(fc.constant('X25519MLKEM768'), { nil: undefined }),
+    nodeSerial: fc.option(fc.constant('f'.repeat(40)), { nil: undefined }),
   })
   .map(({ uid, pod, namespace, serviceAccount, ...rest }) => ({
     ...rest,
+    radius: rest.nodeSerial === undefined ? ('pod' as const) : ('node' as const),
     remote: { namespace, name: pod, uid },
     remoteSpiffeId: formatSpiffeId({ trustDomain, namespace, serviceAccount }),
     cipher: 'TLS_AES_256_GCM_SHA384',
@@ -84,6 +86,8 @@ function pair(
     expiresAt: 100_000,
     cipher: 'TLS_AES_256_GCM_SHA384',
     group: 'X25519',
+    radius: 'pod',
+    nodeSerial: undefined,
     ...rest,
   };
   const [address] = addressesOf(200);

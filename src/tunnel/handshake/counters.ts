@@ -8,8 +8,13 @@ export interface HandshakeStatistics {
   readonly refused: Readonly<Partial<Record<HandshakeCode, number>>>;
   /** Handshakes that peers refused, by the reason they gave. */
   readonly refusedByPeer: Readonly<Partial<Record<HandshakeCode, number>>>;
+  /** Tunnels that were ended because one of their ends was revoked. */
+  readonly revoked: number;
   /** Connections at the handshake port that are open now. */
   readonly connections: number;
+  /** Sessions with other nodes that pairs derive their keys from, and how many handshakes of nodes there were. */
+  readonly nodeSessions: number;
+  readonly nodeHandshakes: number;
 }
 
 /** Counts how handshakes end. Yielding to the other side's attempt is no refusal and is not counted. */
@@ -18,6 +23,7 @@ export class HandshakeCounters {
   readonly #refusedByPeer = new Map<HandshakeCode, number>();
   opened = 0;
   answered = 0;
+  revoked = 0;
   connections = 0;
 
   failed(error: HandshakeError): void {
@@ -26,12 +32,13 @@ export class HandshakeCounters {
     counts.set(error.code, (counts.get(error.code) ?? 0) + 1);
   }
 
-  statistics(): HandshakeStatistics {
+  statistics(): Omit<HandshakeStatistics, 'nodeSessions' | 'nodeHandshakes'> {
     return {
       opened: this.opened,
       answered: this.answered,
       refused: Object.fromEntries(this.#refused),
       refusedByPeer: Object.fromEntries(this.#refusedByPeer),
+      revoked: this.revoked,
       connections: this.connections,
     };
   }

@@ -7,6 +7,9 @@ import { type ParsedCertificate, toPem } from '../../identity/certificate.ts';
 /** Application protocol name (ALPN) of the handshake, version and all. */
 export const applicationProtocol = 'myelin/1';
 
+/** The same between two nodes that derive their pods' keys from one handshake (breach radius `node`). */
+export const nodeProtocol = 'myelin-node/1';
+
 /** Key-exchange groups in order of preference: post-quantum hybrid first, classical for peers without it. */
 export const defaultGroups = 'X25519MLKEM768:X25519';
 

@@ -1,15 +1,18 @@
-import { connect, type TLSSocket } from 'node:tls';
+import { connect } from 'node:tls';
 import { messageOf } from '../../identity/certificate.ts';
 import type { IpAddress } from '../../model/address.ts';
 import { abortedBy } from './channel.ts';
 import { applicationProtocol, type TlsContexts, type TlsIdentity } from './credentials.ts';
 import { HandshakeError } from './error.ts';
+import { type SecureLink, SocketLink } from './link.ts';
 
 export interface Destination {
   readonly address: IpAddress;
   readonly port: number;
   /** Whom to ask for: a pod's or the node's server name. */
   readonly serverName: string;
+  /** ALPN; default that of two pods. */
+  readonly protocol?: string;
 }
 
 /**
@@ -23,21 +26,21 @@ export async function dial(
   contexts: TlsContexts,
   timeoutMs: number,
   signal: AbortSignal,
-): Promise<TLSSocket> {
+): Promise<SecureLink> {
   if (signal.aborted) throw abortedBy(signal);
-  const { address, port, serverName } = destination;
+  const { address, port, serverName, protocol = applicationProtocol } = destination;
   const socket = connect({
     host: address,
     port,
     servername: serverName,
     secureContext: contexts.get(identity),
-    ALPNProtocols: [applicationProtocol],
+    ALPNProtocols: [protocol],
     // OpenSSL's chain verdict stays readable as `authorized`; what it means for us is PeerVerifier's to decide.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   });
   socket.setNoDelay(true);
-  const { promise, resolve, reject } = Promise.withResolvers<TLSSocket>();
+  const { promise, resolve, reject } = Promise.withResolvers<SecureLink>();
   let connected = false;
   const fail = (error: HandshakeError) => {
     socket.destroy();
@@ -52,7 +55,13 @@ export async function dial(
   socket.once('connect', () => {
     connected = true;
   });
-  socket.once('secureConnect', () => resolve(socket));
+  socket.once('secureConnect', () => {
+    try {
+      resolve(new SocketLink(socket));
+    } catch (cause) {
+      fail(new HandshakeError('malformed', messageOf(cause), { cause }));
+    }
+  });
   socket.on('error', (cause) => fail(explain(cause, connected, destination)));
   socket.once('close', onClose);
   signal.addEventListener('abort', abort, { once: true });

@@ -8,6 +8,8 @@ export const handshakeCodes = {
   ...refusalReasons,
   'unknown-endpoint': 'no pod of that UID is on the node',
   'unknown-peer': 'the pod that asks is not known (yet) at the address it claims',
+  'wrong-node': 'the pod is not on the node that speaks for it',
+  radius: 'the pods’ namespaces want a handshake of their own for each pair (breach radius pod)',
   policy: 'no policy admits traffic between the two pods',
   yield: 'both sides began at once and the other’s attempt goes first',
   selectors: 'the addresses offered are not the two pods’',

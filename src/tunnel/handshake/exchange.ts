@@ -1,9 +1,9 @@
 import type { PodPeer } from '../../identity/verify.ts';
 import { familyOf } from '../../model/address.ts';
 import type { TrafficSelector } from '../driver.ts';
-import type { Channel } from './channel.ts';
+import type { Channel, Conversation } from './channel.ts';
 import { HandshakeError } from './error.ts';
-import { type DirectionKeys, deriveKeys, wipeKeys } from './keys.ts';
+import { type DirectionKeys, deriveKeys, type SessionKeys, wipeKeys } from './keys.ts';
 import {
   type Answer,
   encodeMessage,
@@ -14,6 +14,12 @@ import {
   type WireLifetime,
   type WireSelector,
 } from './messages.ts';
+
+/**
+ * How far a stolen key reaches (docs/TUNNELS.md). `pod`: each pod pair has a handshake and keys of its own. `node`: the
+ * pairs of two nodes derive theirs from one handshake of the nodes.
+ */
+export type BreachRadius = 'pod' | 'node';
 
 /** What both sides hold to once a handshake is done, as this side sees it. */
 export interface Agreement {
@@ -29,6 +35,9 @@ export interface Agreement {
   /** TLS cipher suite and group that the keys come out of; a responder knows the group from its peer's word. */
   readonly cipher: string;
   readonly group: string | undefined;
+  readonly radius: BreachRadius;
+  /** Serial number of the certificate of the peer's node, where that is what was proven. */
+  readonly nodeSerial?: string;
 }
 
 /** What this side brings into the exchange. */
@@ -66,6 +75,7 @@ export async function initiate(
   if (!sameSelectors(selectors, answer.selectors)) throw new HandshakeError('selectors');
   const agreement: Agreement = {
     initiator: true,
+    radius: 'pod',
     ...context,
     selectors: proposal.selectors,
     spiIn: proposal.spi,
@@ -73,16 +83,8 @@ export async function initiate(
     peerPort: answer.port,
     lifetime: shorter(proposal.lifetime, answer.lifetime),
   };
-  const keys = deriveKeys(channel.socket, offerLine, answerLine);
-  try {
-    await installer.installInbound(agreement, keys.responderToInitiator);
-    channel.send({ type: 'installed' });
-    if (!hurry) await channel.receive('installed');
-    await installer.installOutbound(agreement, keys.initiatorToResponder);
-    if (hurry) await channel.receive('installed');
-  } finally {
-    wipeKeys(keys);
-  }
+  const keys = await deriveKeys(channel.link, offerLine, answerLine);
+  await installAsInitiator(channel, installer, agreement, keys, hurry);
   return agreement;
 }
 
@@ -94,18 +96,19 @@ export async function initiate(
 export async function respond(
   channel: Channel,
   context: { readonly peer: PodPeer; readonly cipher: string },
-  decide: (selectors: readonly TrafficSelector[]) => Promise<Proposal>,
+  decide: (selectors: readonly TrafficSelector[]) => Proposal,
   installer: Installer,
 ): Promise<Agreement> {
   const { message: offer, line: offerLine } = await channel.receive('offer');
   const selectors = offer.selectors.map(({ initiator, responder }) => ({ local: responder, remote: initiator }));
   checkFamilies(selectors);
-  const proposal = await decide(selectors);
+  const proposal = decide(selectors);
   const lifetime = shorter(proposal.lifetime, offer.lifetime);
   const answer: Answer = { type: 'answer', ...wireTerms({ ...proposal, lifetime }), selectors: offer.selectors };
   const answerLine = encodeMessage(answer);
   const agreement: Agreement = {
     initiator: false,
+    radius: 'pod',
     ...context,
     group: offer.group,
     selectors,
@@ -114,25 +117,57 @@ export async function respond(
     peerPort: offer.port,
     lifetime,
   };
-  const keys = deriveKeys(channel.socket, offerLine, answerLine);
-  try {
-    await installer.installInbound(agreement, keys.initiatorToResponder);
-    // Only now: the answer says that this side can receive.
-    channel.sendLine(answerLine);
-    await channel.receive('installed');
-    await installer.installOutbound(agreement, keys.responderToInitiator);
-    channel.send({ type: 'installed' });
-  } finally {
-    wipeKeys(keys);
-  }
+  const keys = await deriveKeys(channel.link, offerLine, answerLine);
+  await installAsResponder(channel, installer, agreement, keys, answerLine);
   return agreement;
 }
 
-function wireTerms({ spi, port, lifetime }: Proposal): Omit<Offer, 'type' | 'selectors' | 'group'> {
+/** The end of every exchange, as the side that began it. Zeroes what no driver took. @throws {HandshakeError} */
+export async function installAsInitiator(
+  conversation: Conversation,
+  installer: Installer,
+  agreement: Agreement,
+  keys: SessionKeys,
+  hurry: boolean,
+): Promise<void> {
+  try {
+    await installer.installInbound(agreement, keys.responderToInitiator);
+    conversation.send({ type: 'installed' });
+    if (!hurry) await conversation.receive('installed');
+    await installer.installOutbound(agreement, keys.initiatorToResponder);
+    if (hurry) await conversation.receive('installed');
+  } finally {
+    wipeKeys(keys);
+  }
+}
+
+/** The end of every exchange, as the side that was asked. Zeroes what no driver took. @throws {HandshakeError} */
+export async function installAsResponder(
+  conversation: Conversation,
+  installer: Installer,
+  agreement: Agreement,
+  keys: SessionKeys,
+  answerLine: string,
+): Promise<void> {
+  try {
+    await installer.installInbound(agreement, keys.initiatorToResponder);
+    // Only now: the answer says that this side can receive.
+    conversation.sendLine(answerLine);
+    await conversation.receive('installed');
+    await installer.installOutbound(agreement, keys.responderToInitiator);
+    conversation.send({ type: 'installed' });
+  } finally {
+    wipeKeys(keys);
+  }
+}
+
+/** What both kinds of offer and answer have in common. */
+export function wireTerms({ spi, port, lifetime }: Proposal): Omit<Offer, 'type' | 'selectors' | 'group'> {
   return { version: protocolVersion, spi, transform, encapsulation: 'udp', port, lifetime };
 }
 
-function sameSelectors(offered: readonly WireSelector[], answered: readonly WireSelector[]): boolean {
+/** Whether an answer is about the same addresses as the offer. */
+export function sameSelectors(offered: readonly WireSelector[], answered: readonly WireSelector[]): boolean {
   const text = (selectors: readonly WireSelector[]) =>
     selectors
       .map(({ initiator, responder }) => `${initiator} ${responder}`)
@@ -142,7 +177,7 @@ function sameSelectors(offered: readonly WireSelector[], answered: readonly Wire
 }
 
 /** @throws {HandshakeError} `selectors` unless each pair is of one family and each family there once. */
-function checkFamilies(selectors: readonly TrafficSelector[]): void {
+export function checkFamilies(selectors: readonly TrafficSelector[]): void {
   const mixed = selectors.some(({ local, remote }) => familyOf(local) !== familyOf(remote));
   if (mixed || new Set(selectors.map(({ local }) => familyOf(local))).size !== selectors.length)
     throw new HandshakeError('selectors', 'each address family may be offered once, and not mixed');

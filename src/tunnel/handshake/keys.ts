@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 
 /** RFC 8446 section 7.5; the prefix marks a label that IANA has not registered (RFC 5705 section 4). */
 export const exporterLabel = 'EXPERIMENTAL-myelin-esp-v1';
-const keyLength = 32;
-const saltLength = 4;
+/** AES-256, and the four bytes of salt that RFC 4106 section 4 wants. */
+export const keyLength = 32;
+export const saltLength = 4;
 
 /** What seals one direction. Both are buffers of their own, which the driver zeroes. */
 export interface DirectionKeys {
@@ -16,9 +17,9 @@ export interface SessionKeys {
   readonly responderToInitiator: DirectionKeys;
 }
 
-/** The part of a TLS socket that keys come from. */
+/** The part of a TLS connection that keys come from. */
 export interface Exporter {
-  exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer;
+  exportKeyingMaterial(length: number, label: string, context: Buffer): Buffer | Promise<Buffer>;
 }
 
 /**
@@ -27,20 +28,26 @@ export interface Exporter {
  * The context is SHA-256 of the two lines as they were sent, line feeds included.
  * @param offer Without its line feed; `answer` likewise.
  */
-export function deriveKeys(exporter: Exporter, offer: string, answer: string): SessionKeys {
+export async function deriveKeys(exporter: Exporter, offer: string, answer: string): Promise<SessionKeys> {
   const context = createHash('sha256').update(`${offer}\n${answer}\n`).digest();
-  const material = exporter.exportKeyingMaterial(2 * (keyLength + saltLength), exporterLabel, context);
-  let offset = 0;
-  const take = (length: number) => {
+  const material = await exporter.exportKeyingMaterial(2 * (keyLength + saltLength), exporterLabel, context);
+  const half = keyLength + saltLength;
+  const keys = {
+    initiatorToResponder: splitKeys(material, 0),
+    responderToInitiator: splitKeys(material, half),
+  };
+  material.fill(0);
+  return keys;
+}
+
+/** One direction's 36 bytes of keying material, as buffers of their own: key, then salt. */
+export function splitKeys(material: Buffer, offset: number): DirectionKeys {
+  const take = (start: number, length: number) => {
     const part = Buffer.alloc(length);
-    material.copy(part, 0, offset, offset + length);
-    offset += length;
+    material.copy(part, 0, start, start + length);
     return part;
   };
-  const initiatorToResponder = { key: take(keyLength), salt: take(saltLength) };
-  const responderToInitiator = { key: take(keyLength), salt: take(saltLength) };
-  material.fill(0);
-  return { initiatorToResponder, responderToInitiator };
+  return { key: take(offset, keyLength), salt: take(offset + keyLength, saltLength) };
 }
 
 /** Zeroes what no driver took. */

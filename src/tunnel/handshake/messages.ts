@@ -11,7 +11,9 @@ import { HandshakeError, isHandshakeCode } from './error.ts';
  *   initiator → responder   installed: the initiator's inbound SA is in place
  *   responder → initiator   installed: the responder has done all that it had to
  *
- * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`.
+ * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`. In a node session (breach
+ * radius `node`, node-session.ts) each side first says `hello`; then, for each pair, `pair-offer` and `pair-answer` stand in
+ * the places of `offer` and `answer`.
  */
 export const protocolVersion = 1;
 
@@ -48,6 +50,31 @@ export interface Offer {
 
 export interface Answer extends Omit<Offer, 'type' | 'group'> {
   readonly type: 'answer';
+}
+
+/** What takes the place of a handshake of the pair's own: whom, by which certificate, and this side's share of freshness. */
+interface Vouched {
+  /** The sender's pod's certificate chain: DER in base64, leaf first, without the root. */
+  readonly svid: readonly string[];
+  /** 32 random bytes in base64, never used twice. */
+  readonly nonce: string;
+}
+
+export interface PairOffer extends Omit<Offer, 'type' | 'group'>, Vouched {
+  readonly type: 'pair-offer';
+  /** UID of the pod that is asked for: what the server name says where the pair has a handshake of its own. */
+  readonly to: string;
+}
+
+export interface PairAnswer extends Omit<Offer, 'type' | 'group'>, Vouched {
+  readonly type: 'pair-answer';
+}
+
+export interface Hello {
+  readonly type: 'hello';
+  readonly version: typeof protocolVersion;
+  /** From the client only, for the server's report. */
+  readonly group?: string | undefined;
 }
 
 export interface Refused {
@@ -88,15 +115,42 @@ const terms = {
     packets: z.int().min(1).optional(),
   }),
 };
+const groupName = z
+  .string()
+  .regex(/^[\w.-]{1,64}$/)
+  .optional();
 const offerSchema: z.ZodType<Offer> = z.strictObject({
   type: z.literal('offer'),
   ...terms,
-  group: z
-    .string()
-    .regex(/^[\w.-]{1,64}$/)
-    .optional(),
+  group: groupName,
 });
 const answerSchema: z.ZodType<Answer> = z.strictObject({ type: z.literal('answer'), ...terms });
+const base64 = (longest: number) =>
+  z
+    .string()
+    .min(4)
+    .max(longest)
+    .regex(/^[A-Za-z0-9+/]+={0,2}$/);
+const vouched = {
+  svid: z.array(base64(12_000)).min(1).max(4),
+  nonce: base64(44).length(44),
+};
+const pairOfferSchema: z.ZodType<PairOffer> = z.strictObject({
+  type: z.literal('pair-offer'),
+  to: z.string().min(1).max(63),
+  ...terms,
+  ...vouched,
+});
+const pairAnswerSchema: z.ZodType<PairAnswer> = z.strictObject({
+  type: z.literal('pair-answer'),
+  ...terms,
+  ...vouched,
+});
+const helloSchema: z.ZodType<Hello> = z.strictObject({
+  type: z.literal('hello'),
+  version: z.literal(protocolVersion),
+  group: groupName,
+});
 const installedSchema = z.strictObject({ type: z.literal('installed') });
 const notedSchema = z.strictObject({ type: z.literal('noted') });
 const refusedSchema: z.ZodType<Refused> = z.strictObject({
@@ -113,8 +167,11 @@ const unknownSpiSchema: z.ZodType<UnknownSpi> = z.strictObject({
 const versionSchema = z.object({ version: z.int() });
 
 const schemas = {
+  hello: helloSchema,
   offer: offerSchema,
   answer: answerSchema,
+  'pair-offer': pairOfferSchema,
+  'pair-answer': pairAnswerSchema,
   installed: installedSchema,
   noted: notedSchema,
   'unknown-spi': unknownSpiSchema,

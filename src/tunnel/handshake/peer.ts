@@ -1,9 +1,9 @@
-import type { TLSSocket } from 'node:tls';
 import type { TrustBundle } from '../../identity/bundle.ts';
 import { messageOf, type ParsedCertificate, parseCertificate } from '../../identity/certificate.ts';
 import { type NodePeer, type PeerExpectation, type PodPeer, verifyPeer } from '../../identity/verify.ts';
 import { applicationProtocol } from './credentials.ts';
 import { HandshakeError } from './error.ts';
+import type { LinkFacts } from './link.ts';
 
 /** Parsed certificates of peers that were verified; parsing one costs about 0.5 ms, and pods come back. */
 const mostRemembered = 2048;
@@ -22,38 +22,52 @@ export class PeerVerifier {
 
   /**
    * Decides by {@link verifyPeer}; OpenSSL's own verdict must agree. TLS 1.3 has proved by now that the peer holds the
-   * key of the certificate it presented, and nothing else. To be called once for a socket: Node takes the certificate
-   * out of a client's session as it hands it out.
+   * key of the certificate it presented, and nothing else.
+   * @param protocol What must have been agreed on.
    * @throws {HandshakeError} `alpn`, `resumed`, or a reason of `verifyPeer`.
    */
-  verify(socket: TLSSocket, expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer;
-  verify(socket: TLSSocket, expectation: Extract<PeerExpectation, { kind: 'node' }>): NodePeer;
-  verify(socket: TLSSocket, expectation: PeerExpectation): PodPeer | NodePeer {
-    if (socket.alpnProtocol !== applicationProtocol) throw new HandshakeError('alpn');
+  verify(facts: LinkFacts, expectation: Extract<PeerExpectation, { kind: 'pod' }>, protocol?: string): PodPeer;
+  verify(facts: LinkFacts, expectation: Extract<PeerExpectation, { kind: 'node' }>, protocol?: string): NodePeer;
+  verify(facts: LinkFacts, expectation: PeerExpectation, protocol: string = applicationProtocol): PodPeer | NodePeer {
+    if (facts.protocol !== protocol) throw new HandshakeError('alpn');
     // A resumed session carries the certificate of an earlier day, or none.
-    if (socket.isSessionReused()) throw new HandshakeError('resumed');
-    const chain = this.#presented(socket);
+    if (facts.resumed) throw new HandshakeError('resumed');
+    const chain = this.#parse(facts.presented);
+    const verified = this.#decide(chain, expectation);
+    if (!facts.authorized)
+      throw new HandshakeError('untrusted', `OpenSSL does not trust the chain: ${facts.authorizationError}`);
+    for (const certificate of chain) this.#remember(certificate);
+    return verified;
+  }
+
+  /**
+   * Decides about a pod's chain that its node presents: the same checks, but nobody proved to hold the leaf's key.
+   * @param presented DER, leaf first.
+   * @throws {HandshakeError} A reason of `verifyPeer`.
+   */
+  vouched(presented: readonly Buffer[], expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer {
+    const chain = this.#parse(presented);
+    const verified = this.#decide(chain, expectation);
+    for (const certificate of chain) this.#remember(certificate);
+    return verified;
+  }
+
+  #decide(chain: readonly ParsedCertificate[], expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer;
+  #decide(chain: readonly ParsedCertificate[], expectation: PeerExpectation): PodPeer | NodePeer;
+  #decide(chain: readonly ParsedCertificate[], expectation: PeerExpectation): PodPeer | NodePeer {
     const verified = verifyPeer(chain, this.#bundle(), expectation, this.#now());
     if (!verified.ok) throw new HandshakeError(verified.reason.code, verified.reason.detail);
-    if (!socket.authorized)
-      throw new HandshakeError('untrusted', `OpenSSL does not trust the chain: ${String(socket.authorizationError)}`);
-    for (const certificate of chain) this.#remember(certificate);
     return verified.value;
   }
 
-  #presented(socket: TLSSocket): ParsedCertificate[] {
-    const chain: ParsedCertificate[] = [];
+  #parse(presented: readonly Buffer[]): ParsedCertificate[] {
     try {
-      let next = socket.getPeerX509Certificate();
-      while (next !== undefined && chain.length < longestChain) {
-        const { raw, issuerCertificate } = next;
-        chain.push(this.#remembered.get(raw.toString('latin1')) ?? parseCertificate(raw));
-        next = issuerCertificate;
-      }
+      return presented
+        .slice(0, longestChain)
+        .map((raw) => this.#remembered.get(raw.toString('latin1')) ?? parseCertificate(raw));
     } catch (cause) {
       throw new HandshakeError('malformed', messageOf(cause), { cause });
     }
-    return chain;
   }
 
   #remember(certificate: ParsedCertificate): void {
@@ -64,13 +78,4 @@ export class PeerVerifier {
     const [oldest] = this.#remembered.keys();
     if (oldest !== undefined) this.#remembered.delete(oldest);
   }
-}
-
-/**
- * The name of the key-exchange group, as the client's socket knows it: Node says `X25519MLKEM768` as a TLS group and
- * `X25519` as a curve, and tells the server's side nothing.
- */
-export function negotiatedGroup(socket: TLSSocket): string | undefined {
-  const info = socket.getEphemeralKeyInfo();
-  return info !== null && 'name' in info && typeof info.name === 'string' ? info.name : undefined;
 }

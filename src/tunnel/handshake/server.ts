@@ -7,8 +7,9 @@ import type { NodePeer, PodPeer } from '../../identity/verify.ts';
 import { type IpAddress, tryParseIp } from '../../model/address.ts';
 import { Channel } from './channel.ts';
 import type { HandshakeCounters, RateLimit } from './counters.ts';
-import { applicationProtocol, type TlsContexts, type TlsIdentity, tlsParameters } from './credentials.ts';
+import { applicationProtocol, nodeProtocol, type TlsContexts, type TlsIdentity, tlsParameters } from './credentials.ts';
 import { asHandshakeError, HandshakeError } from './error.ts';
+import { type SecureLink, SocketLink } from './link.ts';
 import type { PeerVerifier } from './peer.ts';
 
 export interface HandshakeServerOptions {
@@ -37,8 +38,10 @@ export interface HandshakeServerDeps {
   readonly isNode?: (address: IpAddress) => boolean;
   /** A verified pod asks for a pod of this node. The server ends the connection when the promise settles. */
   readonly onPod: (session: PodSession) => Promise<void>;
-  /** A verified node asks for this node. */
-  readonly onNode: (session: NodeSession) => Promise<void>;
+  /** A verified node has something to say to this node. */
+  readonly onNode: (notice: NodeNotice) => Promise<void>;
+  /** A verified node wants keys for pairs of pods derived from this handshake. Settles when the session has ended. */
+  readonly onSession: (link: SecureLink, peer: NodePeer) => Promise<void>;
 }
 
 export interface PodSession {
@@ -50,7 +53,7 @@ export interface PodSession {
   readonly abort: AbortController;
 }
 
-export interface NodeSession {
+export interface NodeNotice {
   readonly channel: Channel;
   readonly peer: NodePeer;
 }
@@ -72,7 +75,7 @@ export class HandshakeServer {
     // who asks for nobody finds nobody.
     this.#tls = createTlsServer({
       ...tlsParameters(options.groups),
-      ALPNProtocols: [applicationProtocol],
+      ALPNProtocols: [applicationProtocol, nodeProtocol],
       SNICallback: (name, answer) => {
         try {
           answer(null, deps.contexts.get(this.#identityFor(name)));
@@ -147,24 +150,33 @@ export class HandshakeServer {
   }
 
   async #serve(socket: TLSSocket): Promise<void> {
-    const abort = new AbortController();
-    const channel = new Channel(socket, this.#options.timeoutMs, abort.signal);
     const from = socket.remoteAddress;
+    const { verifier } = this.#deps;
+    let channel: Channel | undefined;
+    let link: SecureLink | undefined;
     try {
-      const { servername } = socket;
-      const asked = typeof servername === 'string' ? parseServerName(servername, this.#options.trustDomain) : undefined;
+      link = new SocketLink(socket);
+      const { serverName, protocol, cipher } = link.facts;
+      const asked = serverName === undefined ? undefined : parseServerName(serverName, this.#options.trustDomain);
+      if (protocol === nodeProtocol) {
+        if (asked?.kind !== 'node') throw new HandshakeError('unknown-endpoint');
+        await this.#deps.onSession(link, verifier.verify(link.facts, { kind: 'node' }, nodeProtocol));
+        return;
+      }
+      const abort = new AbortController();
+      channel = new Channel(link, this.#options.timeoutMs, abort.signal);
       if (asked === undefined) throw new HandshakeError('unknown-endpoint');
       if (asked.kind === 'node') {
-        await this.#deps.onNode({ channel, peer: this.#deps.verifier.verify(socket, { kind: 'node' }) });
+        await this.#deps.onNode({ channel, peer: verifier.verify(link.facts, { kind: 'node' }) });
       } else {
-        const peer = this.#deps.verifier.verify(socket, { kind: 'pod' });
-        const cipher = socket.getCipher().standardName;
+        const peer = verifier.verify(link.facts, { kind: 'pod' });
         await this.#deps.onPod({ channel, podUid: asked.uid, peer, cipher, abort });
       }
       channel.close();
     } catch (cause) {
       const error = asHandshakeError(cause);
-      channel.refuse(error);
+      if (channel === undefined) socket.destroy();
+      else channel.refuse(error);
       this.#refused(error, from);
     }
   }

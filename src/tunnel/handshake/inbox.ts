@@ -1,0 +1,63 @@
+import { HandshakeError } from './error.ts';
+import { decodeMessage, type MessageOf, type MessageType } from './messages.ts';
+
+/** A peer that is ahead by more lines than this does not follow the protocol: each message answers one. */
+const mostPending = 2;
+
+/** Lines of one conversation that have arrived and are awaited one at a time, none of them for ever. */
+export class Inbox {
+  readonly #lines: string[] = [];
+  readonly #timeoutMs: number;
+  #failure: HandshakeError | undefined;
+  #wake: (() => void) | undefined;
+
+  /** @param timeoutMs For each message that is awaited. */
+  constructor(timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Why nothing more will come. */
+  get failure(): HandshakeError | undefined {
+    return this.#failure;
+  }
+
+  push(line: string): void {
+    if (this.#lines.length >= mostPending)
+      this.fail(new HandshakeError('bad-message', 'more lines than were asked for'));
+    else this.#lines.push(line);
+    this.#wake?.();
+  }
+
+  fail(error: HandshakeError): void {
+    this.#failure ??= error;
+    this.#wake?.();
+  }
+
+  /** @throws {HandshakeError} What {@link decodeMessage} throws; `timeout`; what the conversation failed with. */
+  async receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
+    const line = await this.#line(type);
+    return { message: decodeMessage(type, line), line };
+  }
+
+  async #line(due: MessageType): Promise<string> {
+    const deadline = setTimeout(
+      () => this.fail(new HandshakeError('timeout', `no "${due}" within ${this.#timeoutMs} ms`)),
+      this.#timeoutMs,
+    );
+    try {
+      for (;;) {
+        // A refusal that arrived before the connection broke says more than that it broke.
+        if (this.#failure === undefined || this.#failure.code === 'disconnected') {
+          const line = this.#lines.shift();
+          if (line !== undefined) return line;
+        }
+        if (this.#failure !== undefined) throw this.#failure;
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    } finally {
+      clearTimeout(deadline);
+    }
+  }
+}

@@ -1,0 +1,168 @@
+import { randomBytes } from 'node:crypto';
+import type { PodPeer } from '../../identity/verify.ts';
+import type { SpiffeId } from '../../model/identity.ts';
+import type { TrafficSelector } from '../driver.ts';
+import { HandshakeError } from './error.ts';
+import {
+  type Agreement,
+  checkFamilies,
+  type Installer,
+  installAsInitiator,
+  installAsResponder,
+  type Proposal,
+  sameSelectors,
+  wireTerms,
+} from './exchange.ts';
+import { encodeMessage, type PairAnswer, type PairOffer, shorter } from './messages.ts';
+import type { PairConversation } from './node-session.ts';
+import { nonceLength, type PairEnd } from './pair-keys.ts';
+
+/** A pod that this node vouches for. */
+export interface OwnPod {
+  readonly uid: string;
+  readonly spiffeId: SpiffeId;
+  /** Its certificate chain, DER, leaf first. */
+  readonly chain: readonly Buffer[];
+}
+
+/** Decides about the chain that the peer's node presents for its pod. @throws {HandshakeError} */
+export type Verify = (presented: readonly Buffer[]) => PodPeer;
+
+/**
+ * Agrees on one pair's keys within a node session, as the side that began it.
+ * @param hurry As in exchange.ts.
+ * @throws {HandshakeError}
+ */
+export async function initiatePair(
+  conversation: PairConversation,
+  own: OwnPod,
+  remoteUid: string,
+  verify: Verify,
+  proposal: Proposal,
+  installer: Installer,
+  hurry: boolean,
+): Promise<Agreement> {
+  const selectors = proposal.selectors.map(({ local, remote }) => ({ initiator: local, responder: remote }));
+  const nonce = randomBytes(nonceLength);
+  const offer: PairOffer = {
+    type: 'pair-offer',
+    to: remoteUid,
+    ...wireTerms(proposal),
+    selectors,
+    svid: encodeChain(own.chain),
+    nonce: nonce.toString('base64'),
+  };
+  const offerLine = conversation.send(offer);
+  const { message: answer, line: answerLine } = await conversation.receive('pair-answer');
+  if (!sameSelectors(selectors, answer.selectors)) throw new HandshakeError('selectors');
+  const peer = verify(decodeChain(answer.svid));
+  const agreement: Agreement = {
+    initiator: true,
+    ...conversation.proven(peer),
+    selectors: proposal.selectors,
+    spiIn: proposal.spi,
+    spiOut: answer.spi,
+    peerPort: answer.port,
+    lifetime: shorter(proposal.lifetime, answer.lifetime),
+  };
+  const keys = conversation.derive(
+    {
+      initiator: end(
+        own,
+        proposal.selectors.map(({ local }) => local),
+        proposal.spi,
+        nonce,
+      ),
+      responder: peerEnd(peer, proposal.selectors, answer),
+    },
+    offerLine,
+    answerLine,
+  );
+  await installAsInitiator(conversation, installer, agreement, keys, hurry);
+  return agreement;
+}
+
+/** What the side that was asked makes of an offer. */
+export interface PairDecision {
+  readonly peer: PodPeer;
+  readonly own: OwnPod;
+  readonly proposal: Proposal;
+}
+
+/**
+ * Agrees on one pair's keys within a node session, as the side that was asked.
+ * @param decide Looks at whom the offer asks for, the chain it presents and its selectors, seen from this side; or throws why not.
+ * @throws {HandshakeError}
+ */
+export async function respondPair(
+  conversation: PairConversation,
+  decide: (to: string, presented: readonly Buffer[], selectors: readonly TrafficSelector[]) => PairDecision,
+  installer: Installer,
+): Promise<Agreement> {
+  const { message: offer, line: offerLine } = await conversation.receive('pair-offer');
+  const selectors = offer.selectors.map(({ initiator, responder }) => ({ local: responder, remote: initiator }));
+  checkFamilies(selectors);
+  const { peer, own, proposal } = decide(offer.to, decodeChain(offer.svid), selectors);
+  const lifetime = shorter(proposal.lifetime, offer.lifetime);
+  const nonce = randomBytes(nonceLength);
+  const answer: PairAnswer = {
+    type: 'pair-answer',
+    ...wireTerms({ ...proposal, lifetime }),
+    selectors: offer.selectors,
+    svid: encodeChain(own.chain),
+    nonce: nonce.toString('base64'),
+  };
+  const answerLine = encodeMessage(answer);
+  const agreement: Agreement = {
+    initiator: false,
+    ...conversation.proven(peer),
+    selectors,
+    spiIn: proposal.spi,
+    spiOut: offer.spi,
+    peerPort: offer.port,
+    lifetime,
+  };
+  const keys = conversation.derive(
+    {
+      initiator: peerEnd(peer, selectors, offer),
+      responder: end(
+        own,
+        selectors.map(({ local }) => local),
+        proposal.spi,
+        nonce,
+      ),
+    },
+    offerLine,
+    answerLine,
+  );
+  await installAsResponder(conversation, installer, agreement, keys, answerLine);
+  return agreement;
+}
+
+function end(own: OwnPod, addresses: PairEnd['addresses'], spi: number, nonce: Buffer): PairEnd {
+  return { spiffeId: own.spiffeId, uid: own.uid, addresses, spi, nonce };
+}
+
+function peerEnd(
+  peer: PodPeer,
+  selectors: readonly TrafficSelector[],
+  said: Pick<PairAnswer, 'spi' | 'nonce'>,
+): PairEnd {
+  const nonce = Buffer.from(said.nonce, 'base64');
+  if (nonce.length !== nonceLength) throw new HandshakeError('bad-message', `a nonce of ${nonce.length} bytes`);
+  return {
+    spiffeId: peer.spiffeId,
+    uid: peer.podUid,
+    addresses: selectors.map(({ remote }) => remote),
+    spi: said.spi,
+    nonce,
+  };
+}
+
+function encodeChain(chain: readonly Buffer[]): string[] {
+  return chain.map((der) => der.toString('base64'));
+}
+
+function decodeChain(texts: readonly string[]): Buffer[] {
+  return texts.map((text) => Buffer.from(text, 'base64'));
+}

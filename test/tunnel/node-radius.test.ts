@@ -1,0 +1,314 @@
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
+import { connect, type TLSSocket } from 'node:tls';
+import { toPem } from '../../src/identity/certificate.ts';
+import { nodeServerName } from '../../src/identity/names.ts';
+import { defaultGroups, nodeProtocol, tlsParameters } from '../../src/tunnel/handshake/credentials.ts';
+import type { BreachRadius } from '../../src/tunnel/handshake/exchange.ts';
+import type { RemotePod } from '../../src/tunnel/peers.ts';
+import { issueSvid, podIdentity, trustDomain } from '../identity/fixtures.ts';
+import { addressesOf, between, type ManagerOver, TestCluster, type TestNode, until } from './fixtures.ts';
+
+interface Two {
+  readonly cluster: TestCluster;
+  readonly a: TestNode;
+  readonly b: TestNode;
+  readonly web: RemotePod;
+  readonly db: RemotePod;
+  /** What each node takes the namespaces to say. */
+  readonly says: { a: BreachRadius; b: BreachRadius };
+}
+
+async function two(t: TestContext, over: ManagerOver = {}, says: Two['says'] = { a: 'node', b: 'node' }): Promise<Two> {
+  const cluster = await TestCluster.make(t);
+  const a = await cluster.node({ ...over, radius: () => says.a });
+  const b = await cluster.node({ ...over, radius: () => says.b });
+  const web = await cluster.pod(a, 'web', { addresses: addressesOf(1) });
+  const db = await cluster.pod(b, 'db', { addresses: addressesOf(2) });
+  return { cluster, a, b, web, db, says };
+}
+
+const delivered = (node: TestNode) => node.driver.fates.get('delivered') ?? 0;
+
+/** Sends one packet and waits until it has arrived, and until both ends of the tunnel are up. */
+async function send({ a, b, web, db }: Two): Promise<void> {
+  a.driver.send(between(web, db));
+  await until('delivered', () => delivered(a) > 0);
+  for (const node of [a, b]) await until('up', async () => (await node.manager.list())[0]?.state === 'up');
+}
+
+test('many pairs, both ways, over one handshake of the nodes; every pair with keys of its own', async (t) => {
+  const at = await two(t);
+  const { cluster, a, b, web, db } = at;
+  const webs = [web];
+  const dbs = [db];
+  for (let i = 1; i < 6; i++) {
+    webs.push(await cluster.pod(a, `web-${i}`, { addresses: addressesOf(100 + i) }));
+    dbs.push(await cluster.pod(b, `db-${i}`, { addresses: addressesOf(200 + i) }));
+  }
+  await send(at);
+  for (const [i, from] of webs.entries())
+    for (const [j, to] of dbs.entries()) {
+      // Either side begins.
+      if ((i + j) % 2 === 0) a.driver.send(between(from, to));
+      else b.driver.send(between(to, from, 6));
+    }
+  await until('all up', async () => (await a.manager.list()).filter(({ state }) => state === 'up').length === 36);
+  await until('all there', async () => (await b.manager.list()).filter(({ state }) => state === 'up').length === 36);
+  for (const node of [a, b]) {
+    assert.deepEqual(node.manager.statistics().refused, {});
+    assert.equal(node.manager.statistics().nodeHandshakes, 1);
+    assert.ok(
+      (await node.manager.list()).every(({ radius, group }) => radius === 'node' && group === 'X25519MLKEM768'),
+    );
+  }
+  const secrets = [...a.driver.secrets(), ...b.driver.secrets()];
+  assert.equal(secrets.length, 4 * 36);
+  assert.equal(new Set(secrets.map(([, secret]) => secret)).size, 2 * 36);
+  // A key that is held on one side only would be a packet that nobody opens.
+  for (const from of webs) for (const to of dbs) assert.equal(a.driver.send(between(from, to)), 'delivered');
+  for (const from of webs) for (const to of dbs) assert.equal(b.driver.send(between(to, from)), 'delivered');
+  assert.deepEqual(a.proofs.get(`${web.addresses[0]} ${db.addresses[0]}`)?.remoteUid, db.pod.uid);
+});
+
+test('where the nodes disagree the stricter holds, whichever begins', async (t) => {
+  for (const says of [
+    { a: 'pod', b: 'node' },
+    { a: 'node', b: 'pod' },
+  ] as const) {
+    const at = await two(t, {}, { ...says });
+    const { a, b } = at;
+    await send(at);
+    const [row] = await a.manager.list();
+    assert.equal(row?.radius, 'pod');
+    const { refused } = b.manager.statistics();
+    // The node that is stricter refuses what is not enough, by its own reason, and takes what is.
+    assert.deepEqual(refused, says.b === 'pod' ? { radius: 1 } : {});
+    assert.equal(delivered(a), 1);
+  }
+});
+
+test('a change of the setting replaces keys, and nothing is lost on the way', async (t) => {
+  const at = await two(t);
+  const { a, b, web, db, says } = at;
+  await send(at);
+  let sent = delivered(a) + delivered(b);
+  for (const radius of ['pod', 'node', 'pod', 'node'] as const) {
+    says.a = radius;
+    // One node hears of it before the other.
+    const first = a.manager.reconcile();
+    for (let i = 0; i < 5; i++) {
+      a.driver.send(between(web, db));
+      b.driver.send(between(db, web));
+      sent += 2;
+      await wait(1);
+    }
+    says.b = radius;
+    await Promise.all([first, b.manager.reconcile()]);
+    for (const node of [a, b])
+      await until(`${radius} everywhere`, async () => {
+        a.driver.send(between(web, db));
+        b.driver.send(between(db, web));
+        sent += 2;
+        const [row] = await node.manager.list();
+        return row?.state === 'up' && row.radius === radius;
+      });
+  }
+  assert.equal(delivered(a) + delivered(b), sent);
+  for (const node of [a, b])
+    assert.deepEqual([...node.driver.fates.keys()].sort(), node === a ? ['delivered', 'held'] : ['delivered']);
+});
+
+test('the nodes shake hands anew on schedule, and when a key has carried what it may; idle sessions end', async (t) => {
+  const at = await two(t, { nodeSessionSeconds: 0.2, nodeIdleSeconds: 30 });
+  const { a, b, web, db } = at;
+  await send(at);
+  const handshakes = () => a.manager.statistics().nodeHandshakes;
+  assert.equal(handshakes(), 1);
+  await until('over', () => a.manager.statistics().nodeSessions === 0 && b.manager.statistics().nodeSessions === 0);
+  // Keys live on.
+  assert.equal(a.driver.send(between(web, db)), 'delivered');
+  a.driver.reachLimit(between(web, db), 'soft');
+  await until('rekeyed', async () => (await a.manager.list())[0]?.rekeys === 1);
+  assert.equal(handshakes(), 2);
+
+  const long = await two(t, { nodeIdleSeconds: 30 });
+  await send(long);
+  long.a.driver.reachLimit(between(long.web, long.db), 'soft');
+  await until('rekeyed', async () => (await long.a.manager.list())[0]?.rekeys === 1);
+  assert.equal(long.a.manager.statistics().nodeHandshakes, 2);
+
+  const idle = await two(t, { nodeIdleSeconds: 0.05 });
+  await send(idle);
+  await until('ended', () => idle.b.manager.statistics().connections === 0);
+  assert.equal(idle.a.driver.send(between(idle.web, idle.db)), 'delivered');
+});
+
+test('both nodes begin at once: packets of both arrive, one tunnel is left', async (t) => {
+  for (let i = 0; i < 10; i++) {
+    const { a, b, web, db } = await two(t);
+    a.driver.send(between(web, db));
+    b.driver.send(between(db, web));
+    await until('both', () => delivered(a) === 1 && delivered(b) === 1);
+    for (const node of [a, b]) await until('up', async () => (await node.manager.list())[0]?.state === 'up');
+    const [here] = await a.manager.list();
+    const [there] = await b.manager.list();
+    await until('one pair', () => a.driver.send(between(web, db)) === 'delivered');
+    assert.equal(here?.radius, 'node');
+    assert.equal(there?.radius, 'node');
+  }
+});
+
+test('an agent that was away is shaken hands with again; its successor knows what its keys came out of', async (t) => {
+  const at = await two(t, { timeoutMs: 300 });
+  const { a, b, web, db } = at;
+  await send(at);
+  await b.restart();
+  a.view.learn({ ...db, node: b.peer });
+  a.view.nodes.set(b.address, b.peer);
+  await a.manager.reconcile();
+  a.driver.reachLimit(between(web, db), 'soft');
+  await until('rekeyed', async () => (await a.manager.list())[0]?.rekeys === 1);
+  assert.equal(a.manager.statistics().nodeHandshakes, 2);
+  // What an agent left is what its successor finds, radius and all.
+  await a.restart();
+  const [row] = await a.manager.list();
+  assert.equal(row?.radius, 'node');
+  assert.equal(row?.state, 'up');
+});
+
+test('a node or a serial that is revoked: its sessions and the keys derived in them end', async (t) => {
+  for (const what of ['spiffeIds', 'serials'] as const) {
+    const at = await two(t);
+    const { cluster, a, b, web, db } = at;
+    await send(at);
+    const leaf = b.identity.chain[0];
+    await cluster.ca.revoke({ [what]: [what === 'spiffeIds' ? (leaf?.uris[0] ?? '') : (leaf?.serialNumber ?? '')] });
+    a.bundles.offer(cluster.ca.bundle);
+    await until('gone', async () => (await a.driver.list()).length === 0);
+    assert.equal(a.manager.statistics().nodeSessions, 0);
+    assert.equal(a.proofs.size, 0);
+    a.driver.send(between(web, db));
+    await until('refused', async () => (await a.manager.list())[0]?.lastErrorCode === 'revoked');
+  }
+});
+
+/** A node of the cluster that says what the test says, to node `at`. */
+async function rogue(
+  at: TestNode,
+  as: TestNode | { identity: TestNode['identity'] },
+  over: object = {},
+): Promise<TLSSocket> {
+  const { chain, privateKey } = as.identity;
+  const socket = connect({
+    host: at.address,
+    port: at.manager.port,
+    ...tlsParameters(defaultGroups),
+    servername: nodeServerName(trustDomain),
+    ALPNProtocols: [nodeProtocol],
+    rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+    cert: toPem(chain),
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    ...over,
+  });
+  socket.on('error', () => {});
+  return socket;
+}
+
+async function ask(at: TestNode, as: { identity: TestNode['identity'] }, ...lines: string[]): Promise<string> {
+  const socket = await rogue(at, as);
+  let text = '';
+  socket.on('data', (chunk: Buffer) => {
+    text += chunk.toString();
+    // Its greeting is no answer.
+    if (text.split('\n').length > 2) socket.end();
+  });
+  socket.write(`0 {"type":"hello","version":1}\n${lines.map((line) => `${line}\n`).join('')}`);
+  if (!socket.destroyed) await new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  return text;
+}
+
+test('what a node of the cluster cannot do: speak for another’s pod, for nobody’s, or where the setting says pod', async (t) => {
+  const { cluster, a, b, web, db, says } = await two(t);
+  const c = await cluster.node({ radius: () => 'node' });
+  const svid = a.svids.get(web.pod.uid);
+  assert.ok(svid);
+  const offer = (over: object = {}) =>
+    `1 ${JSON.stringify({
+      type: 'pair-offer',
+      to: db.pod.uid,
+      version: 1,
+      spi: 4711,
+      selectors: web.addresses.map((initiator, i) => ({ initiator, responder: db.addresses[i] })),
+      transform: 'aes256gcm16-esn',
+      encapsulation: 'udp',
+      port: 4500,
+      lifetime: { seconds: 3600 },
+      svid: svid.chain.map(({ der }) => der.toString('base64')),
+      nonce: Buffer.alloc(32).toString('base64'),
+      ...over,
+    })}`;
+  // The proper node is answered.
+  assert.match(await ask(b, a, offer()), /1 \{"type":"pair-answer"/);
+  await until('nothing left', async () => (await b.driver.list()).length === 0);
+  // The very same words from another node of the cluster.
+  assert.match(await ask(b, c, offer()), /"code":"wrong-node"/);
+  const another = await issueSvid(cluster.ca, podIdentity('another', { addresses: web.addresses }));
+  const chain = (of: typeof another) => of.chain.map(({ der }) => der.toString('base64'));
+  assert.match(await ask(b, a, offer({ svid: chain(another) })), /"code":"wrong-uid"/);
+  const elsewhere = await issueSvid(cluster.ca, podIdentity('web', { addresses: addressesOf(9) }));
+  assert.match(await ask(b, a, offer({ svid: chain(elsewhere) })), /"code":"wrong-address"/);
+  assert.match(
+    await ask(b, a, offer({ svid: a.identity.chain.map(({ der }) => der.toString('base64')) })),
+    /"code":"wrong-identity"/,
+  );
+  assert.match(await ask(b, a, offer({ svid: ['AAAA'] })), /"code":"malformed"/);
+  assert.match(await ask(b, a, offer({ nonce: 'AAAA' })), /"code":"bad-message"/);
+  assert.match(await ask(b, a, offer({ to: 'nobody' })), /"code":"unknown-endpoint"/);
+  assert.match(await ask(b, a, offer({ svid: [] })), /"code":"bad-message"/);
+  says.b = 'pod';
+  assert.match(await ask(b, a, offer()), /"code":"radius"/);
+  says.b = 'node';
+  // A pod's certificate opens no session of nodes.
+  assert.equal(await ask(b, { identity: svid }, offer()), '');
+  await until('counted', () => b.manager.statistics().refused['wrong-identity'] === 2);
+  await cluster.ca.revoke({ podUids: [web.pod.uid] });
+  b.bundles.offer(cluster.ca.bundle);
+  assert.match(await ask(b, a, offer()), /"code":"revoked"/);
+  assert.deepEqual(await b.driver.list(), []);
+  assert.equal(b.proofs.size, 0);
+  await until('no session left', () => b.manager.statistics().nodeSessions === 0);
+});
+
+test('garbage within a session ends it, and nothing else', async (t) => {
+  const at = await two(t);
+  const { a, b, web, db } = at;
+  await send(at);
+  for (const line of ['hello', ' ', '-1 {}', '01 {}', '99999999999 {}', '1e3 {}', `0 ${'x'.repeat(70_000)}`]) {
+    const socket = await rogue(b, a);
+    socket.resume();
+    socket.write(`0 {"type":"hello","version":1}\n${line}\n`);
+    await new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  }
+  const newer = await rogue(b, a);
+  newer.resume();
+  newer.write('0 {"type":"hello","version":2}\n');
+  await new Promise<void>((resolve) => newer.once('close', () => resolve()));
+  await until('counted', () => b.manager.statistics().refused.version === 1);
+  // More at once than anybody may have under way: each is told so, and memory is bounded.
+  const crowd = await rogue(b, a);
+  let told = '';
+  crowd.on('data', (chunk: Buffer) => {
+    told += chunk.toString();
+  });
+  crowd.write('0 {"type":"hello","version":1}\n');
+  crowd.write(Array.from({ length: 300 }, (_, i) => `${2 * i + 1} {"type":"pair-offer"}\n`).join(''));
+  const count = (code: string) => told.split(`"code":"${code}"`).length - 1;
+  await until('all told', () => count('too-many') === 44 && count('bad-message') === 256);
+  crowd.destroy();
+  // The session that stands is untouched.
+  a.driver.reachLimit(between(web, db), 'soft');
+  await until('rekeyed', async () => (await a.manager.list())[0]?.rekeys === 1);
+});
