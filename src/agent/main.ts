@@ -2,6 +2,7 @@ import { flushCompileCache } from 'node:module';
 import { pino } from 'pino';
 import { MyelinError } from '../model/error.ts';
 import { Agent } from './agent.ts';
+import { collectWhenIdle } from './memory.ts';
 import { type AgentOptions, agentCommand } from './options.ts';
 
 async function main(options: AgentOptions): Promise<void> {
@@ -19,6 +20,7 @@ async function main(options: AgentOptions): Promise<void> {
   });
   // Node keeps compiled code for the next start when it exits, which an agent that is killed does not.
   flushCompileCache();
+  collectWhenIdle(globalThis.gc);
   const stop = (signal: string) => {
     logger.info({ signal }, 'the agent stops; datapath and tunnels go on');
     agent.close().then(
