@@ -207,6 +207,10 @@ int from_pod(struct __sk_buff *skb)
 		goto drop;
 	if (link)
 		goto pass;
+	if (endpoint->flags & ENDPOINT_REVOKED) {
+		reason = REVOKED;
+		goto drop;
+	}
 	if (packet.flags & PACKET_FRAGMENT) {
 		reason = fragment_track(&packet, endpoint->id, DIRECTION_EGRESS);
 		if (reason)

@@ -202,6 +202,10 @@ int to_pod(struct __sk_buff *skb)
 		goto drop;
 	if (link)
 		goto pass;
+	if (endpoint->flags & ENDPOINT_REVOKED) {
+		reason = REVOKED;
+		goto drop;
+	}
 	reason = sender(endpoint, &packet, mark, &track, &place);
 	if (reason)
 		goto drop;

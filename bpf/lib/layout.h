@@ -35,6 +35,7 @@ struct config {
 };
 
 #define ENDPOINT_READY (1U << 0)
+#define ENDPOINT_REVOKED (1U << 1) /* nobody believes that it is who it was: nothing of it passes, in either direction */
 
 struct endpoint {
 	__u32 id;

@@ -34,6 +34,7 @@ enum drop_reason {
 	TOO_BIG = 25,
 	UNKNOWN_RULE_SET = 26,
 	UNTRANSLATABLE = 27,
+	REVOKED = 28,
 };
 
 /* Slots of the metrics map per direction; new reasons stay below it. */

@@ -162,6 +162,15 @@ export class Datapath {
     return removed !== undefined;
   }
 
+  /**
+   * Lets nothing pass to or from exactly these pods of this node, now and when they are made known, whatever policy says.
+   * Outlives this process.
+   * @returns The UIDs of those that were not closed before.
+   */
+  revoke(uids: ReadonlySet<string>): string[] {
+    return this.#endpoints.revoke(uids);
+  }
+
   /** Closes interfaces that an earlier process made known and this one has not. @returns Their device indices. */
   removeStrangers(): number[] {
     return this.#endpoints.removeStrangers();

@@ -38,6 +38,8 @@ export class EndpointTable {
   readonly #gone = new Map<number, KnownEndpoint>();
   /** Ids that the process before this one left, and that may still be made known. */
   readonly #strangers = new Set<number>();
+  /** UIDs of pods that nobody believes any more: their interfaces pass nothing. */
+  #revoked = new Set<string>();
   #nextId: number;
 
   constructor(
@@ -90,7 +92,9 @@ export class EndpointTable {
       before?.mac === info.mac && before.hostMac === info.hostMac && before.addr4 === addr4 && before.addr6 === addr6;
     const state = same ? before : { ...closed, id: known?.id ?? this.#nextId++ };
     const { mac, hostMac, ifindex } = info;
-    const value = withPolicy({ ...state, mac, hostMac, addr4, addr6 }, policy);
+    // What the process before this one had closed stays closed until this one is told who is believed.
+    if (same && (before.flags & endpointFlags.revoked) !== 0) this.#revoked.add(info.uid);
+    const value = this.#marked(info.uid, withPolicy({ ...state, mac, hostMac, addr4, addr6 }, policy));
     this.#maps.endpoints.set(ifindex, policy === undefined && same ? before : value);
     for (const address of info.addresses) this.#maps.local.set(address, ifindex);
     for (const address of known?.addresses ?? []) if (!info.addresses.includes(address)) this.#forget(address, ifindex);
@@ -139,7 +143,30 @@ export class EndpointTable {
     // A pod of this node whose interface is not made yet gets its policy with it.
     if (known === undefined || before === undefined) return;
     const value = policy === undefined ? { ...before, ...closed, id: before.id } : withPolicy(before, policy);
-    transaction.put(this.#maps.endpoints, known.ifindex, value);
+    transaction.put(this.#maps.endpoints, known.ifindex, this.#marked(uid, value));
+  }
+
+  /**
+   * Closes exactly these pods' interfaces in both directions, whatever policy says, also those that are made known later.
+   * @returns The UIDs of those that were not closed before.
+   */
+  revoke(uids: ReadonlySet<string>): string[] {
+    const before = this.#revoked;
+    this.#revoked = new Set(uids);
+    const added: string[] = [];
+    for (const [uid, { ifindex }] of this.#byUid) {
+      if (before.has(uid) === uids.has(uid)) continue;
+      const endpoint = this.#maps.endpoints.get(ifindex);
+      if (endpoint === undefined) continue;
+      this.#maps.endpoints.set(ifindex, this.#marked(uid, endpoint));
+      if (uids.has(uid)) added.push(uid);
+    }
+    return added;
+  }
+
+  #marked(uid: string, endpoint: Endpoint): Endpoint {
+    const flags = endpoint.flags & ~endpointFlags.revoked;
+    return { ...endpoint, flags: this.#revoked.has(uid) ? flags | endpointFlags.revoked : flags };
   }
 
   #forget(address: IpAddress, ifindex: number): void {

@@ -47,6 +47,7 @@ export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
   });
   const endpoint = maps.endpoints.get(query.ifindex);
   if (endpoint === undefined || (endpoint.flags & endpointFlags.ready) === 0) return deny('ENDPOINT_NOT_READY');
+  if ((endpoint.flags & endpointFlags.revoked) !== 0) return deny('REVOKED');
   if (kind === peerKinds['unknown-pod']) return deny('UNKNOWN_PEER');
   if (kind === peerKinds['unknown-service']) return deny('NO_SERVICE_BACKEND');
   if (remote === endpoint.addr4 || remote === endpoint.addr6) return allow(reservedRules.self);

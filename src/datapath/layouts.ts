@@ -59,7 +59,7 @@ export const endpoint = struct('endpoint', {
   addr6: addr,
 });
 export type Endpoint = Value<typeof endpoint>;
-export const endpointFlags = { ready: 1 } as const;
+export const endpointFlags = { ready: 1, revoked: 2 } as const;
 
 export const address = single(someAddr);
 export type Address = IpAddress;

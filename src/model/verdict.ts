@@ -30,6 +30,7 @@ export const dropReasons = {
   TOO_BIG: { code: 25, text: 'larger than the path takes, with fragmentation forbidden' },
   UNKNOWN_RULE_SET: { code: 26, text: 'the rule set of the pod is not in the map' },
   UNTRANSLATABLE: { code: 27, text: 'a service’s translation cannot be applied to it without breaking it' },
+  REVOKED: { code: 28, text: 'the pod, its service account, its certificate or its node is revoked' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;

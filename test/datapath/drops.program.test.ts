@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { endpointFlags } from '../../src/datapath/layouts.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 import { parseIp, parseMac } from '../../src/model/address.ts';
 import { type DropReason, dropReasons } from '../../src/model/verdict.ts';
@@ -12,6 +13,7 @@ import {
   marks,
   nobody,
   otherNode,
+  node as ownNode,
   remote,
   rules,
   service,
@@ -20,6 +22,7 @@ import {
 } from './cluster.ts';
 import { frames, into, type Outcome, objectDir, outOf, TestNode } from './node.ts';
 
+const revoked = endpointFlags.ready | endpointFlags.revoked;
 const syn = tcp({ source: 40000, destination: 80 });
 const query = udp({ source: 40000, destination: 53, payload: new Uint8Array(64) });
 const plain = { source: alice.address4, destination: bob.address4 };
@@ -390,6 +393,29 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
       );
       const [first = new Uint8Array()] = fragmentsOf(packet, 32);
       return node.send(alice, frame(fromAlice, first));
+    },
+  },
+  REVOKED: {
+    'from a revoked pod, to one beside it': (node) => {
+      node.addPod(alice, { flags: revoked });
+      return node.send(alice, outOf(alice, bob, 4, syn));
+    },
+    'from a revoked pod, to the world': (node) => {
+      node.addPod(alice, { flags: revoked });
+      return node.send(alice, outOf(alice, world, 6, syn));
+    },
+    'to a revoked pod': (node) => {
+      node.addPod(bob, { flags: revoked });
+      return node.travel(alice, bob, outOf(alice, bob, 6, syn));
+    },
+    'to a revoked pod, on a connection that it had': (node) => {
+      node.travel(alice, bob, outOf(alice, bob, 4, syn));
+      node.addPod(bob, { flags: revoked });
+      return node.travel(alice, bob, outOf(alice, bob, 4, syn));
+    },
+    'from its own node': (node) => {
+      node.addPod(alice, { flags: revoked });
+      return node.receive(alice, into(alice, ownNode, 4, syn), marks.host);
     },
   },
 };

@@ -82,6 +82,28 @@ test('interfaces that nobody makes known after a restart are closed', () => {
   assert.equal(maps.endpoints.get(11)?.flags, 1);
 });
 
+test('a revoked pod is closed through policies, another interface and a restart, until it is believed again', () => {
+  const flags = (ifindex = 11) => maps.endpoints.get(ifindex)?.flags;
+  const first = new EndpointTable(maps);
+  first.set(web, policy);
+  assert.deepEqual(first.revoke(new Set(['web', 'later'])), ['web']);
+  assert.equal(flags(), 3);
+  assert.deepEqual(first.revoke(new Set(['web', 'later'])), []);
+  first.setPolicy(new Transaction(), 'web', undefined);
+  assert.equal(flags(), 2);
+  first.setPolicy(new Transaction(), 'web', policy);
+  assert.equal(flags(), 3);
+  first.set({ ...web, ifindex: 12 }, policy);
+  assert.equal(flags(12), 3, 'a new interface of the same pod');
+  first.set({ ...web, uid: 'later', ifindex: 13, addresses: [] }, policy);
+  assert.equal(flags(13), 3, 'a pod that comes after its revocation');
+  const second = new EndpointTable(maps);
+  second.set({ ...web, ifindex: 12 }, policy);
+  assert.equal(flags(12), 3, 'a process that has not heard who is believed keeps it closed');
+  second.revoke(new Set());
+  assert.equal(flags(12), 1);
+});
+
 test('an address belongs to who was given it last', () => {
   const table = new EndpointTable(maps);
   const [address] = web.addresses;
