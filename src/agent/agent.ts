@@ -32,10 +32,12 @@ import { type AgentOptions, stateDirectory } from './options.ts';
 import { ClusterPeers } from './peers.ts';
 import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
+import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
 import { RuleNames } from './rule-names.ts';
 import { Serial } from './serial.ts';
+import { SettingsFeed } from './settings-feed.ts';
 
 const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
 /** About 7 MiB when full. */
@@ -104,10 +106,30 @@ export class Agent {
     // What came from the API so far is not the whole cluster: nothing acts on it before every first list is in.
     const services = new Serial(() => datapath.applyServices(serviceFronts(feed.services, feed.slices)), logger);
     let onView: () => void = () => {};
+    let onSettings: () => void = () => {};
     const api = new ApiClient(readKubeconfig(options.kubeconfig));
     const feed = new ApiFeed(state, { api, logger, onServices: () => services.schedule() });
     this.#closers.push(() => feed.close());
-    await feed.start();
+    const settings = new SettingsFeed(
+      {
+        defaultVerdict: options.clusterDefault,
+        breachRadius: options.breachRadius,
+        svidLifetimeSeconds: options.svidTtlSeconds,
+        rekeySeconds: options.rekeySeconds,
+        rekeyBytes: options.rekeyBytes,
+      },
+      {
+        api,
+        logger,
+        onChange: () => {
+          state.setDefaultDeny(settings.current.defaultVerdict === 'deny');
+          onSettings();
+          onView();
+        },
+      },
+    );
+    this.#closers.push(() => settings.close());
+    await Promise.all([feed.start(), settings.start()]);
 
     const self = await waitForSelf(state, options.node, logger, (listener) => {
       onView = listener;
@@ -130,8 +152,9 @@ export class Agent {
       uplinkIfindex: uplink.ifindex,
       tunnelIfindex: driver.ifindex,
       xfrm: driver.driver.name === 'xfrm',
-      defaultDenyIngress: options.clusterDefault === 'deny',
-      defaultDenyEgress: options.clusterDefault === 'deny',
+      // A default to deny is compiled into the rule sets: it is not the same for every namespace.
+      defaultDenyIngress: false,
+      defaultDenyEgress: false,
       reportIntervalNs,
       denyIntervalNs,
     });
@@ -174,7 +197,10 @@ export class Agent {
     const stop = new AbortController();
     this.#closers.push(() => stop.abort());
     void watchBundle(issuer, bundles, { logger }, stop.signal);
-    const svids = new SvidStore({ lifetimeMs: options.svidTtlSeconds * 1000 }, { issuer, bundles, logger });
+    const svids = new SvidStore(
+      { lifetimeMs: settings.current.svidLifetimeSeconds * 1000 },
+      { issuer, bundles, logger },
+    );
     this.#closers.push(() => svids.close());
 
     const peers = new ClusterPeers(state, {
@@ -197,6 +223,7 @@ export class Agent {
         nodeIdentity: () => nodeIdentity,
         bundles,
         resolver: peers,
+        radius: (local, remote) => peers.radius(local, remote, settings.current.breachRadius),
         hooks: {
           onProof: (proof) => proofs.hold(proof),
           onForget: (pair, spi) => proofs.forget(pair.local, pair.remote, spi),
@@ -205,6 +232,13 @@ export class Agent {
       },
     );
 
+    onSettings = () => {
+      const { svidLifetimeSeconds, rekeySeconds: seconds, rekeyBytes: bytes } = settings.current;
+      svids.setLifetime(svidLifetimeSeconds * 1000);
+      tunnels.setLifetime({ seconds, bytes });
+      tunnels.reconcile().catch((error: unknown) => logger.error({ err: error }, 'tunnels'));
+    };
+    onSettings();
     driver.repeatEarly();
 
     let added = false;
@@ -232,7 +266,24 @@ export class Agent {
     for (const endpoint of endpoints.list()) pods.prepare(endpoint);
     datapath.removeStrangers();
 
+    const quarantine = new Quarantine({
+      bundles,
+      pods: () => pods.all.flatMap(({ pod }) => pod ?? []),
+      identity: (uid) => {
+        const pod = state.pod(uid);
+        return pod === undefined ? undefined : peers.local(pod);
+      },
+      svid: (uid) => svids.get(uid),
+      node: () => ({ uri: nodeIdentity.chain[0]?.uris[0], serial: nodeIdentity.chain[0]?.serialNumber }),
+      close: (uids) => datapath.revoke(uids),
+      logger,
+    });
+    const requarantine = () => quarantine.refresh();
+    bundles.on('changed', requarantine);
+    svids.on('issued', requarantine).on('renewed', requarantine);
+
     onView = () => {
+      quarantine.refresh();
       policy.schedule();
       pods.refresh();
       reconcile.schedule();
@@ -241,6 +292,7 @@ export class Agent {
     const known = pods.all.flatMap(({ pod }) => (pod === undefined ? [] : (state.pod(pod.uid) ?? [])));
     await tunnels.start(known.map((pod) => peers.local(pod)));
     this.#closers.push(() => tunnels.close());
+    quarantine.refresh();
     await policy.start();
     await services.start();
     reconcile.start();
@@ -263,6 +315,8 @@ export class Agent {
       flows,
       metrics,
       bundles,
+      settings,
+      quarantine,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));

@@ -7,16 +7,25 @@ import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import type { ClusterView, NodeView, PolicySettings } from '../policy/image.ts';
 import type { Policy } from '../policy/rule.ts';
 
+/** On a Namespace: `allow` or `deny` for its pods that no policy selects; anything else denies. */
+export const defaultVerdictAnnotation = 'myelin.dev/default-verdict';
+/** On a Namespace: `node` where its pods may share a handshake of their node's (docs/TUNNELS.md); anything else is `pod`. */
+export const breachRadiusAnnotation = 'myelin.dev/breach-radius';
+
 /**
  * What this agent believes of the cluster: the API's objects, reduced to what policy, tunnels and telemetry need.
  * Values are replaced, never changed; what an update leaves as it was stays the same object (ClusterView counts on it),
  * and only a real change calls `onChange`.
  */
 export class ClusterState {
-  readonly #settings: PolicySettings;
+  #settings: PolicySettings;
   readonly #onChange: () => void;
   readonly #pods = new Map<string, PodView>();
   readonly #namespaces = new Map<string, Labels>();
+  /** Namespaces with a default of their own: whether it is to deny. */
+  readonly #namespaceDefaults = new Map<string, boolean>();
+  /** Namespaces with a breach radius of their own. */
+  readonly #radii = new Map<string, 'pod' | 'node'>();
   readonly #nodes = new Map<string, NodeView & { readonly podCidrs: readonly Prefix[] }>();
   readonly #policies = new Map<string, Policy>();
   /** Addresses of pods here, which this node knows before the API does. */
@@ -31,6 +40,13 @@ export class ClusterState {
     this.#onChange = onChange;
   }
 
+  /** What holds where no policy selects a pod, unless its namespace says otherwise. */
+  setDefaultDeny(defaultDeny: boolean): void {
+    if (this.#settings.defaultDeny === defaultDeny) return;
+    this.#settings = { ...this.#settings, defaultDeny };
+    this.#changed();
+  }
+
   setPod(pod: Live<Pod>): void {
     this.#sources.set(pod.metadata.uid, pod);
     this.#reducePod(pod);
@@ -42,14 +58,36 @@ export class ClusterState {
   }
 
   setNamespace(namespace: Live<Namespace>): void {
-    const labels = namespace.metadata.labels ?? {};
-    if (isDeepStrictEqual(this.#namespaces.get(namespace.metadata.name), labels)) return;
-    this.#namespaces.set(namespace.metadata.name, labels);
+    const { name, labels = {}, annotations = {} } = namespace.metadata;
+    const verdict = annotations[defaultVerdictAnnotation];
+    // What is not understood denies.
+    const deny = verdict === undefined ? undefined : verdict !== 'allow';
+    const asked = annotations[breachRadiusAnnotation];
+    // What is not understood is the stricter.
+    const radius = asked === undefined ? undefined : asked === 'node' ? 'node' : 'pod';
+    const same =
+      isDeepStrictEqual(this.#namespaces.get(name), labels) &&
+      this.#namespaceDefaults.get(name) === deny &&
+      this.#radii.get(name) === radius;
+    if (same) return;
+    this.#namespaces.set(name, labels);
+    if (radius === undefined) this.#radii.delete(name);
+    else this.#radii.set(name, radius);
+    this.#setNamespaceDefault(name, deny);
     this.#changed();
   }
 
   removeNamespace(name: string): void {
+    this.#setNamespaceDefault(name, undefined);
+    this.#radii.delete(name);
     if (this.#namespaces.delete(name)) this.#changed();
+  }
+
+  #setNamespaceDefault(name: string, deny: boolean | undefined): void {
+    if (this.#namespaceDefaults.get(name) === deny) return;
+    if (deny === undefined) this.#namespaceDefaults.delete(name);
+    else this.#namespaceDefaults.set(name, deny);
+    this.#settings = { ...this.#settings, namespaceDefaultDeny: new Map(this.#namespaceDefaults) };
   }
 
   setNode(node: Live<Node>): void {
@@ -120,6 +158,11 @@ export class ClusterState {
   nodeAt(address: IpAddress): string | undefined {
     for (const [name, node] of this.#nodes) if (node.addresses.includes(address)) return name;
     return undefined;
+  }
+
+  /** What the namespace asks for; undefined where it says nothing. */
+  radiusOf(namespace: string): 'pod' | 'node' | undefined {
+    return this.#radii.get(namespace);
   }
 
   get nodeNames(): readonly string[] {

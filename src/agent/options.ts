@@ -28,6 +28,8 @@ export interface AgentOptions {
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
   readonly clusterDefault: 'allow' | 'deny';
+  /** What pods' keys come out of where neither ClusterSettings nor a namespace says so. */
+  readonly breachRadius: 'pod' | 'node';
   readonly svidTtlSeconds: number;
   readonly rekeySeconds: number;
   readonly rekeyBytes?: number;
@@ -118,6 +120,11 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
       new Option('--cluster-default <verdict>', 'for pods that no policy selects')
         .choices(['allow', 'deny'])
         .default('allow'),
+    )
+    .addOption(
+      new Option('--breach-radius <radius>', 'a handshake for each pair of pods, or one for each pair of nodes')
+        .choices(['pod', 'node'])
+        .default('pod'),
     )
     .option('--svid-ttl-seconds <n>', 'how long a pod’s certificate lives', seconds, 3600)
     .option('--rekey-seconds <n>', 'how long a security association lives', seconds, 3600)

@@ -1,6 +1,7 @@
 import { familyOf, type IpAddress } from '../model/address.ts';
 import type { PodView } from '../model/endpoint.ts';
 import { formatSpiffeId } from '../model/identity.ts';
+import type { BreachRadius } from '../tunnel/handshake/exchange.ts';
 import type { LocalPod, PeerNode, PeerResolver, RemotePod } from '../tunnel/peers.ts';
 import type { ClusterState } from './cluster-state.ts';
 
@@ -35,6 +36,15 @@ export class ClusterPeers implements PeerResolver {
       spiffeId: formatSpiffeId({ trustDomain, namespace, serviceAccount }),
       addresses,
     };
+  }
+
+  /**
+   * What keys of the two pods may come out of: `node` only where both namespaces take that.
+   * @param fallback For namespaces that say nothing.
+   */
+  radius(local: LocalPod, remote: LocalPod, fallback: BreachRadius): BreachRadius {
+    const asked = [local, remote].map(({ pod }) => this.#state.radiusOf(pod.namespace) ?? fallback);
+    return asked.includes('pod') ? 'pod' : 'node';
   }
 
   #node(name: string): PeerNode | undefined {

@@ -17,8 +17,10 @@ import type { LocalPods } from './local-pods.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { AgentOptions } from './options.ts';
 import type { PolicyLoop } from './policy-loop.ts';
+import type { Quarantine } from './quarantine.ts';
 import type { Answers } from './question-server.ts';
 import type { Serial } from './serial.ts';
+import type { SettingsFeed } from './settings-feed.ts';
 import { answerWhy } from './why.ts';
 import type { EndpointReport, StatusReport, TunnelReport, WhyAnswer, WhyQuestion } from './wire.ts';
 
@@ -37,6 +39,8 @@ export interface ReportsDeps {
   readonly flows: FlowLog;
   readonly metrics: AgentMetrics;
   readonly bundles: BundleStore;
+  readonly settings: SettingsFeed;
+  readonly quarantine: Quarantine;
 }
 
 const { version } = z
@@ -146,7 +150,7 @@ export class Reports implements Answers {
   }
 
   async #conditions(): Promise<StatusReport['conditions']> {
-    const { feed, policy, services, svids, driver, endpoints, datapath, bundles } = this.#deps;
+    const { feed, policy, services, svids, driver, endpoints, datapath, bundles, settings, quarantine } = this.#deps;
     const { health } = feed;
     const silent = Date.now() - health.lastContact > silenceMs;
     const certificates = svids.statistics();
@@ -176,6 +180,18 @@ export class Reports implements Answers {
         'every policy',
       ),
       condition('services', services.error, 'in force'),
+      condition(
+        'settings',
+        settings.problems.length === 0 ? undefined : `the strictest hold: ${settings.problems.join('; ')}`,
+        `default ${settings.current.defaultVerdict}`,
+      ),
+      condition(
+        'revoked',
+        quarantine.held.length === 0
+          ? undefined
+          : quarantine.held.map(({ pod, why }) => `${podName(pod)} is cut off: ${why}`).join('; '),
+        'no pod of this node',
+      ),
       condition(
         'identity',
         certificates.waiting > 0 ? `${certificates.waiting} pods have no certificate` : undefined,

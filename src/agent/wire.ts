@@ -57,6 +57,8 @@ export const tunnelSchema = z.object({
   driver: z.string(),
   cipher: z.string(),
   group: z.string(),
+  /** `pod`: a handshake of the pair's own; `node`: derived from one of the two nodes'. */
+  radius: z.enum(['pod', 'node']).default('pod'),
   spiIn: z.number().optional(),
   spiOut: z.number().optional(),
   /** Unix time, milliseconds. */

@@ -36,7 +36,7 @@ interface Answer {
   readonly body: unknown;
 }
 
-type Caller = { readonly node: string } | { readonly admin: true } | undefined;
+type Caller = { readonly node: string } | { readonly admin: true } | { readonly revoked: true } | undefined;
 
 const largestBody = 16 * 1024;
 const longestWaitSeconds = 60;
@@ -45,7 +45,7 @@ const longestWaitSeconds = 60;
  * The CA's service: HTTPS, TLS 1.3, both sides with certificates.
  *
  *   POST /v1/svid                     a node, for a pod that it hosts → {chain, bundle}; 403 {code, message}
- *   GET  /v1/bundle[?after=N&wait=S]  anybody with a certificate; with `after`, once it is newer or the time is up
+ *   GET  /v1/bundle[?after=N&wait=S]  anybody with a certificate, also a revoked one; with `after`, once it is newer or the time is up
  *   GET  /v1/ca                       an administrator: roots and counters
  *   POST /v1/ca/prepare|activate|retire|revoke   an administrator: rotation and revocation
  */
@@ -126,6 +126,8 @@ export class CaServer {
     const caller = this.#callerOf(request);
     if (caller === undefined) return problem(403, 'not-a-node', 'the caller is neither a node nor an administrator');
     if (route === 'GET /v1/bundle') return await this.#bundle(url, request);
+    // To hear that it is revoked is all that a revoked node is good for: it closes its own pods then.
+    if ('revoked' in caller) return problem(403, 'revoked', 'the caller’s certificate is revoked');
     if (route === 'POST /v1/svid') {
       if (!('node' in caller)) return problem(403, 'not-a-node', 'only nodes have pods');
       const body = await readJson(request);
@@ -157,6 +159,7 @@ export class CaServer {
       certificate.extendedKeyUsage?.includes(oid.clientAuth) === true &&
       certificate.subject.organizations.includes(adminOrganization);
     if (isAdmin) return { admin: true };
+    if (verified.reason.code === 'revoked') return { revoked: true };
     service.refused(deny('not-a-node', verified.reason.detail).reason, socket.remoteAddress);
     return undefined;
   }

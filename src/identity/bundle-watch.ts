@@ -33,7 +33,8 @@ export async function watchBundle(
       if (signal.aborted) return;
       failures++;
       if (failures === 1) logger.warn({ error: messageOf(cause) }, 'the trust bundle cannot be asked for');
-      const pause = retryDelayMs(failures, 500, 30_000, Math.random());
+      // Revocations come this way: a controller that is back is to be heard within moments.
+      const pause = retryDelayMs(failures, 250, 2000, Math.random());
       await wait(pause, undefined, { signal, ref: false }).catch(() => undefined);
     }
   }

@@ -77,11 +77,13 @@ export class SvidStore extends EventEmitter<SvidStoreEvents> {
   readonly #random: () => number;
   readonly #entries = new Map<string, Entry>();
   readonly #counts = { issued: 0, renewed: 0, failed: 0, expired: 0 };
+  #lifetimeMs: number | undefined;
   #closed = false;
 
   constructor(options: SvidStoreOptions, deps: SvidStoreDeps) {
     super();
     this.#options = options;
+    this.#lifetimeMs = options.lifetimeMs;
     this.#deps = deps;
     this.#now = deps.now ?? Date.now;
     this.#random = deps.random ?? Math.random;
@@ -108,6 +110,11 @@ export class SvidStore extends EventEmitter<SvidStoreEvents> {
     this.#entries.set(identity.pod.uid, entry);
     void this.#keep(entry);
     return entry.first.promise;
+  }
+
+  /** What to ask the issuer for from the next certificate on. */
+  setLifetime(lifetimeMs: number): void {
+    this.#lifetimeMs = lifetimeMs;
   }
 
   /** The pod's certificate, or undefined while it has none that is valid. */
@@ -166,10 +173,7 @@ export class SvidStore extends EventEmitter<SvidStoreEvents> {
   async #issue(identity: PodIdentity, signal: AbortSignal): Promise<Svid> {
     const { issuer, bundles } = this.#deps;
     const keys = await newKeyPair();
-    const issued = await issuer.issue(
-      { ...identity, csr: await buildCsr(keys), lifetimeMs: this.#options.lifetimeMs },
-      signal,
-    );
+    const issued = await issuer.issue({ ...identity, csr: await buildCsr(keys), lifetimeMs: this.#lifetimeMs }, signal);
     bundles.offer(parseBundle(issued.bundle));
     const chain = parseCertificates(issued.chain);
     const bundle = bundles.current;

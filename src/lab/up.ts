@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync } from 'node:fs';
+import { installDefinitions } from '../api/definitions.ts';
 import { loadManifests } from '../api/manifest.ts';
 import { bpffsRoot, isBpffs } from '../kernel/bpffs.ts';
 import { cgroupRoot, createCgroup } from '../kernel/cgroup.ts';
@@ -98,7 +99,7 @@ export function prepareUp(options: UpOptions): UpPlan {
         const processes = [api, labd, controller];
         const options = { timeoutMs: startTimeoutMs, signal, processes };
         await waitUntil(() => opened().answers(), { ...options, what: 'the API did not answer' });
-        await opened().createNodes();
+        await Promise.all([opened().createNodes(), installDefinitions(opened().api, signal)]);
       },
     },
     {
