@@ -95,7 +95,7 @@ static void start_thread(struct worker *worker, void *(*run)(void *), void *argu
 int main(int argc, char **argv) {
   struct engine_options options = {
       .aead = "auto",
-      .hold = {.packets_per_pair = 64, .bytes_per_pair = 256 << 10, .bytes_total = 16 << 20, .timeout_ms = 5000},
+      .hold = {.packets_per_pair = 1024, .bytes_per_pair = 256 << 10, .bytes_total = 16 << 20, .timeout_ms = 5000},
   };
   struct tun tun;
   bool gro;

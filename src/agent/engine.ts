@@ -16,6 +16,8 @@ export const tunnelDevice = 'myelin0';
 
 const udpBufferBytes = 8 * 1024 * 1024;
 const respawnDelayMs = 100;
+/** One that ended sooner after its start may do so again. */
+const steadyMs = 1000;
 const endAttempts = 100;
 const endPauseMs = 20;
 
@@ -32,8 +34,9 @@ export interface EngineOptions {
 
 /**
  * The node's engine process: taken over where one runs, started where none does, and started again when it dies. The TUN
- * device persists without it, so that the datapath's programs and indices stay right through a crash; packets that nobody
- * reads meanwhile are dropped by the device, never sent in clear.
+ * device persists without it, so that the datapath's programs and indices stay right through a crash. An agent that started
+ * the engine keeps the device open too: packets that nobody reads meanwhile wait in its queue for the next engine. An agent
+ * that took a running one over cannot, and the device drops them. They are never sent in clear.
  */
 export class Engine {
   readonly driver: EngineDriver;
@@ -44,6 +47,9 @@ export class Engine {
   readonly #keepEarly = (pair: TrafficSelector) => {
     this.#early.push(pair);
   };
+  /** The device, as this agent opened it; undefined where the engine was there before. */
+  #tunFd: number | undefined;
+  #startedAt = 0;
   #closed = false;
   #respawn: NodeJS.Timeout | undefined;
 
@@ -51,7 +57,8 @@ export class Engine {
     this.#options = options;
     this.#log = log;
     this.driver = new EngineDriver({ socketPath: options.socketPath }, { log });
-    this.driver.on('down', () => this.#later());
+    // At once, but not again and again.
+    this.driver.on('down', () => this.#later(performance.now() - this.#startedAt > steadyMs ? 0 : respawnDelayMs));
     this.driver.on('acquire', this.#keepEarly);
   }
 
@@ -94,40 +101,50 @@ export class Engine {
     this.#closed = true;
     clearTimeout(this.#respawn);
     await this.driver.close();
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    if (this.#tunFd !== undefined) closeSync(this.#tunFd);
+    this.#tunFd = undefined;
   }
 
   /** Ends the engine itself. */
   async #end(): Promise<void> {
     this.#closed = true;
     await this.driver.shutdown();
+    this.#letGo();
     for (let i = 0; i < endAttempts && isHeld(); i++) await sleep(endPauseMs);
   }
 
-  /** @returns Whether it had to be started: a TUN device that is held by a process has its engine. */
+  /** @returns Whether it had to be started: a TUN device or a port that is held by a process has its engine. */
   async #startIfNone(): Promise<boolean> {
     const { socketPath, address, port, kernelEsp = false } = this.#options;
     const held: number[] = [];
     try {
-      const tun = openTun({ name: tunnelDevice, persist: true });
-      held.push(...tun.fds);
+      const tunFd = this.#tunFd ?? openTun({ name: tunnelDevice, persist: true }).fds[0];
+      if (tunFd === undefined) throw new TypeError('a TUN device has a queue');
+      if (tunFd !== this.#tunFd) held.push(tunFd);
       const kind = kernelEsp ? { espInUdp: true } : { gro: true };
       const udp = openUdp({ address, port, ...kind, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
       held.push(udp.fd);
       const controlFd = listenUnix(socketPath);
       held.push(controlFd);
-      const [tunFd] = tun.fds;
-      if (tunFd === undefined) throw new TypeError('a TUN device has a queue');
       await spawnEngine({ tunFd, udpFd: udp.fd, controlFd });
+      this.#tunFd = tunFd;
+      this.#startedAt = performance.now();
       return true;
     } catch (error) {
       if (error instanceof KernelError && error.errno === 'EBUSY') return false;
+      // The one that was started with this device lives, or has not quite gone.
+      if (this.#tunFd !== undefined && error instanceof KernelError && error.errno === 'EADDRINUSE') return false;
       throw error;
     } finally {
-      for (const fd of held) closeSync(fd);
+      for (const fd of held) if (fd !== this.#tunFd) closeSync(fd);
     }
   }
 
-  #later(): void {
+  #later(delayMs = respawnDelayMs): void {
     if (this.#closed) return;
     clearTimeout(this.#respawn);
     this.#respawn = setTimeout(() => {
@@ -143,7 +160,7 @@ export class Engine {
           this.#later();
         },
       );
-    }, respawnDelayMs);
+    }, delayMs);
   }
 }
 

@@ -1,4 +1,4 @@
-import type { InboundSa, Lifetimes, OutboundSa } from './driver.ts';
+import type { InboundSa, Lifetimes, OutboundSa, UnderlayAddress } from './driver.ts';
 import type { Agreement } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
 import { driverLifetimes } from './handshake/messages.ts';
@@ -35,6 +35,8 @@ interface Installation {
   readonly established: Established;
   readonly local: LocalPod;
   readonly remote: RemotePod;
+  /** Where a NAT has put the peer. */
+  readonly path: UnderlayAddress | undefined;
   readonly keys: DirectionKeys;
 }
 
@@ -53,6 +55,7 @@ function parameters({
   established,
   local,
   remote,
+  path,
   keys,
 }: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
   const { peer, cipher, group, radius, nodeSerial } = agreement;
@@ -70,7 +73,7 @@ function parameters({
   });
   return {
     selectors: agreement.selectors,
-    peer: { address: remote.node.address, port: agreement.peerPort },
+    peer: path ?? { address: remote.node.address, port: agreement.peerPort },
     key: keys.key,
     salt: keys.salt,
     lifetimes: driverLifetimes(agreement.lifetime, agreement.initiator),

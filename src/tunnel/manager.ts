@@ -5,7 +5,7 @@ import { messageOf } from '../identity/certificate.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { IpAddress } from '../model/address.ts';
 import { answerPair, answerPod } from './answer.ts';
-import type { InstalledSa, SaId, TrafficSelector, TunnelDriver } from './driver.ts';
+import type { InstalledSa, SaId, TrafficSelector, TunnelDriver, UnderlayAddress } from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { defaultGroups, TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
@@ -319,12 +319,16 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       const node = this.#deps.resolver.nodeAt(from.address);
       if (node !== undefined) this.#notices.unknownSpi(node, spi);
     };
+    const moved = ({ sa, from }: { sa: SaId; from: UnderlayAddress }) => {
+      // By the newest key only: a straggler under an older one says where the peer was.
+      for (const tunnel of this.#table.all) if (tunnel.state.up?.spiIn === sa.spi) tunnel.follow(from);
+    };
     const up = () => void this.#compare();
     const changed = (bundle: TrustBundle) => this.#revoke(bundle);
-    driver.on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('up', up);
+    driver.on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('moved', moved).on('up', up);
     bundles.on('changed', changed);
     this.#listeners.push(() => {
-      driver.off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('up', up);
+      driver.off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('moved', moved).off('up', up);
       bundles.off('changed', changed);
     });
   }

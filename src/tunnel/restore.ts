@@ -66,13 +66,15 @@ export function planRestore(
     );
     remove.push(...noted.filter((each) => !kept.includes(each)).map(({ sa }) => sa));
     const { spiIn, spiOut, establishedAt, rekeyAt, expiresAt } = note;
+    // The earlier agent died in the middle of a renewal: the peer may send by the newer key already and forget this one.
+    const isHalfway = older.some((each) => each.note.establishedAt > note.establishedAt);
     const retired = older.map(({ sa }) => ({ spi: sa.spi, removeAt: now + lingerMs }));
     tunnels.push({
       local,
       remote: remoteOf(note, out, resolver),
       state: restoredPair(
         goesFirst(local.pod.uid, note.remote.uid),
-        { spiIn, spiOut, establishedAt, rekeyAt, expiresAt },
+        { spiIn, spiOut, establishedAt, rekeyAt: isHalfway ? now : rekeyAt, expiresAt },
         retired,
       ),
       // In the order of their making, the newest inbound one last: that is the one that proves.

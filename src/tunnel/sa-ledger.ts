@@ -132,11 +132,14 @@ export class SaLedger {
     await this.prove(remote);
   }
 
-  /** The peer's node has another address on the underlay. */
-  async move(address: IpAddress): Promise<void> {
+  /**
+   * The peer's node is elsewhere on the underlay.
+   * @param to Without a port: at the one that it has.
+   */
+  async move(to: { readonly address: IpAddress; readonly port?: number }): Promise<void> {
     for (const [key, sa] of [...this.#held]) {
-      if (sa.direction !== 'out' || sa.peer.address === address) continue;
-      const peer = { address, port: sa.peer.port };
+      const peer = { address: to.address, port: to.port ?? sa.peer.port };
+      if (sa.peer.address === peer.address && sa.peer.port === peer.port) continue;
       await this.#driver.movePeer(sa, peer);
       this.#held.delete(key);
       this.#held.set(saKey({ ...sa, peer }), { ...sa, peer });

@@ -10,6 +10,7 @@ import {
   type TrafficSelector,
   type TunnelDriver,
   TunnelError,
+  type UnderlayAddress,
 } from './driver.ts';
 import { Channel, type Conversation } from './handshake/channel.ts';
 import type { HandshakeCounters } from './handshake/counters.ts';
@@ -126,6 +127,8 @@ export class Tunnel {
   readonly #attempts = new Map<number, Attempt>();
   #remote: RemotePod;
   #proven: Proven | undefined;
+  /** Where the peer's packets really come from, where that is not its node's own address and port. */
+  #path: UnderlayAddress | undefined;
   #state: PairState;
   #timer: NodeJS.Timeout | undefined;
   #queue: Promise<void> = Promise.resolve();
@@ -174,6 +177,8 @@ export class Tunnel {
   async restore(state: PairState, sas: readonly HeldSa[], proven: Proven): Promise<void> {
     this.#state = state;
     this.#proven = proven;
+    const sending = sas.find(({ direction, spi }) => direction === 'out' && spi === state.up?.spiOut);
+    if (sending !== undefined && sending.peer.address !== this.#remote.node.address) this.#path = sending.peer;
     this.#arm();
     await this.#ledger.restore(sas, this.#remote);
   }
@@ -223,13 +228,13 @@ export class Tunnel {
         if (why !== undefined) throw new HandshakeError('revoked', why);
         const established = this.#schedule(agreement);
         attempt.established = established;
-        const installation = { agreement, established, local, remote: this.#remote, keys };
+        const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
         await this.#install(attempt, inboundSa(installation, settings.replayWindow));
       },
       installOutbound: async (agreement, keys) => {
         const attempt = this.#current(number);
         const established = attempt.established ?? this.#schedule(agreement);
-        const installation = { agreement, established, local, remote: this.#remote, keys };
+        const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
         await this.#install(attempt, outboundSa(installation));
       },
     };
@@ -270,8 +275,20 @@ export class Tunnel {
 
   /** What is believed of the peer's node has changed. */
   update(remote: RemotePod): void {
+    const hasMoved = remote.node.address !== this.#remote.node.address;
     this.#remote = remote;
-    this.#enqueue(() => this.#ledger.move(remote.node.address));
+    if (!hasMoved) return;
+    this.#path = undefined;
+    this.#enqueue(() => this.#ledger.move(remote.node));
+  }
+
+  /**
+   * The peer's newest packet came from there: a NAT is between us, and that is where it takes packets for the peer. Followed
+   * until the peer's node is believed to be somewhere else, also by keys to come.
+   */
+  follow(path: UnderlayAddress): void {
+    this.#path = path;
+    this.#enqueue(() => this.#ledger.move(path));
   }
 
   /** What the namespaces ask for has changed: what is up is replaced, and carries packets until it is. */

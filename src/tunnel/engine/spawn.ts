@@ -22,7 +22,7 @@ export interface EngineProcessOptions {
   readonly stderr?: 'inherit' | 'ignore' | 'pipe' | number;
 }
 
-/** Bounds on packets that wait for a tunnel. Defaults: 64 packets and 256 KiB a pair, 16 MiB in all, 5 s. */
+/** Bounds on packets that wait for a tunnel. Defaults: 1,024 packets and 256 KiB a pair, 16 MiB in all, 5 s. */
 export interface HoldLimits {
   readonly packetsPerPair?: number;
   readonly bytesPerPair?: number;

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { assertBounded, assertLossless, LossLab, nodes, say } from '../support/lossless.ts';
+
+/*
+ * Processes end and come back under traffic. What an operator does on purpose loses nothing; what a crash loses is bounded.
+ */
+
+/** Of one direction: a second of traffic. Measured: a tenth of it. */
+const crashBudget = 1000;
+
+describe('what is lost when processes end', () => {
+  let lab: LossLab;
+  before(async () => {
+    lab = await LossLab.up();
+  });
+  after(() => lab?.down());
+
+  for (const node of nodes)
+    for (const [what, signal] of [
+      ['is restarted', 'SIGTERM'],
+      ['is killed and another takes its place, as in an upgrade', 'SIGKILL'],
+    ] as const)
+      test(`nothing, when the agent of ${node} ${what}`, async () => {
+        const pair = await lab.pair();
+        const outcome = await lab.during(pair, async () => {
+          const keys = await lab.tunnel(node, pair);
+          await lab.restartAgent(node, {}, signal);
+          const now = await lab.tunnel(node, pair);
+          assert.deepEqual([now?.spiIn, now?.spiOut], [keys?.spiIn, keys?.spiOut]);
+        });
+        say(`agent of ${node}, ${signal}`, outcome);
+        assertLossless(outcome);
+      });
+
+  test('nothing, when the peer’s agent is away at the time for new keys, and comes back', async () => {
+    await lab.restartAgent('node-2');
+    await lab.restartAgent('node-1', { extra: ['--rekey-packets', '9000'] });
+    const pair = await lab.pair();
+    const outcome = await lab.during(pair, async () => {
+      const keys = await lab.tunnel('node-1', pair);
+      await lab.lab.lab.stopAgent('node-2', 'SIGKILL');
+      await lab.lab.eventually(
+        async () => assert.notEqual((await lab.tunnel('node-1', pair))?.lastError, undefined, 'nobody wanted new keys'),
+        { timeoutMs: 30_000 },
+      );
+      lab.lab.lab.startAgent('node-2');
+      await lab.lab.eventually(
+        async () => assert.notEqual((await lab.tunnel('node-1', pair))?.spiIn, keys?.spiIn, 'no new keys'),
+        { timeoutMs: 30_000 },
+      );
+    });
+    say('peer agent away', outcome);
+    assertLossless(outcome);
+  });
+
+  for (const node of nodes)
+    test(`a bounded number, when the engine of ${node} is killed`, async () => {
+      const pair = await lab.pair();
+      const outcome = await lab.during(pair, async (meter) => {
+        process.kill(lab.engineOf(node), 'SIGKILL');
+        await meter.progress(1000);
+      });
+      say(`engine of ${node} killed`, outcome);
+      assertBounded(outcome, { there: crashBudget, back: crashBudget });
+    });
+
+  test('a bounded number, after the other node lost power: its peer’s keys are for nobody', async () => {
+    const pair = await lab.pair();
+    await lab.during(pair, async () => {});
+    await lab.lab.lab.restartNode('node-2');
+    await lab.answers('node-2');
+    const { here, there } = pair;
+    const again = { here, there: await lab.lab.running(there.name) };
+    assert.deepEqual(again.there.addresses, there.addresses);
+    const outcome = await lab.during(again, async () => {});
+    say('after a reboot', outcome);
+    assertBounded(outcome, { there: crashBudget, back: crashBudget });
+  });
+});
