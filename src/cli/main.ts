@@ -2,10 +2,12 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
+import { registerCa } from './ca.ts';
 import { registerDemo } from './demo.ts';
 import { registerLab } from './lab.ts';
 import { registerObserve } from './observe.ts';
 import { paint } from './output.ts';
+import { registerRevoke } from './revoke.ts';
 import { registerStatus } from './status.ts';
 import { registerTunnels } from './tunnels.ts';
 import { registerWhy } from './why.ts';
@@ -20,9 +22,11 @@ const program = new Command('myelin')
   .showSuggestionAfterError()
   .configureHelp({ sortSubcommands: true });
 
+registerCa(program);
 registerDemo(program);
 registerLab(program);
 registerObserve(program);
+registerRevoke(program);
 registerStatus(program);
 registerTunnels(program);
 registerWhy(program);

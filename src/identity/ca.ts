@@ -143,12 +143,14 @@ export class CertificateAuthority {
     status: 'next' | 'signing' | 'previous';
     publishedAt: number;
     issuedUntil: number;
+    readyAt?: number;
   }[] {
     return this.#state.roots.map(({ id, status, publishedAt, issuedUntil }) => ({
       id,
       status,
       publishedAt,
       issuedUntil,
+      ...(status === 'next' ? { readyAt: publishedAt + this.#overlapMs } : {}),
     }));
   }
 

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { Reflector } from '../../api/client/reflector.ts';
 import type { Api, ReflectorOptions } from '../../api/client/types.ts';
 import { type KubeObject, kinds } from '../../api/kinds.ts';
-import { apiSocket, daemonSocket } from '../connect.ts';
+import { apiSocket, controllerSocket, daemonSocket } from '../connect.ts';
 import { Deployments, ownerIndex, ownersOf } from '../controllers/deployments.ts';
 import { EndpointSlices, namespaceIndex } from '../controllers/endpoint-slices.ts';
 import { Scheduler } from '../controllers/scheduler.ts';
@@ -29,7 +29,7 @@ export class LabDaemon {
   readonly #stop = new AbortController();
   readonly #runner: PodRunner;
   readonly #reflectors;
-  #relay: NetServer | undefined;
+  readonly #relays: NetServer[] = [];
   #control: Server | undefined;
 
   constructor(plan: LabPlan, deps: LabDaemonDeps) {
@@ -60,7 +60,10 @@ export class LabDaemon {
     const { api, log } = this.#deps;
     const { nodes, pods, services, slices, deployments } = this.#reflectors;
     const [host] = this.#plan.control.addresses;
-    this.#relay = await relay(apiSocket(this.#plan), { host, port: ports.api });
+    this.#relays.push(
+      await relay(apiSocket(this.#plan), { host, port: ports.api }),
+      await relay(controllerSocket(this.#plan), { host, port: ports.controller }),
+    );
     this.#control = await this.#serve();
     for (const reflector of [nodes, pods, services, slices, deployments]) reflector.start();
     // Whoever decides by what is not there must know that everything that is there has come.
@@ -75,7 +78,7 @@ export class LabDaemon {
   close(): void {
     this.#stop.abort();
     this.#runner.close();
-    this.#relay?.close();
+    for (const each of this.#relays) each.close();
     this.#control?.close();
     for (const reflector of Object.values(this.#reflectors)) void reflector.close();
   }
