@@ -48,6 +48,7 @@ export function tunnelTable(rows: readonly TunnelReport[], wide: boolean): strin
       { title: 'STATE', value: (t) => (t.state === 'up' ? paint('green', t.state) : paint('yellow', t.state)) },
       { title: 'CIPHER', value: (t) => t.cipher },
       { title: 'KEY EXCHANGE', value: (t) => t.group },
+      { title: 'RADIUS', value: (t) => t.radius },
       { title: 'SPI IN', value: (t) => hex(t.spiIn) },
       { title: 'SPI OUT', value: (t) => hex(t.spiOut) },
       {
