@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type BrokenPolicy, type FieldIssue, formatIssues, toIssues } from '../issues.ts';
 import type { PeerMatch, Policy } from '../rule.ts';
-import { type CiliumKind, endpointSelector, policySchema, ruleSchema } from './schema.ts';
+import { type CiliumKind, endpointSelector, policySchemas, ruleSchema } from './schema.ts';
 import { everyPod, type Scope } from './selector.ts';
 import { subjectOf, toPolicy } from './translate.ts';
 
@@ -16,7 +16,7 @@ export type PoliciesResult =
  * @param defaultNamespace For a manifest that names none.
  */
 export function parseCiliumPolicy(kind: CiliumKind, object: unknown, defaultNamespace = 'default'): PoliciesResult {
-  const parsed = policySchema(kind).safeParse(object);
+  const parsed = policySchemas[kind].safeParse(object);
   if (!parsed.success) {
     const issues = parsed.error.issues.flatMap(toIssues);
     const broken = brokenPolicy(kind, object, defaultNamespace, issues);
@@ -36,13 +36,15 @@ export function parseCiliumPolicy(kind: CiliumKind, object: unknown, defaultName
 /** What rules of a bare list are called, which is no object of an API. */
 export const bareKind = 'CiliumRule';
 
+const bareSchema = z.array(ruleSchema).min(1, 'must not be empty');
+
 /**
  * Validates the list of rules that Cilium's agent takes without Kubernetes. Its selectors look everywhere, not only among
  * pods: the empty one is everybody.
  * @param name What to call the list; each rule is named by it and its place.
  */
 export function parseCiliumRules(list: unknown, name: string): PoliciesResult {
-  const parsed = z.array(ruleSchema).min(1, 'must not be empty').safeParse(list);
+  const parsed = bareSchema.safeParse(list);
   if (!parsed.success) {
     const issues = parsed.error.issues.flatMap(toIssues);
     const subject = everyPod;

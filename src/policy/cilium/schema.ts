@@ -204,8 +204,7 @@ export type CiliumRuleSpec = z.infer<typeof ruleSchema>;
 export const policyKinds = ['CiliumNetworkPolicy', 'CiliumClusterwideNetworkPolicy'] as const;
 export type CiliumKind = (typeof policyKinds)[number];
 
-/** The schema of one of the kinds. */
-export function policySchema(kind: CiliumKind) {
+function makeSchema(kind: CiliumKind) {
   return z
     .strictObject({
       apiVersion: z.literal('cilium.io/v2').nullish(),
@@ -233,3 +232,9 @@ export function policySchema(kind: CiliumKind) {
         context.addIssue({ code: 'custom', message: 'the kind has no namespaces', path: ['metadata', 'namespace'] });
     });
 }
+
+/** The schema of each kind. */
+export const policySchemas = {
+  CiliumNetworkPolicy: makeSchema('CiliumNetworkPolicy'),
+  CiliumClusterwideNetworkPolicy: makeSchema('CiliumClusterwideNetworkPolicy'),
+} as const satisfies Record<CiliumKind, unknown>;

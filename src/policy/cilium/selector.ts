@@ -79,7 +79,8 @@ export function matchSelector(
   const ofPods = scoped || all.some((one) => isPodLabel(one) && isPositive(one));
   const podLabels = all.filter((one) => ofPods && isPlainLabel(one));
   const namespaced = all.filter((one) => ofPods && isNamespaceLabel(one));
-  const rest = all.filter((one) => !podLabels.includes(one) && !namespaced.includes(one));
+  const named = namespaced.length === 0 ? all.find(namesOneNamespace) : undefined;
+  const rest = all.filter((one) => one !== named && !podLabels.includes(one) && !namespaced.includes(one));
   const peers = rest.map((one) => {
     const peer = matchRequirement(one);
     if (typeof peer !== 'string') return peer;
@@ -90,10 +91,11 @@ export function matchSelector(
         ? possibleApiServer
         : everybody;
   });
-  const own = scoped && typeof scope === 'object' && !all.some(namesNamespace) ? scope.namespace : undefined;
-  if (podLabels.length > 0 || namespaced.length > 0) peers.unshift(podsOf(own, podLabels, namespaced));
-  else if (own !== undefined) peers.unshift({ kind: 'pods', namespaces: { name: own }, pods: {} });
-  else if (scoped) peers.unshift(everyPod);
+  const kept = scoped && typeof scope === 'object' && !all.some(namesNamespace) ? scope.namespace : undefined;
+  const namespace = named?.values[0] ?? kept;
+  if (podLabels.length > 0 || namespaced.length > 0 || namespace !== undefined)
+    peers.unshift(podsOf(namespace, podLabels, namespaced));
+  else if (scoped && !all.some((one) => namesNamespace(one) && isPositive(one))) peers.unshift(everyPod);
   const [only] = peers;
   return { peer: only !== undefined && peers.length === 1 ? only : { kind: 'all', of: peers }, limits };
 }
@@ -137,6 +139,10 @@ function isNamespaceLabel(one: Requirement): boolean {
 /** Says itself in which namespaces it looks, so that it is not kept to its own. */
 function namesNamespace(one: Requirement): boolean {
   return isPodLabel(one) && (one.key === podNamespace || one.key.startsWith(namespaceLabels));
+}
+
+function namesOneNamespace(one: Requirement): boolean {
+  return isPodLabel(one) && one.key === podNamespace && one.operator === 'In' && one.values.length === 1;
 }
 
 /** One of the pod's own labels, and nothing that Cilium adds to them. */

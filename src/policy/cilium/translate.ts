@@ -59,7 +59,7 @@ export function subjectOf(
   selector: NonNullable<CiliumRuleSpec['endpointSelector']>,
   limits: Limits,
 ): { subject: PeerMatch; known: boolean } {
-  const own = withoutOwnNamespace(selector);
+  const own = typeof scope === 'object' ? withoutOwnNamespace(selector) : selector;
   const { peer, limits: reasons } = matchSelector(own, scope, 'everybody');
   for (const reason of reasons)
     limits.push({
