@@ -38,6 +38,8 @@ static void empty(struct engine *e) {
   e->inbound.coalescer.count = 0;
   e->outbound.udp.count = e->release.udp.count = 0;
   e->outbound.udp.pending = e->release.udp.pending = 0;
+  e->outbound.complaints = e->release.complaints = 0;
+  e->paths.fallback = e->paths.count = 0;
   e->ending = false;
 }
 
