@@ -59,6 +59,8 @@ export const tunnelSchema = z.object({
   group: z.string(),
   /** `pod`: a handshake of the pair's own; `node`: derived from one of the two nodes'. */
   radius: z.enum(['pod', 'node']).default('pod'),
+  /** Serial number of the certificate that the other pod proved itself by. */
+  remoteSerial: z.string().optional(),
   spiIn: z.number().optional(),
   spiOut: z.number().optional(),
   /** Unix time, milliseconds. */

@@ -127,7 +127,11 @@ export class CaServer {
     if (caller === undefined) return problem(403, 'not-a-node', 'the caller is neither a node nor an administrator');
     if (route === 'GET /v1/bundle') return await this.#bundle(url, request);
     // To hear that it is revoked is all that a revoked node is good for: it closes its own pods then.
-    if ('revoked' in caller) return problem(403, 'revoked', 'the caller’s certificate is revoked');
+    if ('revoked' in caller) {
+      const denial = deny('revoked', 'the caller’s certificate is revoked').reason;
+      this.#deps.service.refused(denial, request.socket.remoteAddress);
+      return problem(403, denial.code, denial.message);
+    }
     if (route === 'POST /v1/svid') {
       if (!('node' in caller)) return problem(403, 'not-a-node', 'only nodes have pods');
       const body = await readJson(request);

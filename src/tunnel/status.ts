@@ -24,6 +24,8 @@ export interface TunnelStatus {
   readonly group: string;
   /** Of the keys that are up, else of those that it would get: see docs/TUNNELS.md. */
   readonly radius: BreachRadius;
+  /** Of the certificate that the other pod proved itself by. */
+  readonly remoteSerial?: string;
   readonly spiIn?: number;
   readonly spiOut?: number;
   readonly establishedAt?: number;
@@ -66,6 +68,7 @@ export function tunnelStatus(
     handshakeCipher: up === undefined ? '' : (proven?.cipher ?? ''),
     group: up === undefined ? '' : (proven?.group ?? ''),
     radius: up === undefined ? tunnel.radius : (proven?.radius ?? tunnel.radius),
+    ...(up === undefined || proven === undefined ? {} : { remoteSerial: proven.remoteSerial }),
     ...(up === undefined ? {} : { spiIn: up.spiIn, spiOut: up.spiOut, establishedAt: up.establishedAt }),
     ...(up === undefined ? {} : { expiresAt: up.expiresAt }),
     bytesIn: sum('in', 'bytes'),

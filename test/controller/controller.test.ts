@@ -279,7 +279,7 @@ test('who is not a node gets nothing', async (t) => {
   ];
   for (const [credentials, expected] of nobody) assert.equal(await reason(ask(issuer(credentials), web)), expected);
   await controller.ca.revoke({ spiffeIds: ['spiffe://cluster.local/node/n1'] });
-  assert.equal(await reason(ask(issuer(n1), web)), 'not-a-node');
+  assert.equal(await reason(ask(issuer(n1), web)), 'revoked');
   // No certificate at all, and no TLS at all.
   const { hostname, port } = new URL(url);
   await assert.rejects(fetchJson(url, '/v1/bundle', undefined, ca));
