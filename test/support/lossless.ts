@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TunnelReport } from '../../src/agent/wire.ts';
 import { run } from '../../src/kernel/command.ts';
@@ -130,6 +132,27 @@ export class LossLab {
     await this.answers(node);
   }
 
+  /** As {@link restartAgent}, but the new one's wall clock is so many seconds ahead of everybody else's. */
+  async restartWithClock(node: NodeName, seconds: number, settings: AgentSettings = {}): Promise<void> {
+    await this.lab.lab.stopAgent(node);
+    const { LD_PRELOAD: preload, CLOCK_SHIFT: shift } = process.env;
+    Object.assign(process.env, { LD_PRELOAD: clockShift(), CLOCK_SHIFT: String(seconds) });
+    try {
+      this.lab.lab.startAgent(node, settings);
+    } finally {
+      for (const [name, value] of Object.entries({ LD_PRELOAD: preload, CLOCK_SHIFT: shift }))
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+    }
+    await this.answers(node);
+  }
+
+  /** What the pods' namespace asks of its tunnels. A change has all that are up renewed. */
+  async setRadius(radius: 'pod' | 'node'): Promise<void> {
+    const metadata = { name: 'default', annotations: { 'myelin.dev/breach-radius': radius } };
+    await this.lab.lab.applyObjects([{ apiVersion: 'v1', kind: 'Namespace', metadata }]);
+  }
+
   /** The node's engine. */
   engineOf(node: NodeName): number {
     const pids = readFileSync(`${this.lab.lab.nodeCgroup(node)}/cgroup.procs`, 'utf8')
@@ -181,6 +204,17 @@ export class LossLab {
         await sleep(100);
       }
   }
+}
+
+/** Compiles what shifts a process's clock. @returns Its path. */
+function clockShift(): string {
+  const library = resolve(import.meta.dirname, '../../build/test/clock-shift.so');
+  mkdirSync(join(library, '..'), { recursive: true });
+  const fresh = `${library}.${process.pid}`;
+  const source = join(import.meta.dirname, 'clock-shift.c');
+  execFileSync('clang-14', ['-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC', '-o', fresh, source, '-ldl']);
+  renameSync(fresh, library);
+  return library;
 }
 
 /** Of /proc/net/snmp (a line of names, a line of values) and /proc/net/snmp6 (a name and a value each). */
