@@ -14,10 +14,12 @@ import { ControllerIssuer } from '../identity/controller-issuer.ts';
 import { SvidStore } from '../identity/svid-store.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
 import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
+import { podName } from '../model/endpoint.ts';
 import { type Prefix, prefixContains } from '../model/prefix.ts';
 import { FlowLog } from '../observe/flow-log.ts';
 import { compile } from '../policy/compile.ts';
 import { identityOf } from '../policy/lookup.ts';
+import { couldTalk } from '../policy/reachable.ts';
 import { serviceFronts } from '../service/translation.ts';
 import { TunnelManager } from '../tunnel/manager.ts';
 import type { PathTable } from '../tunnel/xfrm/sending.ts';
@@ -175,7 +177,10 @@ export class Agent {
         });
         rules.retire(before.rules);
       },
-      onApplied: () => proofs.refresh(),
+      onApplied: () => {
+        proofs.refresh();
+        tunnels.policyChanged();
+      },
       logger,
     });
     this.#closers.push(() => policy.stop());
@@ -224,6 +229,10 @@ export class Agent {
         bundles,
         resolver: peers,
         radius: (local, remote) => peers.radius(local, remote, settings.current.breachRadius),
+        whyNot: (local, remote) =>
+          couldTalk(datapath.policy, local.pod.uid, remote.addresses)
+            ? undefined
+            : `policy admits nothing between ${podName(local.pod)} and ${podName(remote.pod)}, in either direction`,
         hooks: {
           onProof: (proof) => proofs.hold(proof),
           onForget: (pair, spi) => proofs.forget(pair.local, pair.remote, spi),

@@ -281,6 +281,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await Promise.all(tunnels.map((tunnel) => this.#check(tunnel)));
   }
 
+  /** Policy is another one now: who was refused for it need not wait to ask again. */
+  policyChanged(): void {
+    for (const tunnel of this.#table.all) tunnel.dispatch({ type: 'reconsider' });
+  }
+
   /** How long keys may be used that are agreed on from now on. What is up keeps the limits that it came with. */
   setLifetime({ seconds, bytes = defaultLifetimeBytes }: { seconds: number; bytes?: number | undefined }): void {
     this.#limits.lifetime = { ...this.#limits.lifetime, seconds, bytes };

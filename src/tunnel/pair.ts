@@ -71,6 +71,8 @@ export type PairEvent =
   | { readonly type: 'lost'; readonly spi: number }
   /** What is up came about otherwise than it should now: it is to be replaced. */
   | { readonly type: 'renew' }
+  /** Policy has changed, which may have been what was in the way. */
+  | { readonly type: 'reconsider' }
   /** The driver came back without the pair's SAs. */
   | { readonly type: 'vanished' }
   /** Whether what is up has carried packets lately: the answer to `checkUse`. */
@@ -159,6 +161,8 @@ export function stepPair(state: PairState, event: PairEvent, context: PairContex
     case 'acquire':
     case 'renew':
       return want(state, context);
+    case 'reconsider':
+      return reconsider(state, context);
     case 'offered':
       return offered(state, context);
     case 'established':
@@ -289,6 +293,14 @@ function failed(
     },
     effects: givenUp ? [{ type: 'fail' }] : [],
   };
+}
+
+function reconsider(state: PairState, context: PairContext): Step {
+  if (state.lastError?.code !== 'policy') return stay(state);
+  const afresh = { ...state, failures: 0 };
+  if (state.phase.kind !== 'waiting') return stay(afresh);
+  const idle: PairState = { ...afresh, phase: { kind: 'idle' } };
+  return state.wanted ? open(idle, context) : stay(idle);
 }
 
 function vanished(state: PairState, context: PairContext): Step {

@@ -261,6 +261,31 @@ test('what policy refuses has no tunnel: the peer’s is refused with the reason
   assert.deepEqual(await b.driver.list(), []);
 });
 
+test('who policy refused may ask again as soon as policy changes, however often it was refused before', async (t) => {
+  let closed = true;
+  const { a, b, web, db } = await two(t, {
+    whyNot: () => (closed ? 'nobody talks' : undefined),
+    // Nobody is going to wait for this.
+    timing: { firstRetryMs: 3_600_000, longestRetryMs: 3_600_000 },
+  });
+  a.driver.send(between(web, db));
+  await until('let go', () => a.driver.failed === 1);
+  assert.equal((await only(a)).lastErrorCode, 'policy');
+  a.driver.send(between(web, db));
+  await until('noticed', () => a.driver.waiting(between(web, db)) === 1);
+  a.manager.policyChanged();
+  await until('let go again', () => a.driver.failed === 2);
+  a.driver.send(between(web, db));
+  closed = false;
+  a.manager.policyChanged();
+  await until('delivered', () => a.driver.fates.get('delivered') === 1);
+  // What is up stays up: each packet is the datapath's to judge, and a renewal is not refused for what may change again.
+  closed = true;
+  await until('up', async () => (await only(b)).state === 'up' && (await only(a)).state === 'up');
+  a.driver.reachLimit(between(web, db), 'soft');
+  await until('renewed', async () => (await only(a)).rekeys === 1);
+});
+
 test('a peer that cannot be reached is tried again, and packets wait for a while only', async (t) => {
   const { a, b, web, db } = await two(t, { timing: { firstRetryMs: 5, longestRetryMs: 40, holdAttempts: 4 } });
   await b.manager.close();
