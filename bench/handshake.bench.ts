@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect, createServer } from 'node:tls';
 import { toPem } from '../src/identity/certificate.ts';
-import { applicationProtocol, defaultGroups, tlsParameters } from '../src/tunnel/handshake/credentials.ts';
+import { applicationProtocol, defaultGroups, tlsParameters } from '../src/tunnel/handshake/tls-parameters.ts';
 import type { RemotePod } from '../src/tunnel/peers.ts';
 import { addressesOf, between, TestCluster, until } from '../test/tunnel/fixtures.ts';
 import { type BenchResult, ratioBar } from './result.ts';

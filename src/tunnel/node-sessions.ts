@@ -1,7 +1,8 @@
 import { nodeServerName } from '../identity/names.ts';
 import type { NodePeer } from '../identity/verify.ts';
 import { abortedBy } from './handshake/channel.ts';
-import { nodeProtocol, type TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
+import { type TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
+import { nodeProtocol } from './handshake/tls-parameters.ts';
 import { dial } from './handshake/dial.ts';
 import { HandshakeError } from './handshake/error.ts';
 import type { SecureLink } from './handshake/link.ts';

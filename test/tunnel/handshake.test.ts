@@ -10,13 +10,8 @@ import { endpointServerName, nodeServerName } from '../../src/identity/names.ts'
 import type { Svid } from '../../src/identity/svid.ts';
 import type { PeerExpectation } from '../../src/identity/verify.ts';
 import { parseIp } from '../../src/model/address.ts';
-import {
-  applicationProtocol,
-  defaultGroups,
-  TlsContexts,
-  type TlsIdentity,
-  tlsParameters,
-} from '../../src/tunnel/handshake/credentials.ts';
+import { TlsContexts, type TlsIdentity } from '../../src/tunnel/handshake/credentials.ts';
+import { applicationProtocol, defaultGroups, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
 import { dial } from '../../src/tunnel/handshake/dial.ts';
 import { HandshakeError } from '../../src/tunnel/handshake/error.ts';
 import { deriveKeys, exporterLabel } from '../../src/tunnel/handshake/keys.ts';

@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { connect, type TLSSocket } from 'node:tls';
 import { toPem } from '../../src/identity/certificate.ts';
 import { nodeServerName } from '../../src/identity/names.ts';
-import { defaultGroups, nodeProtocol, tlsParameters } from '../../src/tunnel/handshake/credentials.ts';
+import { defaultGroups, nodeProtocol, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
 import type { BreachRadius } from '../../src/tunnel/handshake/exchange.ts';
 import type { RemotePod } from '../../src/tunnel/peers.ts';
 import { issueSvid, podIdentity, trustDomain } from '../identity/fixtures.ts';

@@ -2,7 +2,8 @@ import { connect } from 'node:tls';
 import { messageOf } from '../../identity/certificate.ts';
 import type { IpAddress } from '../../model/address.ts';
 import { abortedBy } from './channel.ts';
-import { applicationProtocol, type TlsContexts, type TlsIdentity } from './credentials.ts';
+import { type TlsContexts, type TlsIdentity } from './credentials.ts';
+import { applicationProtocol } from './tls-parameters.ts';
 import { HandshakeError } from './error.ts';
 import { type SecureLink, SocketLink } from './link.ts';
 

@@ -1,7 +1,7 @@
 import type { TrustBundle } from '../../identity/bundle.ts';
 import { messageOf, type ParsedCertificate, parseCertificate } from '../../identity/certificate.ts';
 import { type NodePeer, type PeerExpectation, type PodPeer, verifyPeer } from '../../identity/verify.ts';
-import { applicationProtocol } from './credentials.ts';
+import { applicationProtocol } from './tls-parameters.ts';
 import { HandshakeError } from './error.ts';
 import type { LinkFacts } from './link.ts';
 
