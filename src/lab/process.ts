@@ -24,6 +24,9 @@ export function confined(command: readonly string[], { cgroup, netns }: { cgroup
   return ['sh', '-c', enterCgroup, 'sh', cgroup, 'nsenter', `--net=${netns}`, '--', ...command];
 }
 
+/** How those processes ended that ended before the one that started them. */
+const endings = new WeakMap<ProcessRecord, string>();
+
 /** Starts a process that outlives this one. It has no standard input and a session of its own, so Ctrl-C does not reach it. */
 export function launch(options: LaunchOptions): ProcessRecord {
   const [file = '', ...args] = confined(options.command, options);
@@ -40,7 +43,9 @@ export function launch(options: LaunchOptions): ProcessRecord {
     const startTime = pid === undefined ? undefined : readStartTime(pid);
     if (pid === undefined || startTime === undefined)
       throw new LabError('ProcessFailed', `${options.name} could not be started; see ${options.log}`);
-    return { name: options.name, pid, startTime, log: options.log };
+    const record: ProcessRecord = { name: options.name, pid, startTime, log: options.log };
+    child.on('exit', (code, signal) => endings.set(record, signal === null ? `exit code ${code}` : signal));
+    return record;
   } finally {
     closeSync(log);
   }
@@ -113,7 +118,10 @@ export async function waitUntil(ready: () => Promise<boolean | string>, options:
 }
 
 /** The error for a process that has ended, with what it said last. */
-export function processFailure({ name, log }: ProcessRecord): LabError {
+export function processFailure(record: ProcessRecord): LabError {
+  const { name, log } = record;
+  const ending = endings.get(record);
+  const how = ending === undefined ? '' : ` with ${ending}`;
   const last = existsSync(log) ? readFileSync(log, 'utf8').trimEnd().split('\n').slice(-5).join('\n  ') : '';
-  return new LabError('ProcessFailed', `${name} has ended; the end of ${log}:\n  ${last}`, { data: { log } });
+  return new LabError('ProcessFailed', `${name} has ended${how}; the end of ${log}:\n  ${last}`, { data: { log } });
 }
