@@ -26,6 +26,7 @@ import type { PathTable } from '../tunnel/xfrm/sending.ts';
 import { ApiFeed } from './api-feed.ts';
 import { ClusterState } from './cluster-state.ts';
 import { openDriver } from './driver.ts';
+import { logDrops } from './drop-log.ts';
 import { flowOf } from './flows.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
@@ -150,6 +151,7 @@ export class Agent {
     });
     const driver = await openDriver({ ...options, underlay, mtu: uplink.podMtu, paths }, logger);
     this.#closers.push(() => driver.close());
+    logDrops(driver.driver, logger);
     datapath.setConfig({
       uplinkIfindex: uplink.ifindex,
       tunnelIfindex: driver.ifindex,
