@@ -2,22 +2,25 @@ import type { Logger } from 'pino';
 import { Reflector } from '../api/client/reflector.ts';
 import type { Api, Change, ReflectorHealth } from '../api/client/types.ts';
 import {
+  apiVersionOf,
   type EndpointSlice,
   type KubeObject,
   kinds,
   type Live,
   type Namespace,
-  type NetworkPolicy,
   type Node,
   type Pod,
+  policyResources,
+  type Resource,
   type Service,
 } from '../api/kinds.ts';
-import { formatIssues, parseNetworkPolicy } from '../policy/network-policy/parse.ts';
+import { formatIssues } from '../policy/issues.ts';
+import { type PolicyContext, type PolicyKind, policyKindOf } from '../policy/kinds.ts';
 import type { ClusterState } from './cluster-state.ts';
 
 /** A policy that was not understood, and what it does meanwhile. */
 export interface BrokenPolicy {
-  /** `namespace/name`. */
+  /** `kind namespace/name`. */
   readonly policy: string;
   readonly message: string;
 }
@@ -36,19 +39,21 @@ export class ApiFeed {
   readonly #namespaces: Reflector<Namespace>;
   readonly #nodes: Reflector<Node>;
   readonly #pods: Reflector<Pod>;
-  readonly #policies: Reflector<NetworkPolicy>;
+  readonly #policies: readonly Watching[];
   readonly #services: Reflector<Service>;
   readonly #slices: Reflector<EndpointSlice>;
   readonly #broken = new Map<string, string>();
 
   /** @param onServices Called when Services or their endpoints change. */
-  constructor(state: ClusterState, deps: { api: Api; logger: Logger; onServices: () => void }) {
+  constructor(
+    state: ClusterState,
+    deps: { api: Api; logger: Logger; onServices: () => void; policies?: PolicyContext },
+  ) {
     this.#state = state;
     this.#logger = deps.logger;
     this.#namespaces = new Reflector<Namespace>({ resource: kinds.Namespace }, deps);
     this.#nodes = new Reflector<Node>({ resource: kinds.Node }, deps);
     this.#pods = new Reflector<Pod>({ resource: kinds.Pod }, deps);
-    this.#policies = new Reflector<NetworkPolicy>({ resource: kinds.NetworkPolicy }, deps);
     this.#services = new Reflector<Service>({ resource: kinds.Service }, deps);
     this.#slices = new Reflector<EndpointSlice>({ resource: kinds.EndpointSlice }, deps);
     this.#namespaces.onChange((change) =>
@@ -66,7 +71,18 @@ export class ApiFeed {
       ),
     );
     this.#pods.onChange((change) => this.#podChanged(change));
-    this.#policies.onChange((change) => this.#policyChanged(change));
+    const watchPolicies = <T extends KubeObject>(resource: Resource<T>, optional: boolean): Watching => {
+      const kind = policyKindOf({ apiVersion: apiVersionOf(resource), kind: resource.kind });
+      if (kind === undefined) throw new TypeError(`${resource.kind} is no kind of policies`);
+      const reflector = new Reflector<T>({ resource, optional }, deps);
+      reflector.onChange((change) => this.#policyChanged(kind, change, deps.policies ?? {}));
+      return reflector;
+    };
+    this.#policies = [
+      watchPolicies(kinds.NetworkPolicy, false),
+      // Whoever does not use a kind need not have defined it.
+      ...policyResources.map((resource) => watchPolicies(resource, true)),
+    ];
     this.#services.onChange(deps.onServices);
     this.#slices.onChange(deps.onServices);
   }
@@ -109,7 +125,7 @@ export class ApiFeed {
   }
 
   get #all(): readonly Watching[] {
-    return [this.#namespaces, this.#nodes, this.#pods, this.#policies, this.#services, this.#slices];
+    return [this.#namespaces, this.#nodes, this.#pods, ...this.#policies, this.#services, this.#slices];
   }
 
   #podChanged({ kind, entry, previous }: Change<Pod>): void {
@@ -123,22 +139,27 @@ export class ApiFeed {
       this.#logger.warn({ pod: entry.key, issues: entry.issues }, 'a pod is not understood: it is nobody');
   }
 
-  #policyChanged({ kind, entry }: Change<NetworkPolicy>): void {
-    this.#broken.delete(entry.key);
+  #policyChanged<T extends KubeObject>(
+    policyKind: PolicyKind,
+    { kind, entry }: Change<T>,
+    context: PolicyContext,
+  ): void {
+    const policy = `${policyKind.kind} ${entry.key}`;
+    this.#broken.delete(policy);
     if (kind === 'delete') {
-      this.#state.removePolicy(entry.key);
+      this.#state.removePolicies(policy);
       return;
     }
     // What the policy says is read from what came, strictly: the API's own reading forgives unknown fields, this must not.
-    const parsed = parseNetworkPolicy(entry.raw);
+    const parsed = policyKind.parse(entry.raw, context);
     if (parsed.ok) {
-      this.#state.setPolicy(entry.key, parsed.policy);
+      this.#state.setPolicies(policy, parsed.policies);
       return;
     }
     const message = formatIssues(parsed.issues);
-    this.#broken.set(entry.key, message);
-    this.#logger.error({ policy: entry.key, message }, 'a policy is not understood: it denies all to what it selects');
-    if (parsed.broken !== undefined) this.#state.setPolicy(entry.key, parsed.broken);
+    this.#broken.set(policy, message);
+    this.#logger.error({ policy, message }, 'a policy is not understood: it denies all to what it selects');
+    if (parsed.broken !== undefined) this.#state.setPolicies(policy, [parsed.broken]);
   }
 }
 

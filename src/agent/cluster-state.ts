@@ -27,7 +27,8 @@ export class ClusterState {
   /** Namespaces with a breach radius of their own. */
   readonly #radii = new Map<string, 'pod' | 'node'>();
   readonly #nodes = new Map<string, NodeView & { readonly podCidrs: readonly Prefix[] }>();
-  readonly #policies = new Map<string, Policy>();
+  /** By kind and key; an object may be several policies. */
+  readonly #policies = new Map<string, readonly Policy[]>();
   /** Addresses of pods here, which this node knows before the API does. */
   readonly #localAddresses = new Map<string, readonly IpAddress[]>();
   /** API pods as last seen, to be reduced again when their local addresses change. */
@@ -107,13 +108,14 @@ export class ClusterState {
     if (this.#nodes.delete(name)) this.#changed();
   }
 
-  setPolicy(key: string, policy: Policy): void {
-    if (isDeepStrictEqual(this.#policies.get(key), policy)) return;
-    this.#policies.set(key, policy);
+  /** @param key Of one object, unique among all kinds. */
+  setPolicies(key: string, policies: readonly Policy[]): void {
+    if (isDeepStrictEqual(this.#policies.get(key), policies)) return;
+    this.#policies.set(key, policies);
     this.#changed();
   }
 
-  removePolicy(key: string): void {
+  removePolicies(key: string): void {
     if (this.#policies.delete(key)) this.#changed();
   }
 
@@ -130,7 +132,7 @@ export class ClusterState {
       pods: new Map(this.#pods),
       namespaces: new Map(this.#namespaces),
       nodes: new Map(this.#nodes),
-      policies: [...this.#policies.values()],
+      policies: this.policies,
       settings: this.#settings,
     };
     return this.#view;
@@ -170,7 +172,7 @@ export class ClusterState {
   }
 
   get policies(): readonly Policy[] {
-    return [...this.#policies.values()];
+    return [...this.#policies.values()].flat();
   }
 
   #reducePod(pod: Live<Pod>): void {

@@ -13,6 +13,7 @@ import type { KubeObject } from './kinds/meta.ts';
 import { clusterSettingsSchema, myelinVersion, revocationSchema } from './kinds/myelin.ts';
 import { endpointSliceSchema, endpointsSchema, networkPolicySchema, serviceSchema } from './kinds/network.ts';
 import { deploymentSchema, podSchema } from './kinds/pod.ts';
+import { foreignPolicyKinds, type PolicyObject, policySchema } from './kinds/policy.ts';
 
 export type {
   ConfigMap,
@@ -30,6 +31,7 @@ export { kindSchema } from './kinds/meta.ts';
 export type { ClusterSettings, Revocation } from './kinds/myelin.ts';
 export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
 export type { ContainerStatus, Deployment, Pod, PodSpec, PodStatus } from './kinds/pod.ts';
+export type { PolicyObject } from './kinds/policy.ts';
 
 /** What the API and its clients must know of a kind. */
 export interface Resource<T extends KubeObject = KubeObject> {
@@ -134,6 +136,15 @@ export const ownKinds = {
   }),
 } as const;
 
+/** The kinds of policies beside NetworkPolicy: built in here, and in a cluster only where somebody has defined them. */
+export const policyResources: readonly Resource<PolicyObject>[] = foreignPolicyKinds.map(
+  ({ group, version, kind, plural, namespaced, shortNames }) => {
+    const apiVersion = `${group}/${version}`;
+    const traits = { namespaced, shortNames, categories: ['policies'], status: true };
+    return defineResource(apiVersion, kind, plural, policySchema(apiVersion, kind), traits);
+  },
+);
+
 /** All built-in kinds, in the order in which a manifest's objects are best applied. */
 export const builtinResources: readonly Resource[] = [
   kinds.Namespace,
@@ -144,6 +155,7 @@ export const builtinResources: readonly Resource[] = [
   kinds.ConfigMap,
   kinds.Lease,
   kinds.NetworkPolicy,
+  ...policyResources,
   kinds.Service,
   kinds.Endpoints,
   kinds.EndpointSlice,

@@ -3,10 +3,11 @@ import { z } from 'zod';
 import { isApiError } from '../api/client/error.ts';
 import { Reflector } from '../api/client/reflector.ts';
 import type { Api, Change } from '../api/client/types.ts';
-import { type Condition, type KubeObject, kinds, type NetworkPolicy } from '../api/kinds.ts';
-import { formatIssues, parseNetworkPolicy } from '../policy/network-policy/parse.ts';
+import { apiVersionOf, type Condition, type KubeObject, kinds, policyResources, type Resource } from '../api/kinds.ts';
+import { formatIssues } from '../policy/issues.ts';
+import { type PolicyKind, policyKindOf } from '../policy/kinds.ts';
+import type { Limit } from '../policy/rule.ts';
 
-const conditionType = 'Understood';
 const outline = z.looseObject({
   status: z
     .looseObject({
@@ -26,21 +27,50 @@ const outline = z.looseObject({
 });
 
 /**
- * What a policy's status should say of whether nodes understand it.
+ * What a policy's status should say: whether nodes understand it (`Understood`), and whether they enforce all of it
+ * (`Enforced`). A policy of which neither was ever in doubt needs no status: Kubernetes' own say nothing either.
  * @param raw The policy as it came.
- * @returns The condition to be written; undefined where what is there already says it.
+ * @returns The conditions to be written; none where what is there already says it.
  */
-export function understanding(raw: unknown, present: readonly Condition[], now: Date): Condition | undefined {
-  const before = present.find(({ type }) => type === conditionType);
-  const parsed = parseNetworkPolicy(raw);
-  if (parsed.ok) {
-    // A policy that was always understood needs no status: Kubernetes' own say nothing either.
-    if (before === undefined || before.status === 'True') return undefined;
-    return condition('True', 'Understood', 'every field is understood', now);
-  }
-  const message = `denies all traffic of the pods it selects: ${formatIssues(parsed.issues)}`;
-  if (before?.status === 'False' && before.message === message) return undefined;
-  return condition('False', 'NotUnderstood', message, now);
+export function standing(kind: PolicyKind, raw: unknown, present: readonly Condition[], now: Date): Condition[] {
+  const parsed = kind.parse(raw);
+  const limits = parsed.ok ? parsed.policies.flatMap((policy) => policy.limits ?? []) : [];
+  const wanted: readonly Claim[] = [
+    parsed.ok
+      ? { type: 'Understood', status: 'True', reason: 'Understood', message: 'every field is understood' }
+      : {
+          type: 'Understood',
+          status: 'False',
+          reason: 'NotUnderstood',
+          message: `denies all traffic of the pods it selects: ${formatIssues(parsed.issues)}`,
+        },
+    ...(parsed.ok ? [enforcement(limits)] : []),
+  ];
+  return wanted.flatMap((claim): Condition[] => {
+    const before = present.find(({ type }) => type === claim.type);
+    if (claim.status === 'True' ? before?.status !== 'False' : saysSo(before, claim)) return [];
+    return [{ ...claim, lastTransitionTime: `${now.toISOString().slice(0, 19)}Z` }];
+  });
+}
+
+type Claim = Required<Pick<Condition, 'type' | 'status' | 'reason' | 'message'>>;
+
+function enforcement(limits: readonly Limit[]): Claim {
+  return limits.length === 0
+    ? { type: 'Enforced', status: 'True', reason: 'Enforced', message: 'all that is understood is enforced' }
+    : { type: 'Enforced', status: 'False', reason: 'Limited', message: describe(limits) };
+}
+
+function saysSo(before: Condition | undefined, { status, message }: Claim): boolean {
+  return before?.status === status && before.message === message;
+}
+
+/** More than these are counted only: a status is for people, and has a size. */
+const mostLimits = 10;
+
+function describe(limits: readonly Limit[]): string {
+  const shown = limits.slice(0, mostLimits).map(({ field, reason }) => `${field}: ${reason}`);
+  return [...shown, ...(limits.length > mostLimits ? [`and ${limits.length - mostLimits} more`] : [])].join('; ');
 }
 
 /** What a policy's status says so far, however little of the policy is understood. */
@@ -49,42 +79,51 @@ export function conditionsOf(raw: KubeObject): readonly Condition[] {
   return status?.conditions ?? [];
 }
 
-function condition(status: 'True' | 'False', reason: string, message: string, now: Date): Condition {
-  return { type: conditionType, status, reason, message, lastTransitionTime: `${now.toISOString().slice(0, 19)}Z` };
-}
-
-/** Says in the status of a policy that nodes do not understand it, and therefore close what it selects. */
+/** Says in the status of policies what of them nodes do not understand or enforce, and therefore close. */
 export class PolicyStatusController {
   readonly #deps: { readonly api: Api; readonly logger: Logger };
-  #policies: Reflector<NetworkPolicy> | undefined;
+  #reflectors: readonly { close(): Promise<void> }[] = [];
 
   constructor(deps: { readonly api: Api; readonly logger: Logger }) {
     this.#deps = deps;
   }
 
   start(): void {
-    this.#policies = new Reflector<NetworkPolicy>({ resource: kinds.NetworkPolicy }, this.#deps).start();
-    this.#policies.onChange((change) => void this.#look(change));
+    this.#reflectors = [
+      this.#watch(kinds.NetworkPolicy, false),
+      ...policyResources.map((resource) => this.#watch(resource, true)),
+    ];
   }
 
   async close(): Promise<void> {
-    await this.#policies?.close();
-    this.#policies = undefined;
+    await Promise.all(this.#reflectors.map((reflector) => reflector.close()));
+    this.#reflectors = [];
   }
 
-  async #look({ kind, entry }: Change<NetworkPolicy>): Promise<void> {
+  #watch<T extends KubeObject>(resource: Resource<T>, optional: boolean): Reflector<T> {
+    const kind = policyKindOf({ apiVersion: apiVersionOf(resource), kind: resource.kind });
+    if (kind === undefined) throw new TypeError(`${resource.kind} is no kind of policies`);
+    const reflector = new Reflector<T>({ resource, optional }, this.#deps).start();
+    reflector.onChange((change) => void this.#look(resource, kind, change));
+    return reflector;
+  }
+
+  async #look<T extends KubeObject>(
+    resource: Resource<T>,
+    policyKind: PolicyKind,
+    { kind, entry }: Change<T>,
+  ): Promise<void> {
     if (kind === 'delete') return;
     const present = conditionsOf(entry.raw);
-    const wanted = understanding(entry.raw, present, new Date());
-    if (wanted === undefined) return;
+    const wanted = standing(policyKind, entry.raw, present, new Date());
+    if (wanted.length === 0) return;
     const { namespace, name = '' } = entry.raw.metadata;
-    const conditions = [...present.filter(({ type }) => type !== conditionType), wanted];
+    const conditions = [...present.filter(({ type }) => !wanted.some((own) => own.type === type)), ...wanted];
     try {
-      await this.#deps.api.patchStatus(
-        kinds.NetworkPolicy,
-        { namespace, name },
-        { type: 'merge', patch: { status: { conditions } } },
-      );
+      await this.#deps.api.patchStatus(resource, namespace === undefined ? { name } : { namespace, name }, {
+        type: 'merge',
+        patch: { status: { conditions } },
+      });
     } catch (error) {
       // Written, and answered with the policy as it is: that one is not understood is what was said.
       if (isApiError(error, 'Malformed')) return;

@@ -222,3 +222,34 @@ test('a connection on which nothing comes is given up; one that is refused says 
   stop.abort();
   await assert.rejects(watching, { code: 'Aborted' });
 });
+
+test('of a kind that the API need not know there is nothing until it does, and then what there is', async (t) => {
+  const api = await TestApi.start(t);
+  const schema = kindSchema('example.com/v1', 'Gadget', { spec: z.object({}).optional() });
+  const resource = defineResource('example.com/v1', 'Gadget', 'gadgets', schema, {});
+  const { reflector, log } = reflect(t, api, { resource, optional: true });
+  await reflector.synced;
+  assert.deepEqual([reflector.size, reflector.health.error], [0, undefined]);
+  await api.client.create(kinds.CustomResourceDefinition, {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: 'gadgets.example.com' },
+    spec: {
+      group: 'example.com',
+      scope: 'Namespaced',
+      names: { plural: 'gadgets', kind: 'Gadget' },
+      versions: [
+        {
+          name: 'v1',
+          served: true,
+          storage: true,
+          schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
+        },
+      ],
+    },
+  });
+  const metadata = { namespace: 'default', name: 'g' };
+  await api.client.create(resource, { apiVersion: 'example.com/v1', kind: 'Gadget', metadata });
+  await eventually(() => reflector.get('default/g'), 'the gadget seen', 30_000);
+  assert.deepEqual(log, ['add default/g']);
+});

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { conditionsOf, understanding } from '../../src/controller/policy-status.ts';
+import type { Condition } from '../../src/api/kinds.ts';
+import { conditionsOf, standing } from '../../src/controller/policy-status.ts';
+import { policyKindOf } from '../../src/policy/kinds.ts';
 
 const policy = (spec: object) => ({
   apiVersion: 'networking.k8s.io/v1',
@@ -8,6 +10,14 @@ const policy = (spec: object) => ({
   metadata: { namespace: 'shop', name: 'cart' },
   spec,
 });
+function understanding(raw: { apiVersion: string; kind: string }, present: readonly Condition[], at: Date) {
+  const kind = policyKindOf(raw);
+  assert.ok(kind !== undefined);
+  const conditions = standing(kind, raw, present, at);
+  assert.ok(conditions.length <= 1);
+  return conditions[0];
+}
+
 const now = new Date('2026-01-02T03:04:05.678Z');
 const broken = policy({ podSelector: {}, ingress: [{ from: [{ workloadSelector: {} }] }] });
 
@@ -33,4 +43,40 @@ test('what is said already is found on a policy of which nothing else is underst
   const said = understanding(broken, [], now);
   const foreign = { ...policy({ ingress: 7 }), status: { conditions: [said] } };
   assert.deepEqual(conditionsOf(foreign), [said]);
+});
+
+const limited = {
+  apiVersion: 'cilium.io/v2',
+  kind: 'CiliumNetworkPolicy',
+  metadata: { namespace: 'shop', name: 'cart' },
+  spec: {
+    endpointSelector: {},
+    ingress: [{ toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ method: 'GET' }] } }] }],
+  },
+};
+
+test('a policy that is not enforced as it is written says which field, and what happens instead', () => {
+  const condition = understanding(limited, [], now);
+  assert.deepEqual([condition?.type, condition?.status, condition?.reason], ['Enforced', 'False', 'Limited']);
+  assert.match(condition?.message ?? '', /spec\.ingress\[0\]\.toPorts\[0\]\.rules\.http: .*denied/);
+  assert.ok(condition !== undefined);
+  assert.equal(understanding(limited, [condition], now), undefined);
+  const mended = { ...limited, spec: { endpointSelector: {}, ingress: [{}] } };
+  assert.equal(understanding(mended, [condition], now)?.status, 'True');
+});
+
+test('of many limits the first are told and the others counted', () => {
+  const toPorts = Array(30).fill(limited.spec.ingress[0]?.toPorts[0]);
+  const many = { ...limited, spec: { endpointSelector: {}, ingress: [{ toPorts }] } };
+  assert.match(understanding(many, [], now)?.message ?? '', /toPorts\[9\].*; and 20 more$/);
+});
+
+test('where a policy stops being understood, nothing more is said of how it is enforced', () => {
+  const said = understanding(limited, [], now);
+  assert.ok(said !== undefined);
+  const kind = policyKindOf(limited);
+  assert.ok(kind !== undefined);
+  const worse = { ...limited, spec: { ...limited.spec, color: 'red' } };
+  const types = standing(kind, worse, [said], now).map(({ type, status }) => `${type}=${status}`);
+  assert.deepEqual(types, ['Understood=False']);
 });

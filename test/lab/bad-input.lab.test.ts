@@ -251,7 +251,7 @@ describe('bad input', () => {
         const lines = stdout.split('\n').filter((line) => line.includes('understood'));
         assert.equal(lines.length, 2, 'both nodes say so');
         for (const line of lines) {
-          assert.ok(line.includes(`✗ understood   ${namespace}/newer denies all: `), line);
+          assert.ok(line.includes(`✗ understood   NetworkPolicy ${namespace}/newer denies all: `), line);
           assert.match(line, said);
         }
         for (const { name } of lab.lab.plan.nodes) {
@@ -259,7 +259,7 @@ describe('bad input', () => {
           assert.equal(conditions.find((condition) => condition.name === 'understood')?.ok, false);
           assert.deepEqual(
             own.broken.map((each) => each.policy),
-            [`${namespace}/newer`],
+            [`NetworkPolicy ${namespace}/newer`],
           );
           assert.equal(own.refused, undefined, 'the revision is in force');
         }

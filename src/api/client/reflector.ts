@@ -7,6 +7,8 @@ import type { Api, Change, Entry, ObjectStore, ReflectorHealth, ReflectorOptions
 
 const firstWaitMs = 100;
 const longestWaitMs = 10_000;
+/** While the API does not know the kind: many clients ask after many kinds. */
+const longestAbsenceMs = 60_000;
 /** A watch that ends sooner than this was not much of one: the next is not opened at once. */
 const shortWatchMs = 1000;
 
@@ -24,6 +26,7 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
   readonly #store: EntryStore<T>;
   readonly #stop = new AbortController();
   readonly #backoff = new Backoff(firstWaitMs, longestWaitMs);
+  readonly #absence = new Backoff(firstWaitMs, longestAbsenceMs);
   readonly #sync = Promise.withResolvers<void>();
   #health: ReflectorHealth = { synced: false, lastContact: 0, error: undefined, relists: 0 };
   #version: string | undefined;
@@ -137,6 +140,11 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
   }
 
   async #recover(error: unknown): Promise<void> {
+    if (this.#options.optional === true && isApiError(error, 'NotFound')) {
+      this.#absent();
+      await this.#pause(this.#absence);
+      return;
+    }
     // Forgotten by the server, or never known to it: one whose data was put back, or made anew, has smaller versions.
     const lost = isApiError(error, 'Expired', 'Gone') || (isApiError(error, 'Timeout') && this.#version !== undefined);
     const message = error instanceof Error ? error.message : String(error);
@@ -149,8 +157,24 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
         this.#logger.warn({ err: error }, 'the API is not there; what is known stays');
       this.#health = { ...this.#health, error: message };
     }
+    await this.#pause(this.#backoff);
+  }
+
+  /**
+   * The API does not know the kind. What was known of it stays all the same: objects of a kind that is taken away are
+   * deleted one by one before, and an API server that is only starting does not know its kinds either.
+   */
+  #absent(): void {
+    if (!this.#health.synced) this.#logger.info('the API does not know this kind: there is none of it so far');
+    this.#version = undefined;
+    this.#heard();
+    this.#health = { ...this.#health, synced: true };
+    this.#sync.resolve();
+  }
+
+  async #pause(backoff: Backoff): Promise<void> {
     try {
-      await this.#backoff.wait(this.#stop.signal);
+      await backoff.wait(this.#stop.signal);
     } catch (aborted) {
       if (!this.#stop.signal.aborted) throw aborted;
     }

@@ -145,6 +145,8 @@ export interface Change<T extends KubeObject> {
 
 export interface ReflectorOptions<T extends KubeObject> {
   readonly resource: Resource<T>;
+  /** The API need not know the kind: while it does not, there are none of it, and it is asked again from time to time. */
+  readonly optional?: boolean;
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;

@@ -1,4 +1,5 @@
 import { type AnyObject, isList, objectOr, stringOr } from '../json.ts';
+import { policyResources } from '../kinds.ts';
 import {
   age,
   ageColumn,
@@ -264,7 +265,14 @@ const builtin: Readonly<Record<string, readonly Column[]>> = {
   ],
 };
 
+/** What a policy's status says of how far nodes enforce it; a policy of which nothing is to be said is enforced. */
+const enforced = column('Enforced', (policy) => {
+  const untrue = listAt(policy, 'status', 'conditions').filter(({ status }) => status === 'False');
+  return untrue.length === 0 ? 'True' : 'False';
+});
+const policyIds: ReadonlySet<string> = new Set(policyResources.map(({ group, plural }) => `${group}/${plural}`));
+
 /** @param id `group/plural` of a built-in kind. */
 export function builtinColumns(id: string): readonly Column[] {
-  return builtin[id] ?? [nameColumn, ageColumn];
+  return builtin[id] ?? (policyIds.has(id) ? [nameColumn, enforced, ageColumn] : [nameColumn, ageColumn]);
 }

@@ -13,6 +13,7 @@ import {
   serviceAccountRules,
 } from './others.ts';
 import { podRules } from './pod.ts';
+import { policyRules } from './policy.ts';
 import type { Rules } from './rules.ts';
 import { serviceRules } from './service.ts';
 
@@ -30,6 +31,7 @@ export const builtinRules: Readonly<Record<string, Rules>> = {
   EndpointSlice: endpointSliceRules,
   Deployment: deploymentRules,
   NetworkPolicy: networkPolicyRules,
+  ...policyRules,
   Lease: leaseRules,
   CustomResourceDefinition: definitionRules,
 };

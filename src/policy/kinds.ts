@@ -1,0 +1,77 @@
+import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
+import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
+import type { ParseResult } from './issues.ts';
+import { parseAuthorizationPolicy } from './istio/authorization.ts';
+import { parsePeerAuthentication } from './istio/peer-authentication.ts';
+import type { IstioContext } from './istio/scope.ts';
+import { parseNetworkPolicy } from './network-policy/parse.ts';
+
+export type { PoliciesResult } from './cilium/parse.ts';
+
+/** What a manifest leaves to where it is read. */
+export type PolicyContext = IstioContext;
+
+/** An API kind whose objects are policies: all that whoever serves, watches, compiles or checks them has to know of it. */
+export interface PolicyKind {
+  readonly group: string;
+  readonly version: string;
+  readonly kind: string;
+  readonly plural: string;
+  readonly namespaced: boolean;
+  readonly shortNames: readonly string[];
+  /**
+   * Validates an object, strictly, and turns it into the rule form. Never throws.
+   * @param object As JSON or YAML gives it.
+   */
+  parse(object: unknown, context?: PolicyContext): PoliciesResult;
+}
+
+/** Every kind there is, in the order in which people know them. A kind that is added here is served and enforced. */
+export const policyKinds: readonly PolicyKind[] = [
+  {
+    ...{ group: 'networking.k8s.io', version: 'v1', kind: 'NetworkPolicy', plural: 'networkpolicies' },
+    ...{ namespaced: true, shortNames: ['netpol'] },
+    parse: (object, { defaultNamespace } = {}) => one(parseNetworkPolicy(object, defaultNamespace)),
+  },
+  {
+    ...{ group: 'policy.networking.k8s.io', version: 'v1alpha2', kind: 'ClusterNetworkPolicy' },
+    // Its own short name, cnp, is Cilium's here.
+    ...{ plural: 'clusternetworkpolicies', namespaced: false, shortNames: [] },
+    parse: (object) => one(parseClusterNetworkPolicy(object)),
+  },
+  {
+    ...{ group: 'cilium.io', version: 'v2', kind: 'CiliumNetworkPolicy', plural: 'ciliumnetworkpolicies' },
+    ...{ namespaced: true, shortNames: ['cnp', 'ciliumnp'] },
+    parse: (object, { defaultNamespace } = {}) => parseCiliumPolicy('CiliumNetworkPolicy', object, defaultNamespace),
+  },
+  {
+    ...{ group: 'cilium.io', version: 'v2', kind: 'CiliumClusterwideNetworkPolicy' },
+    ...{ plural: 'ciliumclusterwidenetworkpolicies', namespaced: false, shortNames: ['ccnp'] },
+    parse: (object) => parseCiliumPolicy('CiliumClusterwideNetworkPolicy', object),
+  },
+  {
+    ...{ group: 'security.istio.io', version: 'v1', kind: 'AuthorizationPolicy', plural: 'authorizationpolicies' },
+    ...{ namespaced: true, shortNames: ['ap'] },
+    parse: (object, context) => one(parseAuthorizationPolicy(object, context)),
+  },
+  {
+    ...{ group: 'security.istio.io', version: 'v1', kind: 'PeerAuthentication', plural: 'peerauthentications' },
+    ...{ namespaced: true, shortNames: ['pa'] },
+    parse: (object, context) => one(parsePeerAuthentication(object, context)),
+  },
+];
+
+/** The kind of an object, by what it says itself. @returns Undefined for what is no policy, or of another version. */
+export function policyKindOf(object: {
+  readonly apiVersion?: unknown;
+  readonly kind?: unknown;
+}): PolicyKind | undefined {
+  return policyKinds.find(
+    ({ group, version, kind }) => object.kind === kind && object.apiVersion === `${group}/${version}`,
+  );
+}
+
+/** The result for a kind whose objects are one policy each. */
+function one(result: ParseResult): PoliciesResult {
+  return result.ok ? { ok: true, policies: [result.policy] } : result;
+}
