@@ -50,13 +50,15 @@ export interface RuleRef {
   readonly namespace: string;
   readonly name: string;
   readonly direction: Direction;
+  /** The list in the manifest, where its name is not the direction's: `ingressDeny`. */
+  readonly list?: string;
   /** Position in the policy's list for that direction; -1 means the policy as a whole (it selects the pod and no rule allows). */
   readonly index: number;
 }
 
 export function formatRule(rule: RuleRef): string {
   const name = rule.namespace === '' ? rule.name : `${rule.namespace}/${rule.name}`;
-  return `${rule.kind} ${name} ${rule.direction}${rule.index < 0 ? '' : `[${rule.index}]`}`;
+  return `${rule.kind} ${name} ${rule.list ?? rule.direction}${rule.index < 0 ? '' : `[${rule.index}]`}`;
 }
 
 /** What decided about one direction of a flow. */

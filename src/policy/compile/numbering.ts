@@ -52,7 +52,7 @@ const ruleKeys = new WeakMap<RuleRef, string>();
 function ruleKey(ref: RuleRef): string {
   const known = ruleKeys.get(ref);
   if (known !== undefined) return known;
-  const key = `${ref.kind} ${ref.namespace}/${ref.name} ${ref.direction} ${ref.index}`;
+  const key = `${ref.kind} ${ref.namespace}/${ref.name} ${ref.direction} ${ref.list ?? ''} ${ref.index}`;
   ruleKeys.set(ref, key);
   return key;
 }
