@@ -12,6 +12,7 @@ import { watchBundle } from '../identity/bundle-watch.ts';
 import { parseCertificates } from '../identity/certificate.ts';
 import { ControllerIssuer } from '../identity/controller-issuer.ts';
 import { SvidStore } from '../identity/svid-store.ts';
+import { MtuTable } from '../kernel/path-mtu.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
 import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
 import { podName } from '../model/endpoint.ts';
@@ -30,8 +31,9 @@ import { logDrops } from './drop-log.ts';
 import { flowOf } from './flows.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
-import { findUplink, setUpNode } from './node-setup.ts';
+import { findUplink, podMtuOver, setUpNode } from './node-setup.ts';
 import { type AgentOptions, stateDirectory } from './options.ts';
+import { PathMtu } from './path-mtu.ts';
 import { ClusterPeers } from './peers.ts';
 import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
@@ -46,6 +48,8 @@ const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
 /** About 7 MiB when full. */
 const keptFlows = 15_000;
 const collectMs = 2000;
+/** How soon another MTU of the underlay is noticed. */
+const lookMs = 2000;
 /** Between two periodic events of one connection. */
 const reportIntervalNs = 10_000_000_000n;
 const denyIntervalNs = 1_000_000_000n;
@@ -79,7 +83,7 @@ export class Agent {
   async #start(options: AgentOptions, logger: Logger): Promise<void> {
     await requireCapabilities();
     mkdirSync(options.runDir, { recursive: true, mode: 0o700 });
-    const uplink = await findUplink(options.uplink);
+    const uplink = await findUplink(options.uplink, options.underlayMtu);
 
     const flows = new FlowLog({ capacity: keptFlows, ringLosses: () => datapath.losses().ring });
     const datapath = Datapath.open(
@@ -273,6 +277,21 @@ export class Agent {
       },
       { log: logger, hooks: pods },
     );
+    const mtus = new MtuTable();
+    this.#closers.push(() => mtus.close());
+    const pathMtu = new PathMtu(options.underlayMtu, {
+      source: { device: () => mtus.ofDevice(uplink.ifindex), paths: () => mtus.ofPaths() },
+      limit: (address, mtu) => driver.limitPath(address, mtu),
+      onDevice: (mtu) => {
+        endpoints.setMtu(podMtuOver(mtu));
+        return driver.raiseMtu(podMtuOver(mtu));
+      },
+      logger,
+    });
+    await pathMtu.look();
+    driver.driver.on('up', () => pathMtu.forget());
+    this.#every(lookMs, () => pathMtu.look(), logger);
+
     await endpoints.reconcile();
     for (const endpoint of endpoints.list()) pods.prepare(endpoint);
     datapath.removeStrangers();

@@ -13,6 +13,10 @@ export interface OpenDriver {
   readonly ifindex: number;
   /** Of the xfrm device, where the kernel carries tunnels. */
   readonly carrier?: number;
+  /** How large packets of the underlay may be, to an address or (undefined) to all others; the kernel's ESP knows by itself. */
+  limitPath(address: IpAddress | undefined, mtu: number): Promise<void>;
+  /** Lets larger packets in: pods with larger devices are to come. */
+  raiseMtu(mtu: number): Promise<void>;
   /** To be called once the tunnels listen: repeats what was said before. */
   repeatEarly(): void;
   close(): Promise<void>;
@@ -61,6 +65,8 @@ async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDri
   return {
     driver: engine.driver,
     ifindex: engine.ifindex,
+    limitPath: (address, mtu) => engine.driver.setPathMtu(address, mtu),
+    raiseMtu: (mtu) => engine.raiseMtu(mtu),
     repeatEarly: () => engine.repeatEarly(),
     close: () => engine.close(),
   };
@@ -79,7 +85,18 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
       await driver.close();
       await engine.close();
     };
-    return { driver, ifindex: engine.ifindex, carrier, repeatEarly: () => engine.repeatEarly(), close };
+    return {
+      driver,
+      ifindex: engine.ifindex,
+      carrier,
+      limitPath: async () => {},
+      raiseMtu: async (mtu) => {
+        await engine.raiseMtu(mtu);
+        await makeCarrier({ ...choice, mtu });
+      },
+      repeatEarly: () => engine.repeatEarly(),
+      close,
+    };
   } catch (error) {
     await engine.close();
     throw error;

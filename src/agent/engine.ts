@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { KernelError } from '../kernel/error.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
-import { ipBatch } from '../kernel/ip.ts';
+import { findLink, ipBatch } from '../kernel/ip.ts';
 import { listenUnix, openUdp } from '../kernel/sockets.ts';
 import { openTun } from '../kernel/tun.ts';
 import type { IpAddress } from '../model/address.ts';
@@ -69,10 +69,8 @@ export class Engine {
   static async open(options: EngineOptions, log: Logger): Promise<Engine> {
     const engine = new Engine(options, log);
     const started = await engine.#startIfNone();
-    await ipBatch([
-      `link set dev ${tunnelDevice} mtu ${options.mtu} txqueuelen 4096 addrgenmode none`,
-      `link set dev ${tunnelDevice} up`,
-    ]);
+    await engine.raiseMtu(options.mtu);
+    await ipBatch([`link set dev ${tunnelDevice} txqueuelen 4096 addrgenmode none`, `link set dev ${tunnelDevice} up`]);
     await engine.driver.open();
     log.info({ started }, started ? 'the engine was started' : 'a running engine was taken over');
     if (engine.driver.engine?.kernelEsp === (options.kernelEsp === true)) return engine;
@@ -94,6 +92,15 @@ export class Engine {
   repeatEarly(): void {
     this.driver.off('acquire', this.#keepEarly);
     for (const pair of this.#early.splice(0)) this.driver.emit('acquire', pair);
+  }
+
+  /**
+   * Lets packets of this size into the device. It is never lowered: what pods with larger devices send has to come as far as
+   * the engine, which cuts it or tells them.
+   */
+  async raiseMtu(mtu: number): Promise<void> {
+    const link = await findLink(tunnelDevice);
+    if ((link?.mtu ?? 0) < mtu) await ipBatch([`link set dev ${tunnelDevice} mtu ${mtu}`]);
   }
 
   /** Lets go of the engine, which goes on. */

@@ -21,15 +21,24 @@ export interface Uplink {
   readonly podMtu: number;
 }
 
-/** @throws {NodeSetupError} `NoUplink` */
-export async function findUplink(name: string): Promise<Uplink> {
+/** The MTU of pods' devices over an underlay of this one. */
+export function podMtuOver(mtu: number): number {
+  return mtu - tunnelOverhead;
+}
+
+/**
+ * @param most What the underlay takes, where that is less than the device says.
+ * @throws {NodeSetupError} `NoUplink`
+ */
+export async function findUplink(name: string, most = Number.POSITIVE_INFINITY): Promise<Uplink> {
   const link = await findLink(name);
   if (link === undefined)
     throw new NodeSetupError(
       'NoUplink',
       `there is no device ${name}: name the one that reaches the other nodes with --uplink`,
     );
-  return { ifindex: link.ifindex, mtu: link.mtu, podMtu: link.mtu - tunnelOverhead };
+  const mtu = Math.min(link.mtu, most);
+  return { ifindex: link.ifindex, mtu, podMtu: podMtuOver(mtu) };
 }
 
 /**

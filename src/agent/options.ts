@@ -12,6 +12,8 @@ export interface AgentOptions {
   /** Where the datapath is pinned; on a bpffs. */
   readonly bpfDir: string;
   readonly uplink: string;
+  /** What the underlay takes, where that is less than the uplink's MTU. */
+  readonly underlayMtu?: number;
   readonly kubeconfig: string;
   /** Base URL of the controller's CA service. */
   readonly controller: string;
@@ -64,6 +66,12 @@ function wholeNumber(text: string): number {
   return value;
 }
 
+function mtu(text: string): number {
+  const value = wholeNumber(text);
+  if (value < 672 || value > 65_535) throw new InvalidArgumentError('expected an MTU, 672 to 65535');
+  return value;
+}
+
 function bytes(text: string): number {
   const value = wholeNumber(text);
   if (value < 65_536) throw new InvalidArgumentError('expected at least 65536 bytes');
@@ -95,6 +103,7 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .option('--state-dir <dir>', 'what must outlive a reboot (default: /var/lib/myelin, or another --run-dir)')
     .option('--bpf-dir <dir>', 'where the datapath is pinned', '/sys/fs/bpf/myelin')
     .option('--uplink <device>', 'the device that reaches the other nodes', 'eth0')
+    .option('--underlay-mtu <bytes>', 'what the underlay takes, where that is less than the uplink’s MTU', mtu)
     .addOption(new Option('--kubeconfig <file>', 'how to reach the API').env('KUBECONFIG').makeOptionMandatory())
     .requiredOption('--controller <url>', 'the controller’s CA service, such as https://controller:7443')
     .requiredOption('--node-cert <file>', 'this node’s certificate (PEM)')

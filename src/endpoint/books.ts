@@ -17,7 +17,8 @@ export interface BooksOptions {
  * count once {@link save} has ended.
  */
 export class Books {
-  readonly #mtu: number;
+  /** Of the endpoints that are made from now on. */
+  mtu: number;
   readonly #clock: () => number;
   readonly #file: StateFile;
   readonly #ipam: Ipam;
@@ -30,7 +31,7 @@ export class Books {
   }
 
   private constructor(options: BooksOptions, clock: () => number, file: StateFile, state: State) {
-    this.#mtu = options.mtu;
+    this.mtu = options.mtu;
     this.#clock = clock;
     this.#file = file;
     this.#records = new Map(state.endpoints.map((record) => [keyOf(record), record]));
@@ -76,7 +77,7 @@ export class Books {
       hostMac: macOf(containerId, 'host'),
       hostInterface: hostInterfaceOf(containerId),
       hostIndex: 0,
-      mtu: this.#mtu,
+      mtu: this.mtu,
       createdAt: now,
     });
   }

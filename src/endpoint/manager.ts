@@ -81,6 +81,11 @@ export class EndpointManager {
     return this.#books.records.filter(({ phase }) => phase === 'ready');
   }
 
+  /** For pods to come; those that are there keep what they have. */
+  setMtu(mtu: number): void {
+    this.#books.mtu = mtu;
+  }
+
   /** How many addresses there are, are in use, and cool down. */
   usage(): IpamUsage {
     return this.#books.usage();
