@@ -141,7 +141,9 @@ export class Agent {
     const self = await waitForSelf(state, options.node, logger, (listener) => {
       onView = listener;
     });
-    const underlay = self.addresses[0];
+    const underlay =
+      self.addresses.find((address) => familyOf(address) === (options.underlayFamily ?? familyOf(self.addresses[0]))) ??
+      self.addresses[0];
     await setUpNode({
       uplink: options.uplink,
       tunnel: 'myelin0',

@@ -26,6 +26,8 @@ export interface AgentOptions {
   readonly driver: 'auto' | 'engine' | 'xfrm';
   /** What `auto` takes where the machine has both. */
   readonly preferDriver: 'engine' | 'xfrm';
+  /** Which of the nodes' addresses tunnels run between; absent: this node's first. */
+  readonly underlayFamily?: 4 | 6;
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -122,6 +124,11 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
       new Option('--prefer-driver <name>', 'what auto takes where the machine has both')
         .choices(['engine', 'xfrm'])
         .default('engine'),
+    )
+    .addOption(
+      new Option('--underlay-family <n>', 'which of the nodes’ addresses tunnels run between (default: of the first)')
+        .choices(['4', '6'])
+        .argParser((text) => (text === '6' ? 6 : 4)),
     )
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)

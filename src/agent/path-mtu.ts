@@ -73,12 +73,8 @@ export class PathMtu {
   }
 }
 
-/** What limits anything, and is not too small to be believed. */
+/** What limits anything, raised to what is believed. */
 function believed(said: ReadonlyMap<IpAddress, number>, device: number): Map<IpAddress, number> {
-  const least = Math.min(leastBelievedMtu, device);
-  return new Map(
-    [...said]
-      .filter(([, mtu]) => mtu < device)
-      .map(([address, mtu]): [IpAddress, number] => [address, Math.max(mtu, least)]),
-  );
+  const raised = [...said].map(([address, mtu]): [IpAddress, number] => [address, Math.max(mtu, leastBelievedMtu)]);
+  return new Map(raised.filter(([, mtu]) => mtu < device));
 }
