@@ -14,13 +14,13 @@ import {
 } from './driver.ts';
 import { Channel, type Conversation } from './handshake/channel.ts';
 import type { HandshakeCounters } from './handshake/counters.ts';
-import type { TlsContexts } from './handshake/credentials.ts';
-import { dial } from './handshake/dial.ts';
+import { podDestination } from './handshake/dial.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import { type Agreement, type BreachRadius, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
 import type { WireLifetime } from './handshake/messages.ts';
 import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
+import type { TlsWork } from './handshake/work.ts';
 import type { NodeSessions } from './node-sessions.ts';
 import type { SaNote } from './note.ts';
 import {
@@ -44,7 +44,7 @@ export interface TunnelServices {
   readonly driver: TunnelDriver;
   readonly hooks: TunnelHooks;
   readonly svid: (podUid: string) => Svid | undefined;
-  readonly contexts: TlsContexts;
+  readonly work: TlsWork;
   readonly verifier: PeerVerifier;
   readonly counters: HandshakeCounters;
   readonly logger: Logger;
@@ -321,7 +321,7 @@ export class Tunnel {
   }
 
   async #open(number: number): Promise<void> {
-    const { counters, logger, svid, whyNot, trustDomain } = this.#services;
+    const { counters, logger, svid, whyNot, whyRevoked, trustDomain } = this.#services;
     const remote = this.#remote;
     const { abort } = this.#begin(number, 'initiator', new AbortController());
     const opening: Opening = { conversation: undefined, leave: undefined };
@@ -333,6 +333,8 @@ export class Tunnel {
       // What is up goes on: policy's answer to each packet is the datapath's.
       const why = this.#state.up === undefined ? whyNot(this.local, remote) : undefined;
       if (why !== undefined) throw new HandshakeError('policy', why);
+      const revoked = whyRevoked(this, []);
+      if (revoked !== undefined) throw new HandshakeError('revoked', revoked);
       const own = ownPod(identity);
       const asked = { remote, selectors, identity, own, trustDomain };
       const agreement =
@@ -353,13 +355,13 @@ export class Tunnel {
 
   /** A handshake of the pair's own. */
   async #openByPod(number: number, asked: Asked, signal: AbortSignal, opening: Opening): Promise<Agreement> {
-    const { dials, contexts, verifier, settings } = this.#services;
+    const { dials, work, verifier, settings } = this.#services;
     const { remote, selectors, identity, trustDomain } = asked;
     const { timeoutMs, handshakePort } = settings;
-    opening.leave = await dials.take(signal);
+    opening.leave = await dials.take(signal, remote.node.name);
     const { address, handshakePort: port = handshakePort } = remote.node;
     const serverName = endpointServerName(remote.pod.uid, trustDomain);
-    const link = await dial({ address, port, serverName }, identity, contexts, timeoutMs, signal);
+    const link = await work.dial(podDestination(address, port, serverName), identity, signal);
     const channel = new Channel(link, timeoutMs, signal);
     opening.conversation = channel;
     const peer = verifier.verify(link.facts, expectation(remote, selectors));
