@@ -1,4 +1,5 @@
 import { closeSync, rmSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import type { IpAddress } from '../model/address.ts';
 import { familyOf, ipToBytes } from '../model/address.ts';
 import { errnoError } from './error.ts';
@@ -96,6 +97,18 @@ export function listenUnix(path: string, backlog = 16): number {
     closeSync(fd);
     throw error;
   }
+}
+
+/**
+ * Takes a connected socket out of Node's hands, for another thread to go on with. Nothing of it may have been read.
+ * @returns A descriptor of its own, which the caller closes or passes on; undefined where the socket is closed already.
+ */
+export function takeSocket(socket: Socket): number | undefined {
+  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
+  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
+  const own = typeof fd === 'number' && fd >= 0 ? checked(raw.dup(fd), 'duplicate', 'an accepted socket') : undefined;
+  socket.destroy();
+  return own;
 }
 
 /** @returns Who is at the other end of a connected Unix socket (SO_PEERCRED). */

@@ -8,13 +8,14 @@ import { answerPair, answerPod } from './answer.ts';
 import type { InstalledSa, SaId, TrafficSelector, TunnelDriver, UnderlayAddress } from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
-import { defaultGroups } from './handshake/tls-parameters.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import type { BreachRadius } from './handshake/exchange.ts';
 import type { WireLifetime } from './handshake/messages.ts';
 import type { NodeSession, PairConversation } from './handshake/node-session.ts';
 import { PeerVerifier } from './handshake/peer.ts';
 import { HandshakeServer, type HandshakeServerOptions } from './handshake/server.ts';
+import { defaultGroups } from './handshake/tls-parameters.ts';
+import { TlsWork, type TlsWorkOptions } from './handshake/work.ts';
 import { Inventory } from './inventory.ts';
 import { NodeSessions } from './node-sessions.ts';
 import { hearNotice, NodeNotices } from './notices.ts';
@@ -49,6 +50,8 @@ export interface TunnelManagerOptions {
   /** Handshakes that this node may have begun at once. Default 32. */
   readonly mostDials?: number;
   readonly limits?: HandshakeServerOptions['limits'];
+  /** Threads for handshakes, and how many of them are done without. */
+  readonly threads?: Pick<TlsWorkOptions, 'most' | 'idleMs' | 'mostHere'>;
   readonly timing?: Partial<PairTiming>;
   /** Of a handshake of two nodes that keys are derived from: default as long as a key's, and a minute without a pair. */
   readonly nodeSessionSeconds?: number;
@@ -69,6 +72,8 @@ export interface TunnelManagerDeps {
   readonly whyNot?: (local: LocalPod, remote: RemotePod) => string | undefined;
   /** What the two pods' namespaces ask for: `pod` wherever one of them does. Default `pod`. */
   readonly radius?: (local: LocalPod, remote: RemotePod) => BreachRadius;
+  /** Is shown every key before the driver has it, for debugging. */
+  readonly onKeys?: TunnelServices['onKeys'];
   /** Unix milliseconds; default Date.now. */
   readonly now?: () => number;
   /** In [0, 1); default Math.random. */
@@ -96,6 +101,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #server: HandshakeServer;
   readonly #notices: NodeNotices;
   readonly #nodes: NodeSessions;
+  readonly #work: TlsWork;
   readonly #spis = new RandomSpis();
   readonly #locals = new Map<string, LocalPod>();
   readonly #localAt = new Map<IpAddress, LocalPod>();
@@ -125,6 +131,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const bundle = () => bundles.current;
     const contexts = new TlsContexts(groups, bundle);
     const verifier = new PeerVerifier(bundle, now);
+    this.#work = new TlsWork({ groups, timeoutMs, ...options.threads }, { contexts, logger });
+    const work = this.#work;
     const lifetimeSeconds = options.lifetimeSeconds ?? 3600;
     this.#nodes = new NodeSessions(
       {
@@ -134,7 +142,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         lifetimeMs: 1000 * (options.nodeSessionSeconds ?? lifetimeSeconds),
         idleMs: 1000 * (options.nodeIdleSeconds ?? 60),
       },
-      { contexts, verifier, nodeIdentity, onPair: (conversation, session) => void this.#answer(conversation, session) },
+      { work, verifier, nodeIdentity, onPair: (conversation, session) => void this.#answer(conversation, session) },
     );
     const keyLimits = {
       lifetime: {
@@ -149,7 +157,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       driver,
       hooks,
       svid,
-      contexts,
+      work,
       verifier,
       counters: this.#counters,
       logger,
@@ -162,6 +170,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
       whyNot: deps.whyNot ?? (() => undefined),
       whyRevoked: (pair, peerSerials) => this.#whyRevoked(pair, peerSerials),
+      ...(deps.onKeys === undefined ? {} : { onKeys: deps.onKeys }),
       isUsed: (sas) => this.#inventory.isUsed(sas),
       onHandshake: (_, role, outcome, durationMs) => this.emit('handshake', { role, outcome, durationMs }),
       now,
@@ -188,6 +197,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       },
       {
         contexts,
+        work,
         verifier,
         counters: this.#counters,
         rateLimit: this.#rateLimit,
@@ -206,7 +216,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     );
     this.#notices = new NodeNotices(
       { trustDomain, handshakePort, timeoutMs, intervalMs },
-      { contexts, verifier, nodeIdentity, logger },
+      { work, verifier, nodeIdentity, logger },
     );
   }
 
@@ -240,6 +250,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     this.#nodes.close();
     for (const tunnel of this.#table.all) tunnel.close();
     await this.#server.close();
+    await this.#work.close();
     await Promise.all(this.#table.all.map((tunnel) => tunnel.settled()));
   }
 
@@ -301,7 +312,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
 
   statistics(): HandshakeStatistics {
     const { size: nodeSessions, handshakes: nodeHandshakes } = this.#nodes;
-    return { ...this.#counters.statistics(), nodeSessions, nodeHandshakes };
+    const { size: threads, begun: threadsBegun } = this.#work.threads;
+    return { ...this.#counters.statistics(), nodeSessions, nodeHandshakes, threads, threadsBegun };
   }
 
   #addLocal(pod: LocalPod): void {

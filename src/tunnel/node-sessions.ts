@@ -1,13 +1,13 @@
 import { nodeServerName } from '../identity/names.ts';
 import type { NodePeer } from '../identity/verify.ts';
 import { abortedBy } from './handshake/channel.ts';
-import { type TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
-import { nodeProtocol } from './handshake/tls-parameters.ts';
-import { dial } from './handshake/dial.ts';
+import type { TlsIdentity } from './handshake/credentials.ts';
 import { HandshakeError } from './handshake/error.ts';
 import type { SecureLink } from './handshake/link.ts';
 import { NodeSession, type PairConversation } from './handshake/node-session.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
+import { nodeProtocol } from './handshake/tls-parameters.ts';
+import type { TlsWork } from './handshake/work.ts';
 import type { PeerNode } from './peers.ts';
 import { Slots } from './slots.ts';
 
@@ -21,7 +21,7 @@ export interface NodeSessionsOptions {
 }
 
 export interface NodeSessionsDeps {
-  readonly contexts: TlsContexts;
+  readonly work: TlsWork;
   readonly verifier: PeerVerifier;
   readonly nodeIdentity: () => TlsIdentity | undefined;
   /** Another node begins a pair. */
@@ -117,13 +117,13 @@ export class NodeSessions {
   }
 
   async #dial(node: PeerNode): Promise<NodeSession> {
-    const { trustDomain, handshakePort, timeoutMs } = this.#options;
-    const { contexts, verifier, nodeIdentity } = this.#deps;
+    const { trustDomain, handshakePort } = this.#options;
+    const { work, verifier, nodeIdentity } = this.#deps;
     const identity = nodeIdentity();
     if (identity === undefined) throw new HandshakeError('no-certificate', 'this node has no certificate');
-    const { address, handshakePort: port = handshakePort } = node;
-    const destination = { address, port, serverName: nodeServerName(trustDomain), protocol: nodeProtocol };
-    const link = await dial(destination, identity, contexts, timeoutMs, this.#abort.signal);
+    const { address: host, handshakePort: port = handshakePort } = node;
+    const destination = { host, port, serverName: nodeServerName(trustDomain), protocol: nodeProtocol };
+    const link = await work.dial(destination, identity, this.#abort.signal, true);
     try {
       const peer = verifier.verify(link.facts, { kind: 'node', name: node.name }, nodeProtocol);
       return await this.#open(link, peer, 'client');

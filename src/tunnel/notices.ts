@@ -2,12 +2,13 @@ import type { Logger } from 'pino';
 import { messageOf } from '../identity/certificate.ts';
 import { nodeServerName } from '../identity/names.ts';
 import { Channel } from './handshake/channel.ts';
-import type { TlsContexts, TlsIdentity } from './handshake/credentials.ts';
-import { dial } from './handshake/dial.ts';
+import type { TlsIdentity } from './handshake/credentials.ts';
+import { podDestination } from './handshake/dial.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { mostSpis } from './handshake/messages.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
 import type { NodeNotice } from './handshake/server.ts';
+import type { TlsWork } from './handshake/work.ts';
 import type { PeerNode } from './peers.ts';
 
 export interface NoticeOptions {
@@ -19,7 +20,7 @@ export interface NoticeOptions {
 }
 
 export interface NoticeDeps {
-  readonly contexts: TlsContexts;
+  readonly work: TlsWork;
   readonly verifier: PeerVerifier;
   readonly nodeIdentity: () => TlsIdentity | undefined;
   readonly logger: Logger;
@@ -78,7 +79,7 @@ export class NodeNotices {
 
   async #send({ node, spis }: Pending): Promise<void> {
     const { trustDomain, handshakePort, timeoutMs } = this.#options;
-    const { contexts, verifier, nodeIdentity, logger } = this.#deps;
+    const { work, verifier, nodeIdentity, logger } = this.#deps;
     const said = [...spis];
     spis.clear();
     let channel: Channel | undefined;
@@ -87,8 +88,8 @@ export class NodeNotices {
       if (identity === undefined) throw new HandshakeError('no-certificate', 'this node has no certificate');
       const { address, handshakePort: port = handshakePort } = node;
       const { signal } = this.#abort;
-      const destination = { address, port, serverName: nodeServerName(trustDomain) };
-      const link = await dial(destination, identity, contexts, timeoutMs, signal);
+      const destination = podDestination(address, port, nodeServerName(trustDomain));
+      const link = await work.dial(destination, identity, signal);
       channel = new Channel(link, timeoutMs, signal);
       verifier.verify(link.facts, { kind: 'node', name: node.name });
       channel.send({ type: 'unknown-spi', spis: said });

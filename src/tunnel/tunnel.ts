@@ -62,6 +62,8 @@ export interface TunnelServices {
   readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
   /** @returns Why the two are not believed any more, as the newest trust bundle says, or undefined. */
   readonly whyRevoked: (pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]) => string | undefined;
+  /** Is shown every key before the driver has it. Absent: nobody is. */
+  readonly onKeys?: (sa: InboundSa | OutboundSa) => void;
   /** Whether one of the SAs has carried a packet. */
   readonly isUsed: (sas: readonly SaId[]) => Promise<boolean>;
   readonly onHandshake: (tunnel: Tunnel, role: Role, outcome: string, ms: number) => void;
@@ -443,6 +445,7 @@ export class Tunnel {
   }
 
   async #install(attempt: Attempt, sa: InboundSa | OutboundSa): Promise<void> {
+    this.#services.onKeys?.(sa);
     await this.#ledger.install(sa, attempt.number, this.#remote);
     // Somebody may have taken the pair down while the driver was busy.
     this.#current(attempt.number);

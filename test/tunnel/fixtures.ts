@@ -92,7 +92,13 @@ export class TestNode {
   #newManager(): TunnelManager {
     const { whyNot, now, random, radius, ...options } = this.#over;
     return new TunnelManager(
-      { trustDomain, host: this.address, handshakePort: 0, limits: { strangers: 512 }, ...options },
+      {
+        trustDomain,
+        host: this.address,
+        handshakePort: 0,
+        limits: { strangers: 512, strangersPerSecond: 1e6 },
+        ...options,
+      },
       {
         driver: this.driver,
         svid: (uid) => this.svids.get(uid),

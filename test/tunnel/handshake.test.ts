@@ -11,12 +11,12 @@ import type { Svid } from '../../src/identity/svid.ts';
 import type { PeerExpectation } from '../../src/identity/verify.ts';
 import { parseIp } from '../../src/model/address.ts';
 import { TlsContexts, type TlsIdentity } from '../../src/tunnel/handshake/credentials.ts';
-import { applicationProtocol, defaultGroups, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
-import { dial } from '../../src/tunnel/handshake/dial.ts';
+import { dial, podDestination } from '../../src/tunnel/handshake/dial.ts';
 import { HandshakeError } from '../../src/tunnel/handshake/error.ts';
 import { deriveKeys, exporterLabel } from '../../src/tunnel/handshake/keys.ts';
 import { negotiatedGroup } from '../../src/tunnel/handshake/link.ts';
 import { PeerVerifier } from '../../src/tunnel/handshake/peer.ts';
+import { applicationProtocol, defaultGroups, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
 import type { RemotePod } from '../../src/tunnel/peers.ts';
 import { issueSvid, podIdentity, trustDomain } from '../identity/fixtures.ts';
 import { addressesOf, type ManagerOver, TestCluster, type TestNode, until } from './fixtures.ts';
@@ -393,11 +393,10 @@ test('a dialler takes nobody for its peer who is not: the pod asked for, at its 
   const verifier = new PeerVerifier(() => bundles.current, Date.now);
   const open = async (serverName: string) =>
     await dial(
-      { address: at.node.address, port: at.node.manager.port, serverName },
-      at.svid,
-      contexts,
+      podDestination(at.node.address, at.node.manager.port, serverName),
       2000,
       new AbortController().signal,
+      contexts.get(at.svid),
     );
   const verdict = async (expected: Omit<Extract<PeerExpectation, { kind: 'pod' }>, 'kind'>) => {
     const link = await open(endpointServerName(pod.uid, trustDomain));

@@ -25,6 +25,7 @@ export const raw = {
   bind: bind<(fd: number, address: Uint8Array, length: number) => number>(
     'int bind(int fd, const void *address, unsigned int length)',
   ),
+  dup: bind<(fd: number) => number>('int dup(int fd)'),
   listen: bind<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)'),
   send: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
     'intptr_t send(int fd, const void *bytes, size_t length, int flags)',
@@ -50,6 +51,9 @@ export const raw = {
   ),
   umount2: bind<(target: string, flags: number) => number>('int umount2(const char *target, int flags)'),
   if_nametoindex: bind<(name: string) => number>('unsigned int if_nametoindex(const char *name)'),
+  prctl: bind<(option: number, a: number, b: number, c: number, d: number) => number>(
+    'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
+  ),
   syscall: bind<(number: number, a: number, b: number, c: number) => number>(
     'long syscall(long number, long a, long b, long c)',
   ),

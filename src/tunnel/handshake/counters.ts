@@ -6,6 +6,8 @@ export interface HandshakeStatistics {
   readonly answered: number;
   /** Peers that this side refused, or that went away, by reason, whichever side began. */
   readonly refused: Readonly<Partial<Record<HandshakeCode, number>>>;
+  /** TLS handshakes that failed at this node's port, by what OpenSSL says of it. */
+  readonly tlsErrors: Readonly<Record<string, number>>;
   /** Handshakes that peers refused, by the reason they gave. */
   readonly refusedByPeer: Readonly<Partial<Record<HandshakeCode, number>>>;
   /** Tunnels that were ended because one of their ends was revoked. */
@@ -15,12 +17,18 @@ export interface HandshakeStatistics {
   /** Sessions with other nodes that pairs derive their keys from, and how many handshakes of nodes there were. */
   readonly nodeSessions: number;
   readonly nodeHandshakes: number;
+  /** Threads that do handshakes now, and that were begun since the start. */
+  readonly threads: number;
+  readonly threadsBegun: number;
 }
+
+const mostTlsErrors = 64;
 
 /** Counts how handshakes end. Yielding to the other side's attempt is no refusal and is not counted. */
 export class HandshakeCounters {
   readonly #refused = new Map<HandshakeCode, number>();
   readonly #refusedByPeer = new Map<HandshakeCode, number>();
+  readonly #tlsErrors = new Map<string, number>();
   opened = 0;
   answered = 0;
   revoked = 0;
@@ -32,11 +40,19 @@ export class HandshakeCounters {
     counts.set(error.code, (counts.get(error.code) ?? 0) + 1);
   }
 
-  statistics(): Omit<HandshakeStatistics, 'nodeSessions' | 'nodeHandshakes'> {
+  /** @param reason OpenSSL's, of which there are some hundreds; a peer chooses which it brings about. */
+  tlsFailed(reason: string): void {
+    const known = this.#tlsErrors.has(reason) || this.#tlsErrors.size < mostTlsErrors;
+    const name = known ? reason : 'other';
+    this.#tlsErrors.set(name, (this.#tlsErrors.get(name) ?? 0) + 1);
+  }
+
+  statistics(): Omit<HandshakeStatistics, 'nodeSessions' | 'nodeHandshakes' | 'threads' | 'threadsBegun'> {
     return {
       opened: this.opened,
       answered: this.answered,
       refused: Object.fromEntries(this.#refused),
+      tlsErrors: Object.fromEntries(this.#tlsErrors),
       refusedByPeer: Object.fromEntries(this.#refusedByPeer),
       revoked: this.revoked,
       connections: this.connections,

@@ -1,9 +1,9 @@
 import type { TrustBundle } from '../../identity/bundle.ts';
 import { messageOf, type ParsedCertificate, parseCertificate } from '../../identity/certificate.ts';
 import { type NodePeer, type PeerExpectation, type PodPeer, verifyPeer } from '../../identity/verify.ts';
-import { applicationProtocol } from './tls-parameters.ts';
 import { HandshakeError } from './error.ts';
 import type { LinkFacts } from './link.ts';
+import { applicationProtocol } from './tls-parameters.ts';
 
 /** Parsed certificates of peers that were verified; parsing one costs about 0.5 ms, and pods come back. */
 const mostRemembered = 2048;

@@ -4,14 +4,18 @@ import { createServer as createTlsServer, type TLSSocket, type Server as TlsServ
 import type { Logger } from 'pino';
 import { parseServerName } from '../../identity/names.ts';
 import type { NodePeer, PodPeer } from '../../identity/verify.ts';
+import { takeSocket } from '../../kernel/sockets.ts';
 import { type IpAddress, tryParseIp } from '../../model/address.ts';
+import { Admission, type AdmissionLimits } from './admission.ts';
 import { Channel } from './channel.ts';
 import type { HandshakeCounters, RateLimit } from './counters.ts';
-import { type TlsContexts, type TlsIdentity } from './credentials.ts';
-import { applicationProtocol, nodeProtocol, tlsParameters } from './tls-parameters.ts';
+import type { TlsContexts, TlsIdentity } from './credentials.ts';
 import { asHandshakeError, HandshakeError } from './error.ts';
 import { type SecureLink, SocketLink } from './link.ts';
 import type { PeerVerifier } from './peer.ts';
+import type { ThreadFailure } from './threads/messages.ts';
+import { applicationProtocol, nodeProtocol, tlsParameters } from './tls-parameters.ts';
+import type { TlsWork } from './work.ts';
 
 export interface HandshakeServerOptions {
   /** Address to listen on; default all of the node's, both families. */
@@ -22,12 +26,12 @@ export interface HandshakeServerOptions {
   readonly groups: string;
   /** For TLS, and again for each message that is awaited. */
   readonly timeoutMs: number;
-  /** Connections open at once. Defaults: 512 in all, 128 from one address, 32 from all addresses that are no node's. */
-  readonly limits?: { readonly total?: number; readonly perAddress?: number; readonly strangers?: number };
+  readonly limits?: AdmissionLimits;
 }
 
 export interface HandshakeServerDeps {
   readonly contexts: TlsContexts;
+  readonly work: TlsWork;
   readonly verifier: PeerVerifier;
   readonly counters: HandshakeCounters;
   readonly rateLimit: RateLimit;
@@ -65,13 +69,17 @@ export class HandshakeServer {
   readonly #deps: HandshakeServerDeps;
   readonly #listener: Server;
   readonly #tls: TlsServer;
+  readonly #admission: Admission;
   readonly #open = new Set<Socket>();
-  readonly #perAddress = new Map<string, number>();
-  #strangers = 0;
+  /** Handshakes under way on this thread, by the client's address and port. */
+  readonly #underWay = new Map<string, () => void>();
+  /** Links that another thread works on, with what they serve. */
+  readonly #links = new Set<SecureLink>();
 
   constructor(options: HandshakeServerOptions, deps: HandshakeServerDeps) {
     this.#options = options;
     this.#deps = deps;
+    this.#admission = new Admission(options.limits ?? {}, () => performance.now());
     // Not listening itself: it is handed the sockets that pass the limits. It has no certificate of its own, so that
     // who asks for nobody finds nobody.
     this.#tls = createTlsServer({
@@ -90,8 +98,14 @@ export class HandshakeServer {
       handshakeTimeout: options.timeoutMs,
       secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
     });
-    this.#tls.on('tlsClientError', (error, socket) => this.#refused(tlsError(error), socket.remoteAddress));
-    this.#tls.on('secureConnection', (socket) => void this.#serve(socket));
+    this.#tls.on('tlsClientError', (error, socket) => {
+      this.#underWay.get(endOf(socket))?.();
+      this.#refused(error instanceof HandshakeError ? error : this.#tlsError(failureOf(error)), socket.remoteAddress);
+    });
+    this.#tls.on('secureConnection', (socket) => {
+      this.#underWay.get(endOf(socket))?.();
+      this.#secure(socket);
+    });
     this.#listener = createServer((socket) => this.#admit(socket));
   }
 
@@ -112,35 +126,79 @@ export class HandshakeServer {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#listener.close(() => resolve());
     for (const socket of this.#open) socket.destroy();
+    for (const link of this.#links) link.destroy();
     await promise;
   }
 
   #admit(socket: Socket): void {
-    const { total = 512, perAddress = 128, strangers = 32 } = this.#options.limits ?? {};
     const address = socket.remoteAddress ?? '';
-    const fromAddress = this.#perAddress.get(address) ?? 0;
     const parsed = tryParseIp(address);
     const stranger = parsed !== undefined && this.#deps.isNode?.(parsed) === false;
-    if (this.#open.size >= total || fromAddress >= perAddress || (stranger && this.#strangers >= strangers)) {
+    const leave = this.#admission.enter(address, stranger);
+    if (leave === undefined) {
       socket.destroy();
       this.#refused(new HandshakeError('too-many'), address);
       return;
     }
+    const { counters, work } = this.#deps;
+    counters.connections = this.#admission.open;
+    const gone = () => {
+      leave();
+      counters.connections = this.#admission.open;
+    };
+    if (work.isFull) {
+      this.#handOver(socket, address, gone);
+      return;
+    }
     this.#open.add(socket);
-    this.#perAddress.set(address, fromAddress + 1);
-    if (stranger) this.#strangers++;
-    this.#deps.counters.connections = this.#open.size;
+    const end = endOf(socket);
+    const begun = work.begin();
+    const done = () => {
+      begun();
+      this.#underWay.delete(end);
+    };
+    this.#underWay.set(end, done);
     socket.setNoDelay(true);
     socket.on('error', () => socket.destroy());
     socket.once('close', () => {
+      done();
       this.#open.delete(socket);
-      const left = (this.#perAddress.get(address) ?? 1) - 1;
-      if (left === 0) this.#perAddress.delete(address);
-      else this.#perAddress.set(address, left);
-      if (stranger) this.#strangers--;
-      this.#deps.counters.connections = this.#open.size;
+      gone();
     });
     this.#tls.emit('connection', socket);
+  }
+
+  /** Lets another thread do the handshake. */
+  #handOver(socket: Socket, address: string, gone: () => void): void {
+    const { work, contexts } = this.#deps;
+    const fd = takeSocket(socket);
+    if (fd === undefined) {
+      gone();
+      return;
+    }
+    let refusal: HandshakeError | undefined;
+    let opened: SecureLink | undefined;
+    work.threads.accept(fd, {
+      connected: () => {},
+      identityFor: (name) => {
+        try {
+          return contexts.portable(this.#identityFor(name));
+        } catch (error) {
+          refusal = asHandshakeError(error);
+          return undefined;
+        }
+      },
+      secure: (link) => {
+        opened = link;
+        this.#links.add(link);
+        void this.#serve(link);
+      },
+      failed: (failure) => this.#refused(refusal ?? this.#tlsError(failure), address),
+      closed: () => {
+        if (opened !== undefined) this.#links.delete(opened);
+        gone();
+      },
+    });
   }
 
   #identityFor(name: string): TlsIdentity {
@@ -150,14 +208,23 @@ export class HandshakeServer {
     return identity;
   }
 
-  async #serve(socket: TLSSocket): Promise<void> {
-    const from = socket.remoteAddress;
-    const { verifier } = this.#deps;
-    let channel: Channel | undefined;
-    let link: SecureLink | undefined;
+  #secure(socket: TLSSocket): void {
+    let link: SecureLink;
     try {
       link = new SocketLink(socket);
-      const { serverName, protocol, cipher } = link.facts;
+    } catch (cause) {
+      socket.destroy();
+      this.#refused(new HandshakeError('malformed', undefined, { cause }), socket.remoteAddress);
+      return;
+    }
+    void this.#serve(link);
+  }
+
+  async #serve(link: SecureLink): Promise<void> {
+    const { verifier } = this.#deps;
+    const { serverName, protocol, cipher, remoteAddress } = link.facts;
+    let channel: Channel | undefined;
+    try {
       const asked = serverName === undefined ? undefined : parseServerName(serverName, this.#options.trustDomain);
       if (protocol === nodeProtocol) {
         if (asked?.kind !== 'node') throw new HandshakeError('unknown-endpoint');
@@ -176,9 +243,9 @@ export class HandshakeServer {
       channel.close();
     } catch (cause) {
       const error = asHandshakeError(cause);
-      if (channel === undefined) socket.destroy();
+      if (channel === undefined) link.destroy();
       else channel.refuse(error);
-      this.#refused(error, from);
+      this.#refused(error, remoteAddress);
     }
   }
 
@@ -190,15 +257,24 @@ export class HandshakeServer {
     const stack = code === 'internal' && cause instanceof Error ? cause.stack : undefined;
     this.#deps.logger.warn({ reason: code, from, skipped, detail: message, stack }, 'handshake refused');
   }
+
+  #tlsError(failure: ThreadFailure | undefined): HandshakeError {
+    const { code = 'ECONNRESET', message = '', reason = message } = failure ?? {};
+    const options = { data: { openssl: code } };
+    if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return new HandshakeError('timeout', undefined, options);
+    if (code === 'ECONNRESET') return new HandshakeError('disconnected', undefined, options);
+    this.#deps.counters.tlsFailed(reason);
+    if (code === 'ERR_SSL_NO_APPLICATION_PROTOCOL') return new HandshakeError('alpn', undefined, options);
+    return new HandshakeError('tls', `the TLS handshake failed: ${reason}`, options);
+  }
 }
 
-function tlsError(error: Error): HandshakeError {
-  if (error instanceof HandshakeError) return error;
+function failureOf(error: Error): ThreadFailure {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : '';
-  const reason = 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message;
-  const options = { cause: error, data: { openssl: code } };
-  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return new HandshakeError('timeout', undefined, options);
-  if (code === 'ECONNRESET') return new HandshakeError('disconnected', undefined, options);
-  if (code === 'ERR_SSL_NO_APPLICATION_PROTOCOL') return new HandshakeError('alpn', undefined, options);
-  return new HandshakeError('tls', `the TLS handshake failed: ${reason}`, options);
+  const reason = 'reason' in error && typeof error.reason === 'string' ? error.reason : undefined;
+  return { message: error.message, code, reason };
+}
+
+function endOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
 }
