@@ -29,8 +29,10 @@ import { ClusterState } from './cluster-state.ts';
 import { openDriver } from './driver.ts';
 import { logDrops } from './drop-log.ts';
 import { flowOf } from './flows.ts';
+import { KeyRing } from './key-ring.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
+import { warnOfNode } from './node-events.ts';
 import { findUplink, podMtuOver, setUpNode } from './node-setup.ts';
 import { type AgentOptions, stateDirectory } from './options.ts';
 import { PathMtu } from './path-mtu.ts';
@@ -221,6 +223,15 @@ export class Agent {
       trustDomain: options.trustDomain,
       underlayFamily: familyOf(underlay),
     });
+    const keyRing = options.allowKeyExport
+      ? new KeyRing({
+          installed: () => driver.driver.list(),
+          underlay,
+          warn: (message) => warnOfNode(options.node, 'KeysExported', message, { api, logger }),
+          logger,
+        })
+      : undefined;
+    this.#closers.push(() => keyRing?.close());
     const tunnels = new TunnelManager(
       {
         trustDomain: options.trustDomain,
@@ -245,6 +256,7 @@ export class Agent {
           onProof: (proof) => proofs.hold(proof),
           onForget: (pair, spi) => proofs.forget(pair.local, pair.remote, spi),
         },
+        ...(keyRing === undefined ? {} : { onKeys: (sa) => keyRing.take(sa) }),
         logger,
       },
     );
@@ -349,6 +361,7 @@ export class Agent {
       bundles,
       settings,
       quarantine,
+      keyRing,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));

@@ -1,11 +1,14 @@
 import { flushCompileCache } from 'node:module';
 import { pino } from 'pino';
+import { forbidDumps } from '../kernel/dumps.ts';
 import { MyelinError } from '../model/error.ts';
 import { Agent } from './agent.ts';
 import { collectWhenIdle } from './memory.ts';
 import { type AgentOptions, agentCommand } from './options.ts';
 
 async function main(options: AgentOptions): Promise<void> {
+  // The pods' private keys are in this process's memory.
+  forbidDumps();
   const logger = pino(
     { level: options.logLevel, base: { node: options.node } },
     pino.destination({ dest: 2, sync: true }),

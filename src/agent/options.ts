@@ -40,6 +40,8 @@ export interface AgentOptions {
   readonly rekeyPackets?: number;
   /** How long an address that a pod gave up is given to no other. */
   readonly addressCooldownSeconds: number;
+  /** Root may ask for the tunnels' keys (`myelin debug keys`). */
+  readonly allowKeyExport: boolean;
   readonly logLevel: string;
 }
 
@@ -147,6 +149,7 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .option('--rekey-bytes <n>', 'how much one security association carries', bytes)
     .option('--rekey-packets <n>', 'how many packets one security association carries', packets)
     .option('--address-cooldown-seconds <n>', 'how long an address rests between two pods', wholeNumber, 60)
+    .option('--allow-key-export', 'let root read the tunnels’ keys (myelin debug keys): for debugging only', false)
     .addOption(new Option('--log-level <level>').choices(['trace', 'debug', 'info', 'warn', 'error']).default('info'))
     .allowExcessArguments(false)
     .action(action);

@@ -8,6 +8,7 @@ import { type FlowFilter, parseFilter } from '../observe/filter.ts';
 import type { FlowLog } from '../observe/flow-log.ts';
 import {
   type EndpointReport,
+  type KeyReport,
   type StatusReport,
   type TunnelReport,
   type WhyAnswer,
@@ -22,6 +23,8 @@ export interface Answers {
   endpoints(): EndpointReport[];
   why(question: WhyQuestion): WhyAnswer;
   metrics(): Promise<string>;
+  /** @throws {MyelinError} `NotAllowed` */
+  keys(): Promise<KeyReport[]>;
   readonly flows: FlowLog;
 }
 
@@ -80,6 +83,8 @@ export class QuestionServer {
         if (query.follow === undefined) return reply(response, answers.flows.recent(filter, count(query.last)));
         return this.#follow(response, filter);
       }
+      case 'POST /debug/keys':
+        return reply(response, await answers.keys());
       case 'POST /why':
         return reply(response, answers.why(whyQuestionSchema.parse(await readJson(request))));
       default:

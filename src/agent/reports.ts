@@ -5,6 +5,7 @@ import type { EndpointManager } from '../endpoint/manager.ts';
 import type { BundleStore } from '../identity/bundle.ts';
 import type { SvidStore } from '../identity/svid-store.ts';
 import { podName } from '../model/endpoint.ts';
+import { MyelinError } from '../model/error.ts';
 import { reservedIdentity } from '../model/identity.ts';
 import type { FlowLog } from '../observe/flow-log.ts';
 import { explain } from '../policy/explain.ts';
@@ -13,6 +14,7 @@ import type { TunnelDriver } from '../tunnel/driver.ts';
 import type { TunnelManager } from '../tunnel/manager.ts';
 import type { ApiFeed } from './api-feed.ts';
 import type { ClusterState } from './cluster-state.ts';
+import type { KeyRing } from './key-ring.ts';
 import type { LocalPods } from './local-pods.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { AgentOptions } from './options.ts';
@@ -22,7 +24,7 @@ import type { Answers } from './question-server.ts';
 import type { Serial } from './serial.ts';
 import type { SettingsFeed } from './settings-feed.ts';
 import { answerWhy } from './why.ts';
-import type { EndpointReport, StatusReport, TunnelReport, WhyAnswer, WhyQuestion } from './wire.ts';
+import type { EndpointReport, KeyReport, StatusReport, TunnelReport, WhyAnswer, WhyQuestion } from './wire.ts';
 
 export interface ReportsDeps {
   readonly options: AgentOptions;
@@ -41,6 +43,8 @@ export interface ReportsDeps {
   readonly bundles: BundleStore;
   readonly settings: SettingsFeed;
   readonly quarantine: Quarantine;
+  /** Absent unless the agent was started to have one. */
+  readonly keyRing: KeyRing | undefined;
 }
 
 const { version } = z
@@ -67,6 +71,13 @@ export class Reports implements Answers {
 
   metrics(): Promise<string> {
     return this.#deps.metrics.text();
+  }
+
+  async keys(): Promise<KeyReport[]> {
+    const { keyRing } = this.#deps;
+    if (keyRing === undefined)
+      throw new MyelinError('NotAllowed', 'keys cannot be read: the agent was not started with --allow-key-export');
+    return await keyRing.export();
   }
 
   why(question: WhyQuestion): WhyAnswer {

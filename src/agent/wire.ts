@@ -76,6 +76,20 @@ export const tunnelSchema = z.object({
 });
 export type TunnelReport = z.infer<typeof tunnelSchema>;
 
+/** The key of one direction of one tunnel. */
+export const keySchema = z.object({
+  direction: z.enum(['in', 'out']),
+  spi: z.number(),
+  /** On the underlay. */
+  source: z.string(),
+  destination: z.string(),
+  /** Inner addresses, `local remote`. */
+  selectors: z.array(z.string()),
+  /** Key and salt, hexadecimal. */
+  secret: z.string(),
+});
+export type KeyReport = z.infer<typeof keySchema>;
+
 export const endpointSchema = z.object({
   namespace: z.string(),
   pod: z.string(),

@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
 import { registerCa } from './ca.ts';
+import { registerDebug } from './debug.ts';
 import { registerDemo } from './demo.ts';
 import { registerLab } from './lab.ts';
 import { registerObserve } from './observe.ts';
@@ -23,6 +24,7 @@ const program = new Command('myelin')
   .configureHelp({ sortSubcommands: true });
 
 registerCa(program);
+registerDebug(program);
 registerDemo(program);
 registerLab(program);
 registerObserve(program);
