@@ -293,6 +293,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await Promise.all(tunnels.map((tunnel) => this.#check(tunnel)));
   }
 
+  /** Ends the threads that do handshakes, with whatever they do; others are begun when there is much to do again. */
+  async stopThreads(): Promise<void> {
+    await this.#work.close();
+  }
+
   /** Policy is another one now: who was refused for it need not wait to ask again. */
   policyChanged(): void {
     for (const tunnel of this.#table.all) tunnel.dispatch({ type: 'reconsider' });
@@ -338,8 +343,18 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       if (node !== undefined) this.#notices.unknownSpi(node, spi);
     };
     const moved = ({ sa, from }: { sa: SaId; from: UnderlayAddress }) => {
+      const newest = (tunnel: Tunnel) => tunnel.sas.findLast(({ direction }) => direction === 'in');
       // By the newest key only: a straggler under an older one says where the peer was.
-      for (const tunnel of this.#table.all) if (tunnel.state.up?.spiIn === sa.spi) tunnel.follow(from);
+      const mover = this.#table.all.find((tunnel) => newest(tunnel)?.spi === sa.spi);
+      if (mover === undefined) return;
+      const { address, port } = sa.peer;
+      // A NAT moves a node with all of its pods: those that are silent now are found there too.
+      for (const tunnel of this.#table.all) {
+        const peer = newest(tunnel)?.peer;
+        const isBeside =
+          tunnel.remote.node.name === mover.remote.node.name && peer?.address === address && peer.port === port;
+        if (tunnel === mover || isBeside) tunnel.follow(from);
+      }
     };
     const up = () => void this.#compare();
     const changed = (bundle: TrustBundle) => this.#revoke(bundle);
