@@ -28,6 +28,7 @@ import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
 import { type TunnelStatus, tunnelStatus } from './status.ts';
 import { TunnelTable } from './table.ts';
+import type { HandshakeTrace } from './trace.ts';
 import type { Role, Tunnel, TunnelServices } from './tunnel.ts';
 
 export interface TunnelManagerOptions {
@@ -313,6 +314,18 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const { driver } = this.#deps;
     const installed = await this.#inventory.installed().catch(() => new Map<string, InstalledSa>());
     return this.#table.all.map((tunnel) => tunnelStatus(tunnel, driver.name, installed));
+  }
+
+  /**
+   * Makes a handshake of the pair to look at, in place of the key that is up, which carries packets until then.
+   * @returns What it did. @throws {TunnelError} `NoSuchSa` where the two can have no tunnel
+   */
+  async trace(localUid: string, remoteAddress: IpAddress): Promise<HandshakeTrace> {
+    const local = this.#locals.get(localUid);
+    const remote = this.#deps.resolver.podAt(remoteAddress);
+    if (local === undefined || remote === undefined)
+      throw new TunnelError('NoSuchSa', `no tunnel from ${localUid} to ${remoteAddress} is possible from here`);
+    return await this.#table.of(local, remote, this.#services).trace();
   }
 
   statistics(): HandshakeStatistics {

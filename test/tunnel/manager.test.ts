@@ -238,7 +238,10 @@ test('a new pod at an address takes the old one’s tunnels down before its own 
   const next = await cluster.pod(b, 'next', { addresses: db.addresses });
   // No reconcile(): the handshake alone finds the old tunnel in its way.
   b.driver.send(between(next, web));
-  await until('its tunnel', async () => (await only(a)).remote.uid === next.pod.uid && (await isUp(a)()));
+  await until('its tunnel, alone', async () => {
+    const [row, ...others] = await a.manager.list();
+    return row?.remote.uid === next.pod.uid && row.state === 'up' && others.length === 0;
+  });
   const gone = a.driver.log.indexOf(`remove in ${old}`);
   const come = a.driver.log.lastIndexOf(a.driver.log.filter((line) => line.startsWith('install in')).at(-1) ?? '');
   assert.ok(gone >= 0 && gone < come, a.driver.log.join(', '));
