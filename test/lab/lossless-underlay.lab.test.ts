@@ -22,11 +22,7 @@ describe('an underlay that is not what one would wish', () => {
   before(async () => {
     lab = await LossLab.up({ rekeySeconds: 4 });
     fabric = lab.lab.lab.plan.fabric;
-    // One frame a packet, so that what is dropped can be counted in packets.
-    for (const node of nodes)
-      await run('ethtool', ['-K', 'eth0', 'gso', 'off', 'tso', 'off', 'tx-udp-segmentation', 'off'], {
-        netns: lab.lab.lab.node(node).netns,
-      });
+    await lab.singleFrames();
   });
   after(() => lab?.down());
 

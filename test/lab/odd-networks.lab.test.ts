@@ -19,7 +19,7 @@ async function picked(file: Buffer, filter: string): Promise<string[]> {
   try {
     const path = join(directory, 'capture.pcap');
     writeFileSync(path, file);
-    const { stdout } = await run('tcpdump', ['-nn', '-v', '-r', path, ...filter.split(' ')]);
+    const { stdout } = await run('tcpdump', ['-nn', '-r', path, ...filter.split(' ')]);
     return stdout.split('\n').filter((line) => /^\d\d:/.test(line));
   } finally {
     rmSync(directory, { recursive: true });
@@ -34,6 +34,7 @@ describe('an underlay of IPv4 that gets smaller', () => {
   let there: TestPod;
   before(async () => {
     lab = await LossLab.up();
+    await lab.singleFrames();
     ({ here, there } = await lab.pair());
     await lab.lab.exec(here, ['ping', '-c', '1', '-W', '10', there.addresses[0]], { privileged: true });
   });
@@ -77,7 +78,10 @@ describe('an underlay of IPv4 that gets smaller', () => {
     const mark = (rule: string) =>
       nft(
         `table bridge odd {
-          chain forward { type filter hook forward priority 0; iifname "node-1" udp dport 4500 ${rule} }
+          chain forward {
+            type filter hook forward priority 0
+            iifname "node-1" udp dport 4500 ${rule}
+          }
         }`,
         { netns },
       );
@@ -160,8 +164,8 @@ describe('an underlay of IPv4 that gets smaller', () => {
     const announced = Number(/mss (\d+)/.exec((await sniffing).stdout)?.[1]);
     assert.ok(announced > 0 && announced <= 1338 - 40, `a SYN announced ${announced}`);
     const { file: seen } = await capture.stop();
-    assert.deepEqual(await picked(seen, fragments), []);
-    assert.deepEqual(await picked(seen, 'udp port 4500 and greater 1415'), []);
+    assert.deepEqual((await picked(seen, fragments)).slice(0, 5), []);
+    assert.deepEqual((await picked(seen, 'udp port 4500 and greater 1415')).slice(0, 5), []);
     assert.ok(fresh.here.uid !== '');
   });
 });
@@ -170,6 +174,7 @@ describe('an underlay of IPv6, and another port', () => {
   let lab: LossLab;
   before(async () => {
     lab = await LossLab.up({ rekeySeconds: 4, extra: ['--underlay-family', '6', '--esp-port', '4600'] });
+    await lab.singleFrames();
   });
   after(() => lab?.down());
 
@@ -184,10 +189,10 @@ describe('an underlay of IPv6, and another port', () => {
     const { file, lost } = await capture.stop();
     assert.equal(lost, 0);
     assert.ok((await picked(file, 'ip6 and udp port 4600')).length > 1000);
-    assert.deepEqual(await picked(file, 'ip and udp portrange 4500-4600'), []);
-    assert.deepEqual(await picked(file, 'net 10.244.0.0/16 or net fd00:10:244::/56'), []);
-    assert.deepEqual(await picked(file, 'ip6 and tcp port 4747 and greater 100000'), []);
-    assert.deepEqual(await picked(file, fragments), []);
+    assert.deepEqual((await picked(file, 'ip and udp portrange 4500-4600')).slice(0, 5), []);
+    assert.deepEqual((await picked(file, 'net 10.244.0.0/16 or net fd00:10:244::/56')).slice(0, 5), []);
+    assert.deepEqual((await picked(file, 'udp port 4600 and greater 1515')).slice(0, 5), []);
+    assert.deepEqual((await picked(file, fragments)).slice(0, 5), []);
     assert.equal((await lab.tunnel('node-1', pair))?.remoteAddress.includes(':'), true);
   });
 });
