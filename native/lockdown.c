@@ -98,7 +98,9 @@ bool lockdown_calls(void) {
 bool lockdown_calls(void) {
   scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
   if (filter == NULL) return false;
-  bool good = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1) == 0;
+  // Of another architecture's entry too (x32, 32-bit): by default it would end the one thread only.
+  bool good = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1) == 0 &&
+              seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) == 0;
   for (size_t i = 0; good && i < ARRAY_SIZE(allowed); i++)
     good = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed[i], 0) == 0;
   const struct scmp_arg_cmp who_connects[] = {{.arg = 1, .op = SCMP_CMP_EQ, .datum_a = SOL_SOCKET},

@@ -125,7 +125,8 @@ for (const family of families) {
               [extension(...Array.from({ length: 7 }, () => destination)), 'UNKNOWN_L4'],
             ];
       const whole = wire(at(remote), at(alice));
-      for (const length of [14, 20, 14 + 19, whole.length - 1]) refused.push([whole.slice(0, length), 'MALFORMED']);
+      for (const length of [14 + (family === 4 ? 20 : 40), whole.length - 1])
+        refused.push([whole.slice(0, length), 'MALFORMED']);
       const otherVersion = whole.slice();
       otherVersion[14] = 0x55;
       refused.push([otherVersion, 'MALFORMED'], [frame(underlay, new Uint8Array(46), 0x88b5), 'UNKNOWN_L3']);
