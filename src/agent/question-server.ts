@@ -10,7 +10,10 @@ import {
   type EndpointReport,
   type KeyReport,
   type StatusReport,
+  type TraceAnswer,
+  type TraceQuestion,
   type TunnelReport,
+  traceQuestionSchema,
   type WhyAnswer,
   type WhyQuestion,
   whyQuestionSchema,
@@ -23,6 +26,7 @@ export interface Answers {
   endpoints(): EndpointReport[];
   why(question: WhyQuestion): WhyAnswer;
   metrics(): Promise<string>;
+  trace(question: TraceQuestion): Promise<TraceAnswer>;
   /** @throws {MyelinError} `NotAllowed` */
   keys(): Promise<KeyReport[]>;
   readonly flows: FlowLog;
@@ -83,6 +87,8 @@ export class QuestionServer {
         if (query.follow === undefined) return reply(response, answers.flows.recent(filter, count(query.last)));
         return this.#follow(response, filter);
       }
+      case 'POST /tunnels/trace':
+        return reply(response, await answers.trace(traceQuestionSchema.parse(await readJson(request))));
       case 'POST /debug/keys':
         return reply(response, await answers.keys());
       case 'POST /why':

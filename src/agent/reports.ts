@@ -23,8 +23,18 @@ import type { Quarantine } from './quarantine.ts';
 import type { Answers } from './question-server.ts';
 import type { Serial } from './serial.ts';
 import type { SettingsFeed } from './settings-feed.ts';
+import { answerTrace } from './trace.ts';
 import { answerWhy } from './why.ts';
-import type { EndpointReport, KeyReport, StatusReport, TunnelReport, WhyAnswer, WhyQuestion } from './wire.ts';
+import type {
+  EndpointReport,
+  KeyReport,
+  StatusReport,
+  TraceAnswer,
+  TraceQuestion,
+  TunnelReport,
+  WhyAnswer,
+  WhyQuestion,
+} from './wire.ts';
 
 export interface ReportsDeps {
   readonly options: AgentOptions;
@@ -71,6 +81,11 @@ export class Reports implements Answers {
 
   metrics(): Promise<string> {
     return this.#deps.metrics.text();
+  }
+
+  trace(question: TraceQuestion): Promise<TraceAnswer> {
+    const { state, tunnels, options } = this.#deps;
+    return answerTrace(question, { node: options.node, state, tunnels, list: () => this.tunnels() });
   }
 
   async keys(): Promise<KeyReport[]> {

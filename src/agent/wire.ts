@@ -76,6 +76,35 @@ export const tunnelSchema = z.object({
 });
 export type TunnelReport = z.infer<typeof tunnelSchema>;
 
+/** Two pods, `namespace/name` each. */
+export const traceQuestionSchema = z.strictObject({ source: z.string().min(1), destination: z.string().min(1) });
+export type TraceQuestion = z.infer<typeof traceQuestionSchema>;
+
+export const traceAnswerSchema = z.object({
+  source: z.string(),
+  destination: z.string(),
+  node: z.string(),
+  peerNode: z.string(),
+  /** Why there is nothing to see, or not all. */
+  note: z.string().optional(),
+  trace: z
+    .object({
+      role: z.enum(['initiator', 'responder']),
+      outcome: z.string(),
+      problem: z.string(),
+      steps: z.array(z.object({ step: z.string(), ms: z.number(), detail: z.string() })),
+      checks: z.array(
+        z.object({ check: z.string(), result: z.enum(['passed', 'failed', 'not reached']), detail: z.string() }),
+      ),
+    })
+    .optional(),
+  /** The tunnel as it is after it. */
+  tunnel: tunnelSchema.optional(),
+  /** When a packet had left under the new key, since the handshake was done. */
+  firstPacketMs: z.number().optional(),
+});
+export type TraceAnswer = z.infer<typeof traceAnswerSchema>;
+
 /** The key of one direction of one tunnel. */
 export const keySchema = z.object({
   direction: z.enum(['in', 'out']),

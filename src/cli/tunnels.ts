@@ -1,23 +1,74 @@
-import { type Command, Option } from 'commander';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type TunnelReport, tunnelSchema } from '../agent/wire.ts';
 import { formatBytes } from '../observe/format.ts';
 import { type AgentAddress, askAgent, findAgents } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
 import { formatDuration, paint, table } from './output.ts';
+import { trace } from './trace.ts';
 
-interface TunnelsFlags extends AgentFlags {
-  readonly output: 'text' | 'wide' | 'json';
+const states = ['up', 'rekeying', 'opening', 'waiting', 'down'] as const;
+
+export interface TunnelFilter {
+  /** `namespace/name`, at either end. */
   readonly pod?: string;
+  /** At either end. */
+  readonly namespace?: string;
+  readonly peerNode?: string;
+  readonly state?: string;
+}
+
+interface TunnelsFlags extends AgentFlags, TunnelFilter {
+  readonly output: 'text' | 'wide' | 'json';
+  readonly watch?: number | true;
 }
 
 export function registerTunnels(program: Command): void {
-  agentFlags(
+  const tunnelsCommand = agentFlags(
     program
       .command('tunnels')
       .description('the encrypted tunnels: which pods, proved as whom, by what cipher and key exchange')
       .option('--pod <pod>', 'only tunnels of this pod (namespace/name)')
+      .option('-n, --namespace <name>', 'only tunnels with an end in this namespace')
+      .option('--peer-node <name>', 'only tunnels to this node')
+      .addOption(new Option('--state <state>', 'only tunnels in this state').choices(states))
+      .option('-w, --watch [seconds]', 'again and again', parseSeconds)
       .addOption(new Option('-o, --output <form>').choices(['text', 'wide', 'json']).default('text')),
-  ).action(tunnels);
+  )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  myelin tunnels --state waiting                     # which are not up, and why
+  myelin tunnels -n shop --watch
+  myelin tunnels -o json | jq '.[] | select(.group == "X25519")'
+  myelin tunnels trace shop/frontend-x2x4z shop/cart-7k9qp`,
+    )
+    .action(tunnels);
+  agentFlags(
+    tunnelsCommand
+      .command('trace')
+      .description('make a handshake of two pods and say what happens, step by step')
+      .argument('<source>', 'namespace/pod, on a node whose agent answers here')
+      .argument('<destination>', 'likewise, anywhere')
+      .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text')),
+  )
+    .addHelpText(
+      'after',
+      `
+The handshake is a real one: where a tunnel is up its keys are replaced, without a packet lost. Exits with 3 where none
+comes about.`,
+    )
+    .action((source: string, destination: string, _: unknown, command: Command) =>
+      // The command above it takes some of the same options, and takes them first.
+      trace(source, destination, command.optsWithGlobals()),
+    );
+}
+
+function parseSeconds(text: string): number {
+  const seconds = Number(text);
+  if (!(seconds >= 0.1 && seconds <= 3600)) throw new InvalidArgumentError('expected a number of seconds');
+  return seconds;
 }
 
 export async function readTunnels(agents: readonly AgentAddress[]): Promise<TunnelReport[]> {
@@ -27,13 +78,36 @@ export async function readTunnels(agents: readonly AgentAddress[]): Promise<Tunn
   return lists.flat();
 }
 
-async function tunnels(flags: TunnelsFlags): Promise<void> {
-  const all = await readTunnels(findAgents(flags));
-  const chosen = all.filter(
-    ({ localPod, remotePod }) => flags.pod === undefined || localPod === flags.pod || remotePod === flags.pod,
+/** Those that are asked for. */
+export function filterTunnels(all: readonly TunnelReport[], filter: TunnelFilter): TunnelReport[] {
+  const { pod, namespace, state, peerNode } = filter;
+  return all.filter(
+    ({ localPod, remotePod, remoteNode, state: is }) =>
+      (pod === undefined || localPod === pod || remotePod === pod) &&
+      (namespace === undefined || [localPod, remotePod].some((name) => name.startsWith(`${namespace}/`))) &&
+      (peerNode === undefined || remoteNode === peerNode) &&
+      (state === undefined || is === state),
   );
-  if (flags.output === 'json') console.log(JSON.stringify(chosen, null, 2));
-  else console.log(tunnelTable(chosen, flags.output === 'wide'));
+}
+
+async function tunnels(flags: TunnelsFlags): Promise<void> {
+  const show = async () => {
+    const chosen = filterTunnels(await readTunnels(findAgents(flags)), flags);
+    if (flags.output === 'json') return JSON.stringify(chosen, null, flags.watch === undefined ? 2 : 0);
+    return tunnelTable(chosen, flags.output === 'wide');
+  };
+  if (flags.watch === undefined) {
+    console.log(await show());
+    return;
+  }
+  const seconds = flags.watch === true ? 2 : flags.watch;
+  for (;;) {
+    const text = await show();
+    // A terminal shows the newest in place of the one before; whatever reads a pipe gets one after the other.
+    if (process.stdout.isTTY === true) process.stdout.write('\u001b[2J\u001b[H');
+    console.log(text);
+    await sleep(seconds * 1000);
+  }
 }
 
 const hex = (spi: number | undefined) => (spi === undefined ? '–' : `0x${spi.toString(16).padStart(8, '0')}`);
@@ -58,8 +132,15 @@ export function tunnelTable(rows: readonly TunnelReport[], wide: boolean): strin
       },
       { title: 'IN', value: (t) => formatBytes(t.bytesIn), align: 'right' },
       { title: 'OUT', value: (t) => formatBytes(t.bytesOut), align: 'right' },
-      { title: 'WHY DOWN', value: (t) => (t.state === 'up' ? '' : (t.lastError ?? '')) },
+      { title: 'WHY DOWN', value: (t) => (t.state === 'up' ? '' : whyDown(t)) },
     ],
     rows,
   );
+}
+
+/** Why a tunnel is not up, in words a person can act on. */
+function whyDown({ state, lastError }: TunnelReport): string {
+  if (lastError !== undefined) return lastError;
+  if (state === 'opening') return 'the first handshake is under way';
+  return state === 'rekeying' ? '' : 'no packet has asked for it since it ended';
 }

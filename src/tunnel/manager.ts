@@ -5,7 +5,14 @@ import { messageOf } from '../identity/certificate.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { IpAddress } from '../model/address.ts';
 import { answerPair, answerPod } from './answer.ts';
-import type { InstalledSa, SaId, TrafficSelector, TunnelDriver, UnderlayAddress } from './driver.ts';
+import {
+  type InstalledSa,
+  type SaId,
+  type TrafficSelector,
+  type TunnelDriver,
+  TunnelError,
+  type UnderlayAddress,
+} from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';

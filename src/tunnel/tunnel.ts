@@ -37,6 +37,7 @@ import {
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
 import { type HeldSa, SaLedger, type SpiPool, type TunnelHooks } from './sa-ledger.ts';
 import type { Slots } from './slots.ts';
+import { type HandshakeTrace, Tracer } from './trace.ts';
 
 /** What every tunnel of a node shares. */
 export interface TunnelServices {
@@ -116,6 +117,14 @@ function expectation(remote: RemotePod, selectors: readonly TrafficSelector[]) {
   return { kind: 'pod', spiffeId, podUid: pod.uid, addresses } as const;
 }
 
+const iso = (ms: number) => new Date(ms).toISOString();
+const spiText = (spi: number) => `SPI 0x${spi.toString(16).padStart(8, '0')}`;
+
+function agreedOn({ selectors, lifetime, radius }: Agreement): string {
+  const pairs = selectors.map(({ local, remote }) => `${local} – ${remote}`).join(', ');
+  return `${pairs}; for ${lifetime.seconds} s at most; breach radius ${radius}`;
+}
+
 /** A pod as a node session names it. */
 export function ownPod({ podUid: uid, spiffeId, chain }: Svid): OwnPod {
   return { uid, spiffeId, chain: chain.map(({ der }) => der) };
@@ -135,6 +144,8 @@ export class Tunnel {
   #timer: NodeJS.Timeout | undefined;
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
+  /** Of the next handshake, where somebody wants to see it. */
+  #tracer: Tracer | undefined;
 
   constructor(local: LocalPod, remote: RemotePod, goesFirst: boolean, services: TunnelServices) {
     this.local = local;
@@ -226,18 +237,24 @@ export class Tunnel {
         this.#current(number);
         // What was verified when the handshake began may have been revoked since, and a node is revoked by its name.
         const { peer, nodeSerial } = agreement;
+        // Of a peer that began, this is the first that is heard of it here.
+        if (attempt.role === 'responder') this.#tracer?.verified(peer);
+        this.#tracer?.step('terms are agreed on, keys are derived', agreedOn(agreement));
         const why = whyRevoked(this, nodeSerial === undefined ? [peer.serialNumber] : [peer.serialNumber, nodeSerial]);
         if (why !== undefined) throw new HandshakeError('revoked', why);
         const established = this.#schedule(agreement);
         attempt.established = established;
         const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
         await this.#install(attempt, inboundSa(installation, settings.replayWindow));
+        this.#tracer?.step('the receiving key is in place', spiText(agreement.spiIn));
       },
       installOutbound: async (agreement, keys) => {
         const attempt = this.#current(number);
         const established = attempt.established ?? this.#schedule(agreement);
         const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
+        this.#tracer?.step('the peer can receive');
         await this.#install(attempt, outboundSa(installation));
+        this.#tracer?.step('the sending key is in place', spiText(agreement.spiOut));
       },
     };
   }
@@ -257,6 +274,7 @@ export class Tunnel {
       this.dispatch({ type: 'established', attempt: number, sa });
       if (this.radius !== attempt.radius) this.followRadius();
       this.#services.onHandshake(this, role, 'done', ms);
+      this.#traced(role);
       return;
     }
     const error = outcome instanceof HandshakeError ? outcome : new HandshakeError('aborted');
@@ -264,7 +282,22 @@ export class Tunnel {
     this.#end(attempt);
     this.#services.onHandshake(this, role, error.code, ms);
     const { code, message: text, lasting } = error;
+    // Neither is an answer: another attempt takes its place.
+    if (code !== 'aborted' && code !== 'yield') this.#traced(role, { code, text });
     this.dispatch({ type: 'failed', attempt: number, code, text, lasting });
+  }
+
+  #traced(role: Role, error?: { readonly code: HandshakeError['code']; readonly text: string }): void {
+    this.#tracer?.end(role, error);
+    this.#tracer = undefined;
+  }
+
+  /** Makes a handshake, in place of what is up if there is something, and tells of each step. */
+  trace(): Promise<HandshakeTrace> {
+    this.#tracer ??= new Tracer(this.#services.now);
+    const { done } = this.#tracer;
+    this.dispatch({ type: 'renew' });
+    return done;
   }
 
   /** The driver has lost everything: nothing is there to be removed, and half of a handshake is worth nothing. */
@@ -337,6 +370,7 @@ export class Tunnel {
       if (why !== undefined) throw new HandshakeError('policy', why);
       const revoked = whyRevoked(this, []);
       if (revoked !== undefined) throw new HandshakeError('revoked', revoked);
+      this.#tracer?.step('this pod’s certificate is at hand', `${identity.spiffeId}, until ${iso(identity.notAfter)}`);
       const own = ownPod(identity);
       const asked = { remote, selectors, identity, own, trustDomain };
       const agreement =
@@ -363,11 +397,14 @@ export class Tunnel {
     opening.leave = await dials.take(signal, remote.node.name);
     const { address, handshakePort: port = handshakePort } = remote.node;
     const serverName = endpointServerName(remote.pod.uid, trustDomain);
+    this.#tracer?.step('a place among the handshakes under way');
     const link = await work.dial(podDestination(address, port, serverName), identity, signal);
     const channel = new Channel(link, timeoutMs, signal);
     opening.conversation = channel;
-    const peer = verifier.verify(link.facts, expectation(remote, selectors));
     const { cipher, group } = link.facts;
+    this.#tracer?.step('TLS is done', `with ${address} port ${port}: ${cipher}, ${group ?? 'group not known'}`);
+    const peer = verifier.verify(link.facts, expectation(remote, selectors));
+    this.#tracer?.verified(peer);
     const proposal = this.proposal(number, selectors);
     return await initiate(channel, { peer, cipher, group }, proposal, this.installer(number), this.#hurries);
   }
@@ -385,7 +422,12 @@ export class Tunnel {
     opening.leave = leave;
     opening.conversation = conversation;
     const expected = expectation(remote, selectors);
-    const verify = (presented: readonly Buffer[]) => verifier.vouched(presented, expected);
+    this.#tracer?.step('a session with the node', remote.node.name);
+    const verify = (presented: readonly Buffer[]) => {
+      const peer = verifier.vouched(presented, expected);
+      this.#tracer?.verified(peer);
+      return peer;
+    };
     const proposal = this.proposal(number, selectors);
     const { uid } = remote.pod;
     try {
