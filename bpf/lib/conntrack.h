@@ -18,6 +18,7 @@
 #include "packet.h"
 #include "place.h"
 #include "policy.h"
+#include "transport.h"
 
 #define SECOND_NS 1000000000ULL
 #define CT_DEFAULT_OPENING_NS (60 * SECOND_NS)
@@ -101,17 +102,29 @@ static __always_inline __u8 ct_next_state(const struct packet *packet, const str
 	return reply && entry->state == CT_OPENING ? CT_ESTABLISHED : entry->state;
 }
 
+/* What policy knows of the connection's kind: the destination's port, or the only ICMP message that opens anything. */
+static __always_inline __u16 ct_policy_port(const struct ct_key *key, bool egress)
+{
+	if (key->protocol == IPPROTO_ICMP)
+		return ICMP_ECHO_REQUEST << 8;
+	if (key->protocol == IPPROTO_ICMPV6_NUMBER)
+		return ICMPV6_ECHO_REQUEST << 8;
+	return bpf_ntohs(egress ? key->remote_port : key->local_port);
+}
+
 /* Asks policy about a connection that was, or would be, opened in `direction` between the endpoint and `identity`. */
 static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, const struct config *settings,
 						 const struct track *track, __u32 direction, struct place *place)
 {
 	bool egress = direction == DIRECTION_EGRESS;
 	struct policy_query query = {
-		.set = egress ? endpoint->egress_set : endpoint->ingress_set,
+		.admin_set = egress ? endpoint->egress_admin_set : endpoint->ingress_admin_set,
+		.network_set = egress ? endpoint->egress_set : endpoint->ingress_set,
+		.mesh_set = egress ? endpoint->egress_mesh_set : endpoint->ingress_mesh_set,
 		.identity = track->identity,
 		.default_deny = settings->flags &
 				(egress ? CONFIG_DEFAULT_DENY_EGRESS : CONFIG_DEFAULT_DENY_INGRESS),
-		.port = bpf_ntohs(egress ? track->key.remote_port : track->key.local_port),
+		.port = ct_policy_port(&track->key, egress),
 		.protocol = track->key.protocol,
 	};
 	enum drop_reason reason;

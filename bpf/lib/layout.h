@@ -42,8 +42,13 @@ struct endpoint {
 	/* What the pod's own packets stand for, by family: a policy's CIDRs may tell its two addresses apart. */
 	__u32 identity4;
 	__u32 identity6;
+	/* What is asked one after the other; an admin or mesh set of 0: nothing to ask. */
+	__u32 ingress_admin_set;
 	__u32 ingress_set;
+	__u32 ingress_mesh_set;
+	__u32 egress_admin_set;
 	__u32 egress_set;
+	__u32 egress_mesh_set;
 	__u32 flags;
 	__u8 mac[MAC_LENGTH];
 	__u8 host_mac[MAC_LENGTH];
@@ -75,6 +80,14 @@ struct prefix_key {
 #define PROBE_ANY_PROTOCOL (1U << 17)
 #define RULE_SET_ISOLATED (1U << 0)
 
+/* What goes with a verdict, in the flags of entries and (for what isolation denies) of rule sets. */
+#define POLICY_LOG (1U << 1)    /* every one is said in an event */
+#define POLICY_REJECT (1U << 2) /* the sender of what is denied is told */
+#define POLICY_AUDIT (1U << 3)  /* said only */
+#define POLICY_KEEP (1U << 4)   /* connections that are denied now, and were admitted, go on */
+#define POLICY_RESET (1U << 5)  /* their both ends are told */
+#define POLICY_OPTIONS (POLICY_LOG | POLICY_REJECT | POLICY_AUDIT | POLICY_KEEP | POLICY_RESET)
+
 /* Rule numbers that are no policy's; src/policy/image.ts reservedRules. */
 enum reserved_rule {
 	RULE_NONE = 0,
@@ -91,11 +104,12 @@ struct rule_set {
 
 #define VERDICT_ALLOW 1
 #define VERDICT_DENY 2
+#define VERDICT_PASS 3 /* as if no entry had matched */
 
 struct policy_key {
 	__u32 set;
 	__u32 identity; /* 0: any */
-	__u16 port;     /* host order, bits behind the prefix are 0 */
+	__u16 port;     /* host order, bits behind the prefix are 0; of ICMP, type << 8 | code */
 	__u8 protocol;  /* 0: any */
 	__u8 port_length;
 };
@@ -104,7 +118,8 @@ struct policy_entry {
 	__u32 precedence;
 	__u32 rule;
 	__u8 verdict;
-	__u8 pad[3];
+	__u8 flags; /* POLICY_… */
+	__u8 pad[2];
 };
 
 /* One key for both directions of a connection, seen from the pod; service flows are keyed alike. */

@@ -52,6 +52,11 @@ function originsOf(old: PolicyImage, next: PolicyImage): Map<IdentityNumber, Set
 function merge(lists: readonly (readonly PolicyEntry[])[]): PolicyEntry[] {
   const merged: PolicyEntry[] = [];
   for (const same of Map.groupBy(lists.flat(), keyOf).values()) {
+    const passed = same.some(({ verdict }) => verdict === 'pass') ? mergePassed(same, lists.length) : undefined;
+    if (passed !== undefined) {
+      merged.push(passed);
+      continue;
+    }
     const denies = same.filter(({ verdict }) => verdict === 'deny');
     // Denied if any is denied, as surely as the surest; allowed only if all are, as weakly as the weakest.
     const candidates = denies.length > 0 ? denies : same.length === lists.length ? same : [];
@@ -62,6 +67,19 @@ function merge(lists: readonly (readonly PolicyEntry[])[]): PolicyEntry[] {
     merged.push(others.reduce((chosen, entry) => (stronger(chosen, entry) ? chosen : entry), first));
   }
   return merged;
+}
+
+/**
+ * What one origin is passed on with is the same for all of them, or it is denied: what the next rule set says of each
+ * cannot be told from here.
+ */
+function mergePassed(same: readonly PolicyEntry[], origins: number): PolicyEntry | undefined {
+  const [first, ...others] = same;
+  if (first === undefined) return undefined;
+  const alike = ({ verdict, precedence }: PolicyEntry) => verdict === 'pass' && precedence === first.precedence;
+  if (same.length === origins && same.every(alike)) return first;
+  const surest = others.reduce((a, b) => (b.precedence > a.precedence ? b : a), first);
+  return { ...surest, verdict: 'deny' };
 }
 
 function keyOf({ protocol, port, portLength }: PolicyEntry): number {

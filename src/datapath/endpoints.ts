@@ -1,6 +1,6 @@
 import type { IpAddress, MacAddress } from '../model/address.ts';
 import { reservedIdentity } from '../model/identity.ts';
-import type { EndpointEntry } from '../policy/image.ts';
+import { type EndpointEntry, noSet } from '../policy/image.ts';
 import { type Endpoint, endpointFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 import { addressOfFamily } from './places.ts';
@@ -176,10 +176,20 @@ export class EndpointTable {
 }
 
 const { any } = reservedIdentity;
-const closed = { identity4: any, identity6: any, ingressSet: 0, egressSet: 0, flags: 0 } as const;
+const closed = {
+  identity4: any,
+  identity6: any,
+  ingressAdminSet: noSet,
+  ingressSet: noSet,
+  ingressMeshSet: noSet,
+  egressAdminSet: noSet,
+  egressSet: noSet,
+  egressMeshSet: noSet,
+  flags: 0,
+} as const;
 
 function withPolicy(endpoint: Endpoint, policy: EndpointEntry | undefined): Endpoint {
   if (policy === undefined) return endpoint;
-  const { identity4, identity6, ingressSet, egressSet } = policy;
-  return { ...endpoint, identity4, identity6, ingressSet, egressSet, flags: endpoint.flags | endpointFlags.ready };
+  const { addresses: _, ...identitiesAndSets } = policy;
+  return { ...endpoint, ...identitiesAndSets, flags: endpoint.flags | endpointFlags.ready };
 }

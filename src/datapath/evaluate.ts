@@ -2,7 +2,16 @@ import type { IpAddress } from '../model/address.ts';
 import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
 import { protocolNumbers } from '../model/port.ts';
 import type { Direction, DropReason } from '../model/verdict.ts';
-import { anyProtocolProbe, peerKinds, reservedRules, ruleSetFlags, verdictCodes } from '../policy/image.ts';
+import {
+  anyProtocolProbe,
+  noSet,
+  peerKinds,
+  reservedRules,
+  ruleSetFlags,
+  type Stage,
+  setIdOf,
+  verdictCodes,
+} from '../policy/image.ts';
 import { configFlags, endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
@@ -14,7 +23,7 @@ export interface MapQuery {
   /** The other end. */
   readonly remote: IpAddress;
   readonly protocol: number;
-  /** The destination's; 0 where the protocol has none. */
+  /** The destination's; for ICMP, `icmpPort`; 0 where the protocol has none. */
   readonly port: number;
 }
 
@@ -54,9 +63,25 @@ export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
   if (direction === 'ingress' && kind === peerKinds['this-node'])
     return { ...allow(reservedRules.ownNode), identity: reservedIdentity.host };
 
-  const setId = direction === 'egress' ? endpoint.egressSet : endpoint.ingressSet;
+  const ask = (stage: Stage): MapVerdict | undefined => {
+    const id = setIdOf(endpoint, direction, stage);
+    return id === noSet && stage !== 'network' ? undefined : askSet(maps, id, query, identity);
+  };
+  const byNetwork = ask('admin') ?? ask('network');
+  if (byNetwork?.verdict === 'deny') return byNetwork;
+  const defaultDeny = direction === 'egress' ? configFlags.defaultDenyEgress : configFlags.defaultDenyIngress;
+  if (byNetwork === undefined && ((maps.config.get(0)?.flags ?? 0) & defaultDeny) !== 0)
+    return deny('POLICY_DENIED', reservedRules.defaultDeny);
+  const byMesh = ask('mesh');
+  if (byMesh?.verdict === 'deny') return byMesh;
+  return byNetwork ?? byMesh ?? allow(reservedRules.none);
+}
+
+/** @returns Undefined where the set leaves it to whatever comes after it. */
+function askSet(maps: PolicyMaps, setId: number, query: MapQuery, identity: IdentityNumber): MapVerdict | undefined {
+  const deny = (reason: DropReason, rule: number): MapVerdict => ({ verdict: 'deny', reason, rule, identity });
   const set = maps.ruleSets.get(setId);
-  if (set === undefined) return deny(setId === 0 ? 'ENDPOINT_NOT_READY' : 'UNKNOWN_RULE_SET');
+  if (set === undefined) return deny(setId === noSet ? 'ENDPOINT_NOT_READY' : 'UNKNOWN_RULE_SET', reservedRules.none);
   let best: PolicyValue | undefined;
   for (const key of probesFor(setId, set.probes, identity, query)) {
     const entry = maps.policy.get(key);
@@ -64,12 +89,9 @@ export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
     if (entry.precedence === best?.precedence && entry.verdict !== verdictCodes.deny) continue;
     best = entry;
   }
-  if (best !== undefined)
-    return best.verdict === verdictCodes.allow ? allow(best.rule) : deny('POLICY_DENIED_EXPLICIT', best.rule);
-  if ((set.flags & ruleSetFlags.isolated) !== 0) return deny('POLICY_DENIED', set.rule);
-  const defaultDeny = direction === 'egress' ? configFlags.defaultDenyEgress : configFlags.defaultDenyIngress;
-  if (((maps.config.get(0)?.flags ?? 0) & defaultDeny) !== 0) return deny('POLICY_DENIED', reservedRules.defaultDeny);
-  return allow(set.rule);
+  if (best?.verdict === verdictCodes.allow) return { verdict: 'allow', rule: best.rule, identity };
+  if (best !== undefined && best.verdict !== verdictCodes.pass) return deny('POLICY_DENIED_EXPLICIT', best.rule);
+  return (set.flags & ruleSetFlags.isolated) === 0 ? undefined : deny('POLICY_DENIED', set.rule);
 }
 
 /** Exact addresses first, then the longest prefix; a miss is the world. */
@@ -81,10 +103,10 @@ function findPeer(maps: PolicyMaps, address: IpAddress): Peer {
 }
 
 function* probesFor(set: number, probes: number, other: IdentityNumber, query: MapQuery): Generator<PolicyKey> {
-  const { TCP, UDP, SCTP } = protocolNumbers;
+  const { TCP, UDP, SCTP, ICMP, ICMPv6 } = protocolNumbers;
   for (const identity of [other, reservedIdentity.any]) {
     if ((probes & anyProtocolProbe) !== 0) yield { set, identity, port: 0, protocol: 0, portLength: 0 };
-    if (query.protocol !== TCP && query.protocol !== UDP && query.protocol !== SCTP) continue;
+    if (![TCP, UDP, SCTP, ICMP, ICMPv6].some((ported) => ported === query.protocol)) continue;
     for (let portLength = 0; portLength <= 16; portLength++) {
       if ((probes & (1 << portLength)) === 0) continue;
       const port = query.port & (0xffff_0000 >>> portLength) & 0xffff;

@@ -50,8 +50,12 @@ export const endpoint = struct('endpoint', {
   id: u32,
   identity4: identity,
   identity6: identity,
+  ingressAdminSet: u32,
   ingressSet: u32,
+  ingressMeshSet: u32,
+  egressAdminSet: u32,
   egressSet: u32,
+  egressMeshSet: u32,
   flags: u32,
   mac,
   hostMac: mac,
@@ -76,7 +80,7 @@ export type RuleSetValue = Value<typeof ruleSet>;
 export const policyKey = struct('policy_key', { set: u32, identity, port: u16, protocol: u8, portLength: u8 });
 export type PolicyKey = Value<typeof policyKey>;
 
-export const policyEntry = struct('policy_entry', { precedence: u32, rule: u32, verdict: u8, pad: pad(3) });
+export const policyEntry = struct('policy_entry', { precedence: u32, rule: u32, verdict: u8, flags: u8, pad: pad(2) });
 export type PolicyValue = Value<typeof policyEntry>;
 
 export const ctKey = struct('ct_key', {

@@ -241,9 +241,9 @@ function keyText({ identity, protocol, port, portLength }: PolicyEntry): string 
 }
 
 function encodeEntries(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
-  return entries.map(({ identity, protocol, port, portLength, precedence, rule, verdict }) => [
+  return entries.map(({ identity, protocol, port, portLength, precedence, rule, verdict, flags }) => [
     { set, identity, protocol, port, portLength },
-    { precedence, rule, verdict: verdictCodes[verdict] },
+    { precedence, rule, verdict: verdictCodes[verdict], flags },
   ]);
 }
 

@@ -42,13 +42,14 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
     prefixes.set(prefixOfKey(key), { identity, kind: isPrefixKind(name) ? name : 'unknown-pod' });
   }
   const entriesOf = new Map<number, PolicyEntry[]>();
-  for (const [{ set, ...key }, { precedence, rule, verdict }] of maps.policy.entries()) {
+  for (const [{ set, ...key }, { precedence, rule, verdict, flags }] of maps.policy.entries()) {
     note(key.identity, rule);
     const entry: PolicyEntry = {
       ...key,
       precedence,
       rule,
-      verdict: verdict === verdictCodes.allow ? 'allow' : 'deny',
+      verdict: verdict === verdictCodes.allow ? 'allow' : verdict === verdictCodes.pass ? 'pass' : 'deny',
+      flags,
     };
     const known = entriesOf.get(set);
     if (known === undefined) entriesOf.set(set, [entry]);
@@ -56,7 +57,14 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
   }
   const ruleSets = new Map<number, RuleSet>();
   const restoreSet = (id: number, head: Pick<RuleSet, 'probes' | 'flags' | 'rule'>) =>
-    ruleSets.set(id, { id, key: `restored ${id}`, direction: 'ingress', ...head, entries: entriesOf.get(id) ?? [] });
+    ruleSets.set(id, {
+      id,
+      key: `restored ${id}`,
+      direction: 'ingress',
+      stage: 'network',
+      ...head,
+      entries: entriesOf.get(id) ?? [],
+    });
   for (const [id, head] of maps.ruleSets.entries()) {
     lastRule = Math.max(lastRule, head.rule);
     restoreSet(id, head);

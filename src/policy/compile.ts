@@ -8,7 +8,7 @@ import { prefixTable, worldRegions } from './compile/prefixes.ts';
 import { Regions } from './compile/regions.ts';
 import { RuleSets } from './compile/sets.ts';
 import { localPods, subjectSides } from './compile/subjects.ts';
-import type { EndpointEntry, PeerEntry, PolicyImage } from './image.ts';
+import { type EndpointEntry, type PeerEntry, type PolicyImage, stages } from './image.ts';
 import type { ClusterView } from './view.ts';
 
 /** What compiling an image has found out, to be found out again only where it changed. */
@@ -24,8 +24,10 @@ const derived = new WeakMap<PolicyImage, { readonly regions: Regions; readonly i
 export function compile(view: ClusterView, node: string, previous?: PolicyImage): PolicyImage {
   const pods = localPods(view, node);
   const sides = subjectSides(view, pods);
-  const asked = [...new Set(sides.values())].flatMap(({ egress, ingress }) => [egress, ingress]);
-  const rules = new Set(asked.flatMap((side) => side.rules));
+  const asked = [...new Set(sides.values())]
+    .flatMap(({ egress, ingress }) => [egress, ingress])
+    .flatMap((side) => stages.flatMap((stage) => side[stage] ?? []));
+  const rules = new Set(asked.flatMap((stage) => stage.rules.map(({ rule }) => rule)));
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
   const known = previous === undefined ? undefined : derived.get(previous);
@@ -43,12 +45,11 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const index = known?.index.answersFor(grounds) ? known.index : new PeerIndex(grounds);
   const sets = new RuleSets(index, identities, ruleNumbers.byRef, previous);
   const endpoints = new Map<string, EndpointEntry>();
-  for (const [pod, { egress, ingress }] of sides)
+  for (const [pod, own] of sides)
     endpoints.set(pod.uid, {
       ...identitiesOfPod(pod, peers),
       addresses: pod.addresses,
-      ingressSet: sets.idFor(pod, 'ingress', ingress),
-      egressSet: sets.idFor(pod, 'egress', egress),
+      ...sets.idsFor(pod, own),
     });
   const worldNumbers = world.flatMap(({ region, key }) => {
     const identity = byKey.get(key);

@@ -3,7 +3,16 @@ import { firstFreeIdentity } from '../model/identity.ts';
 import { type Prefix, prefixParts } from '../model/prefix.ts';
 import { entryKey } from './compile/keys.ts';
 import { sameEntry } from './compile/sets.ts';
-import type { EndpointEntry, PeerEntry, PolicyEntry, PolicyImage, PrefixEntry, RuleSet } from './image.ts';
+import {
+  type EndpointEntry,
+  type PeerEntry,
+  type PolicyEntry,
+  type PolicyImage,
+  type PrefixEntry,
+  type RuleSet,
+  setIdOf,
+  stages,
+} from './image.ts';
 
 /** The value of the map `rule_sets`. */
 export type RuleSetHead = Pick<RuleSet, 'id' | 'probes' | 'flags' | 'rule'>;
@@ -129,12 +138,15 @@ function samePlace(a: PeerEntry | PrefixEntry | undefined, b: PeerEntry | Prefix
   return a?.identity === b.identity && a.kind === b.kind;
 }
 
+const directions = ['ingress', 'egress'] as const;
+
 function sameEndpoint(a: EndpointEntry | undefined, b: EndpointEntry): boolean {
   return (
     a?.identity4 === b.identity4 &&
     a.identity6 === b.identity6 &&
-    a.ingressSet === b.ingressSet &&
-    a.egressSet === b.egressSet &&
+    directions.every((direction) =>
+      stages.every((stage) => setIdOf(a, direction, stage) === setIdOf(b, direction, stage)),
+    ) &&
     a.addresses.join() === b.addresses.join()
   );
 }

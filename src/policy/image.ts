@@ -101,11 +101,44 @@ export interface EndpointEntry {
   readonly identity4: IdentityNumber;
   readonly identity6: IdentityNumber;
   readonly addresses: readonly IpAddress[];
+  /** By stage; those of admin and mesh are `noSet` where no policy of the stage selects the pod. */
+  readonly ingressAdminSet: number;
   readonly ingressSet: number;
+  readonly ingressMeshSet: number;
+  readonly egressAdminSet: number;
   readonly egressSet: number;
+  readonly egressMeshSet: number;
 }
 
-/** `flags` in the value of the map `rule_sets`. */
+/**
+ * What is asked one after the other about a flow, each a rule set: the network gate's admin level, which decides or
+ * leaves it to the next; the rest of the network gate; the mesh gate, which is asked about what the network gate allows.
+ * The admin level has sets of its own because its policies are about many pods, which can so share them.
+ */
+export const stages = ['admin', 'network', 'mesh'] as const;
+export type Stage = (typeof stages)[number];
+
+/** In place of a rule set of the stages admin and mesh: nothing to ask. */
+export const noSet = 0;
+
+type SetIds = Omit<EndpointEntry, 'identity4' | 'identity6' | 'addresses'>;
+
+export function setIdOf(endpoint: SetIds, direction: Direction, stage: Stage): number {
+  return endpoint[setNames[direction][stage]];
+}
+
+export const setNames = {
+  ingress: { admin: 'ingressAdminSet', network: 'ingressSet', mesh: 'ingressMeshSet' },
+  egress: { admin: 'egressAdminSet', network: 'egressSet', mesh: 'egressMeshSet' },
+} as const satisfies Record<Direction, Record<Stage, keyof SetIds>>;
+
+/**
+ * What goes with a denial or an allowance, bits of `flags` in the values of the maps `policy` and (for what isolation
+ * denies) `rule_sets`. `audit` is for verdicts that are only told of; no image has it yet.
+ */
+export const optionFlags = { log: 2, reject: 4, audit: 8, keep: 16, reset: 32 } as const;
+
+/** `flags` in the value of the map `rule_sets`, beside `optionFlags`. */
 export const ruleSetFlags = { isolated: 1 } as const;
 
 export interface RuleSet {
@@ -113,9 +146,10 @@ export interface RuleSet {
   /** Which rules the set was made of; equal for sets of two images that differ only in who the peers are. */
   readonly key: string;
   readonly direction: Direction;
+  readonly stage: Stage;
   /** Bit 0 to 16: entries of that port-prefix length exist for an exact protocol; `anyProtocolProbe`: entries for any protocol exist. */
   readonly probes: number;
-  /** `ruleSetFlags`. */
+  /** `ruleSetFlags` and `optionFlags`. */
   readonly flags: number;
   /** The rule that is named where isolation denies; `reservedRules.none` where the set does not isolate. */
   readonly rule: number;
@@ -140,7 +174,10 @@ export interface PolicyEntry {
   /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of one set have the same. */
   readonly precedence: number;
   readonly rule: number;
+  /** `pass`: as if no entry had matched. */
   readonly verdict: 'allow' | 'deny' | 'pass';
+  /** `optionFlags`. */
+  readonly flags: number;
 }
 
 /**

@@ -6,6 +6,7 @@ import type { Direction, DropReason } from '../model/verdict.ts';
 import { entryKey, portBlock } from './compile/keys.ts';
 import {
   anyProtocolProbe,
+  noSet,
   type PeerEntry,
   type PolicyEntry,
   type PolicyImage,
@@ -13,6 +14,8 @@ import {
   type RuleSet,
   reservedRules,
   ruleSetFlags,
+  type Stage,
+  setIdOf,
 } from './image.ts';
 
 /** What an image says of the first packet of a connection, at one pod's interface. */
@@ -32,7 +35,7 @@ export interface LookupResult {
  * Evaluates an image the way the BPF programs evaluate the maps, probe by probe.
  * @param peerAddress The other end: the destination of egress, the source of ingress.
  * @param protocol A name or an IP protocol number.
- * @param port The destination's; 0 where the protocol has none.
+ * @param port The destination's; for ICMP, `icmpPort`; 0 where the protocol has none.
  */
 export function lookup(
   image: PolicyImage,
@@ -57,18 +60,29 @@ export function lookup(
   if (direction === 'ingress' && kind === 'this-node')
     return { verdict: 'allow', rule: reservedRules.ownNode, identity: reservedIdentity.host };
 
-  const set = image.ruleSets.get(direction === 'ingress' ? endpoint.ingressSet : endpoint.egressSet);
-  if (set === undefined) return deny('UNKNOWN_RULE_SET', identity);
   const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
-  const entry = highestEntry(set, identity, number, port);
-  if (entry !== undefined) {
-    const decided = { rule: entry.rule, identity, entry };
-    return entry.verdict === 'allow'
-      ? { verdict: 'allow', ...decided }
-      : { verdict: 'deny', reason: 'POLICY_DENIED_EXPLICIT', ...decided };
-  }
-  if ((set.flags & ruleSetFlags.isolated) === 0) return { verdict: 'allow', rule: set.rule, identity };
-  return { ...deny('POLICY_DENIED', identity), rule: set.rule };
+  const ask = (stage: Stage): LookupResult | undefined => {
+    const id = setIdOf(endpoint, direction, stage);
+    if (id === noSet && stage !== 'network') return undefined;
+    const set = image.ruleSets.get(id);
+    return set === undefined ? deny('UNKNOWN_RULE_SET', identity) : askSet(set, identity, number, port);
+  };
+  const byNetwork = ask('admin') ?? ask('network');
+  if (byNetwork?.verdict === 'deny') return byNetwork;
+  // Where both gates allow, the first one that has a rule for it is named.
+  const byMesh = ask('mesh');
+  if (byMesh?.verdict === 'deny') return byMesh;
+  return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, identity };
+}
+
+/** @returns Undefined where the set leaves it to whatever comes after it. */
+function askSet(set: RuleSet, identity: IdentityNumber, protocol: number, port: number): LookupResult | undefined {
+  const entry = highestEntry(set, identity, protocol, port);
+  if (entry?.verdict === 'allow') return { verdict: 'allow', rule: entry.rule, identity, entry };
+  if (entry?.verdict === 'deny')
+    return { verdict: 'deny', reason: 'POLICY_DENIED_EXPLICIT', rule: entry.rule, identity, entry };
+  if ((set.flags & ruleSetFlags.isolated) === 0) return undefined;
+  return { verdict: 'deny', reason: 'POLICY_DENIED', rule: set.rule, identity };
 }
 
 /** The number that stands for a pod at one of its addresses; undefined where that is not the pod's address. */

@@ -86,6 +86,7 @@ export interface Rule {
 /**
  * Where a rule stands in the order of evaluation: the higher level decides. Isolation (deny what nothing allowed) stands
  * between `allow` and `baseline`; the numbers leave room on both sides and fit the top four bits of an entry's precedence.
+ * Only the network gate has rules of the levels admin and baseline.
  */
 export const levels = { admin: 12, deny: 9, allow: 6, baseline: 3 } as const;
 export type Level = keyof typeof levels;

@@ -50,8 +50,12 @@ function image(
           identity4: reservedIdentity.any,
           identity6: reservedIdentity.any,
           addresses: [],
+          ingressAdminSet: 0,
           ingressSet: set,
+          ingressMeshSet: 0,
+          egressAdminSet: 0,
           egressSet: set,
+          egressMeshSet: 0,
         },
       ],
     ]),
@@ -72,9 +76,9 @@ const entryArbitrary = fc
       { protocol: 17, port: 80, portLength: 16 },
     ),
     precedence: fc.integer({ min: 1, max: 6 }),
-    verdict: fc.constantFrom<PolicyEntry['verdict']>('allow', 'deny'),
+    verdict: fc.constantFrom<PolicyEntry['verdict']>('allow', 'allow', 'deny', 'deny', 'pass'),
   })
-  .map(({ match, ...entry }): PolicyEntry => ({ ...match, ...entry, rule: 20 + entry.precedence }));
+  .map(({ match, ...entry }): PolicyEntry => ({ ...match, ...entry, rule: 20 + entry.precedence, flags: 0 }));
 
 const cases = fc.record({
   entries: fc.uniqueArray(entryArbitrary, {
@@ -97,6 +101,7 @@ test('under the old rule sets, a new identity is allowed no more than all of its
         id: set,
         key: '',
         direction: 'ingress',
+        stage: 'network',
         probes: (1 << 0) | (1 << 15) | (1 << 16) | (1 << 17),
         flags: isolated ? 1 : 0,
         rule: 0,
@@ -140,8 +145,18 @@ test('sets that stay, and identities that were there, get no bridge', () => {
     precedence: 1,
     rule: 20,
     verdict: 'allow',
+    flags: 0,
   };
-  const own: RuleSet = { id: set, key: '', direction: 'ingress', probes: 1 << 16, flags: 1, rule: 0, entries: [entry] };
+  const own: RuleSet = {
+    id: set,
+    key: '',
+    direction: 'ingress',
+    stage: 'network',
+    probes: 1 << 16,
+    flags: 1,
+    rule: 0,
+    entries: [entry],
+  };
   const owners = [identityNumber(300), undefined, undefined, undefined];
   const old = image(oldIdentities, owners, [own]);
   assert.deepEqual(bridgesBetween(old, image(newIdentities, [identityNumber(400)], [own])), []);

@@ -22,12 +22,19 @@ const web: EndpointInterface = {
   hostMac: parseMac('02:00:00:00:00:02'),
   addresses: [parseIp('10.244.0.1'), parseIp('fd00::1')],
 };
+const sets = {
+  ingressAdminSet: 4,
+  ingressSet: 5,
+  ingressMeshSet: 0,
+  egressAdminSet: 0,
+  egressSet: 6,
+  egressMeshSet: 7,
+};
 const policy: EndpointEntry = {
   identity4: identityNumber(300),
   identity6: identityNumber(301),
   addresses: web.addresses,
-  ingressSet: 5,
-  egressSet: 6,
+  ...sets,
 };
 
 test('an interface is closed until policy knows its pod, and again when policy forgets it', () => {
@@ -38,8 +45,12 @@ test('an interface is closed until policy knows its pod, and again when policy f
     id: 1,
     identity4: reservedIdentity.any,
     identity6: reservedIdentity.any,
+    ingressAdminSet: 0,
     ingressSet: 0,
+    ingressMeshSet: 0,
+    egressAdminSet: 0,
     egressSet: 0,
+    egressMeshSet: 0,
     flags: 0,
     mac: web.mac,
     hostMac: web.hostMac,
@@ -47,7 +58,7 @@ test('an interface is closed until policy knows its pod, and again when policy f
     addr6: web.addresses[1],
   });
   table.setPolicy(new Transaction(), 'web', policy);
-  const open = { ...closed, identity4: 300, identity6: 301, ingressSet: 5, egressSet: 6, flags: 1 };
+  const open = { ...closed, identity4: 300, identity6: 301, ...sets, flags: 1 };
   assert.deepEqual(maps.endpoints.get(11), open);
   table.set(web, undefined);
   assert.deepEqual(maps.endpoints.get(11), open, 'made known again, it keeps its policy');

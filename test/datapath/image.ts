@@ -42,10 +42,19 @@ export function install(node: TestNode, image: PolicyImage): Installed {
   for (const [prefix, entry] of image.prefixes) prefixes.set(prefixKeyOf(prefix), placeValue(entry));
   for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
     ruleSets.set(id, { probes, flags, rule });
-    for (const { identity: who, port, protocol, portLength, precedence, rule: number, verdict } of entries)
+    for (const {
+      identity: who,
+      port,
+      protocol,
+      portLength,
+      precedence,
+      rule: number,
+      verdict,
+      flags: options,
+    } of entries)
       policy.set(
         { set: id, identity: who, port, protocol, portLength },
-        { precedence, rule: number, verdict: verdictCodes[verdict] },
+        { precedence, rule: number, verdict: verdictCodes[verdict], flags: options },
       );
   }
   node.addPod({ ...strange, ifindex: elsewhere });
@@ -61,9 +70,9 @@ export function install(node: TestNode, image: PolicyImage): Installed {
       address4: addresses(4) ?? nowhere4,
       address6: addresses(6) ?? nowhere6,
     };
-    const { identity4, identity6, ingressSet, egressSet } = endpoint;
+    const { addresses: _, ...identitiesAndSets } = endpoint;
     node.addEndpoint(pod, {
-      ...{ identity4, identity6, ingressSet, egressSet },
+      ...identitiesAndSets,
       ...{ addr4: addresses(4), addr6: addresses(6) },
     });
     pods.set(uid, pod);

@@ -6,7 +6,14 @@ import { objectFiles } from '../../src/datapath/objects.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import { dropReasons } from '../../src/model/verdict.ts';
-import { anyProtocolProbe, peerKinds, reservedRules, ruleSetFlags, verdictCodes } from '../../src/policy/image.ts';
+import {
+  anyProtocolProbe,
+  optionFlags,
+  peerKinds,
+  reservedRules,
+  ruleSetFlags,
+  verdictCodes,
+} from '../../src/policy/image.ts';
 import { compileBpf } from '../kernel/compile.ts';
 import { objectDir } from './maps.ts';
 
@@ -48,6 +55,12 @@ test('numbers mean the same on both sides', () => {
     RULE_SET_ISOLATED: ruleSetFlags.isolated,
     VERDICT_ALLOW: verdictCodes.allow,
     VERDICT_DENY: verdictCodes.deny,
+    VERDICT_PASS: verdictCodes.pass,
+    POLICY_LOG: optionFlags.log,
+    POLICY_REJECT: optionFlags.reject,
+    POLICY_AUDIT: optionFlags.audit,
+    POLICY_KEEP: optionFlags.keep,
+    POLICY_RESET: optionFlags.reset,
     RULE_NONE: reservedRules.none,
     RULE_OWN_NODE: reservedRules.ownNode,
     RULE_SELF: reservedRules.self,

@@ -11,7 +11,7 @@ import type { IpAddress } from '../../src/model/address.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import type { Prefix } from '../../src/model/prefix.ts';
 import { type DropReason, dropReasonFromCode } from '../../src/model/verdict.ts';
-import { anyProtocolProbe } from '../../src/policy/image.ts';
+import { anyProtocolProbe, verdictCodes } from '../../src/policy/image.ts';
 import { frame, type IpOptions, ip, type Transport, tcp } from '../support/packet.ts';
 import { type ReadFrame, readFrame } from '../support/packet-reader.ts';
 import type { Pod } from './cluster.ts';
@@ -52,7 +52,8 @@ export interface Entry {
   readonly port?: number;
   readonly portLength?: number;
   readonly precedence?: number;
-  readonly verdict?: 'allow' | 'deny';
+  readonly verdict?: keyof typeof verdictCodes;
+  readonly flags?: number;
   readonly rule?: number;
 }
 
@@ -144,8 +145,12 @@ export class TestNode {
       id: pod.id,
       identity4: pod.identity,
       identity6: pod.identity,
+      ingressAdminSet: 0,
       ingressSet: cluster.sets.open,
+      ingressMeshSet: 0,
+      egressAdminSet: 0,
       egressSet: cluster.sets.open,
+      egressMeshSet: 0,
       flags: layouts.endpointFlags.ready,
       mac: pod.mac,
       hostMac: pod.hostMac,
@@ -161,7 +166,12 @@ export class TestNode {
       probes |= protocol === 0 ? anyProtocolProbe : 1 << portLength;
       this.maps.policy.set(
         { set, identity: cluster.identity(identity), port, protocol, portLength },
-        { precedence: entry.precedence ?? 1, rule: entry.rule ?? 0, verdict: entry.verdict === 'deny' ? 2 : 1 },
+        {
+          precedence: entry.precedence ?? 1,
+          rule: entry.rule ?? 0,
+          verdict: verdictCodes[entry.verdict ?? 'allow'],
+          flags: entry.flags ?? 0,
+        },
       );
     }
     const isolated = options.isolated === true;

@@ -6,7 +6,15 @@ import { reservedIdentity } from '../../src/model/identity.ts';
 import { Numbers } from '../../src/policy/compile/numbers.ts';
 import { compile } from '../../src/policy/compile.ts';
 import { diff } from '../../src/policy/diff.ts';
-import { anyProtocolProbe, type PolicyImage, reservedRules, ruleSetFlags } from '../../src/policy/image.ts';
+import {
+  anyProtocolProbe,
+  noSet,
+  type PolicyImage,
+  reservedRules,
+  ruleSetFlags,
+  setIdOf,
+  stages,
+} from '../../src/policy/image.ts';
 import { findPeer, identityOf, lookup } from '../../src/policy/lookup.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
 import { assertAgreement } from '../support/agreement.ts';
@@ -14,6 +22,7 @@ import { flowsArbitrary, flowsIn, historyArbitrary, viewArbitrary } from '../sup
 import { clusterWith, pod, pods, policy } from '../support/cluster.ts';
 
 const node = 'node-1';
+const directions = ['ingress', 'egress'] as const;
 const front = { matchLabels: { app: 'front' } };
 const cart = { matchLabels: { app: 'cart' } };
 const byUid = (own: typeof pods) => new Map(own.map((one) => [one.uid, one]));
@@ -83,9 +92,14 @@ test('an image holds together', () => {
       const local = [...view.pods.values()].filter((own) => own.node === node && !own.hostNetwork);
       assert.deepEqual([...image.endpoints.keys()].sort(), local.map(({ uid }) => uid).sort());
       const used = new Set(
-        [...image.endpoints.values()].flatMap(({ ingressSet, egressSet }) => [ingressSet, egressSet]),
+        [...image.endpoints.values()].flatMap((endpoint) =>
+          directions.flatMap((direction) => stages.map((stage) => setIdOf(endpoint, direction, stage))),
+        ),
       );
+      used.delete(noSet);
       assert.deepEqual(new Set(image.ruleSets.keys()), used);
+      for (const { ingressSet, egressSet } of image.endpoints.values())
+        assert.ok(ingressSet !== noSet && egressSet !== noSet);
       const known = new Set([...image.identities.keys(), ...Object.values(reservedIdentity)]);
       for (const { identity } of [...image.peers.values(), ...image.prefixes.values()]) assert.ok(known.has(identity));
       for (const set of image.ruleSets.values()) {

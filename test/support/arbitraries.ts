@@ -3,11 +3,11 @@ import { type IpAddress, parseIp } from '../../src/model/address.ts';
 import type { NamedPort, PodView } from '../../src/model/endpoint.ts';
 import type { Labels } from '../../src/model/labels.ts';
 import { parsePrefix, prefixWithin } from '../../src/model/prefix.ts';
-import type { Direction } from '../../src/model/verdict.ts';
 import type { FlowEnd, PolicyFlow } from '../../src/policy/decide.ts';
 import { parseNetworkPolicy } from '../../src/policy/network-policy/parse.ts';
-import type { Policy, Rule } from '../../src/policy/rule.ts';
+import type { Policy } from '../../src/policy/rule.ts';
 import type { ClusterView, NodeView } from '../../src/policy/view.ts';
+import { domainNames, formPolicyArbitrary, nodeLabels } from './rule-arbitraries.ts';
 
 /**
  * Random clusters, policies and flows out of alphabets small enough that things meet: labels that several pods share,
@@ -20,6 +20,9 @@ const nodes: ReadonlyMap<string, NodeView> = new Map([
   ['node-1', { addresses: [parseIp('10.0.0.1'), parseIp('fd00::1')] }],
   ['node-2', { addresses: [parseIp('10.0.0.2'), parseIp('fd00::2')] }],
 ]);
+const nodesArbitrary = fc
+  .tuple(fc.constantFrom(...nodeLabels), fc.constantFrom(...nodeLabels))
+  .map((labels) => new Map([...nodes].map(([name, own], i) => [name, { ...own, labels: labels[i] ?? {} }])));
 
 /** Pod addresses: 10.0.1.0 to 10.0.1.15 and fd00:0:0:1::0 to ::f. */
 const slots = 16;
@@ -170,41 +173,6 @@ const networkPolicyArbitrary = fc
     return result.policy;
   });
 
-/**
- * Policies that no API here makes yet, in the rule form: denies, tiers, subjects across namespaces, no isolation. They
- * reuse the peers and ports of NetworkPolicies.
- */
-const tieredPolicyArbitrary = fc
-  .record({
-    base: networkPolicyArbitrary,
-    isolates: fc.subarray<Direction>(['ingress', 'egress']),
-    subject: fc.option(selectorArbitrary, { nil: undefined }),
-    styles: fc.array(
-      fc.record({
-        verdict: fc.constantFrom<Rule['verdict']>('allow', 'deny'),
-        level: fc.constantFrom<Rule['level']>('admin', 'deny', 'allow', 'baseline'),
-        priority: fc.nat(2),
-      }),
-      { minLength: 1, maxLength: 6 },
-    ),
-  })
-  .map(({ base, isolates, subject, styles }) => (name: string): Policy => {
-    const made = base(name);
-    const rename = (rule: Rule, index: number): Rule => {
-      const style = styles[index % styles.length];
-      return { ...rule, ...style, ref: { ...rule.ref, kind: 'Tiered', namespace: '' } };
-    };
-    return {
-      ...made,
-      kind: 'Tiered',
-      namespace: '',
-      isolates,
-      subject:
-        subject === undefined ? made.subject : { kind: 'pods', namespaces: { selector: subject }, pods: subject },
-      rules: made.rules.map(rename),
-    };
-  });
-
 const namedPortsArbitrary: fc.Arbitrary<readonly NamedPort[]> = fc.array(
   fc
     .record({
@@ -239,9 +207,9 @@ export const podsArbitrary: fc.Arbitrary<ReadonlyMap<string, PodView>> = fc
   .array(podArbitrary, { minLength: 2, maxLength: maxPods, size: 'max' })
   .map((makers) => new Map(makers.map((make, i) => [`pod-${i}`, make(`pod-${i}`, i)])));
 
-/** @param tiered Whether to add policies in the rule form that no API makes yet. */
+/** @param tiered Whether to add policies in the rule form that NetworkPolicy does not make. */
 export function policiesArbitrary(options: { tiered?: boolean; maxLength?: number } = {}): fc.Arbitrary<Policy[]> {
-  const one = options.tiered ? fc.oneof(networkPolicyArbitrary, tieredPolicyArbitrary) : networkPolicyArbitrary;
+  const one = options.tiered ? fc.oneof(networkPolicyArbitrary, formPolicyArbitrary) : networkPolicyArbitrary;
   return (
     fc
       .array(one, { maxLength: options.maxLength ?? 5, size: 'max' })
@@ -257,6 +225,12 @@ export const settingsArbitrary: fc.Arbitrary<ClusterView['settings']> = fc
     podCidrs: often(fc.constant(['10.0.1.0/24', 'fd00:0:0:1::/64'].map(parsePrefix))),
     serviceCidrs: seldom(
       fc.constantFrom(['10.0.2.0/24'].map(parsePrefix), ['10.0.1.0/24', 'fd00:9::/64'].map(parsePrefix)),
+    ),
+    trustDomain: seldom(fc.constant('td')),
+    names: often(
+      fc
+        .tuple(...domainNames.map(() => fc.subarray(strangers, { maxLength: 2 })))
+        .map((addresses) => new Map(domainNames.map((name, i) => [name, addresses[i] ?? []]))),
     ),
   })
   .map((settings) => Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)));
@@ -276,7 +250,7 @@ export function viewArbitrary(options: { tiered?: boolean; maxPolicies?: number 
   return fc.record({
     pods: podsArbitrary,
     namespaces: namespacesArbitrary,
-    nodes: fc.constant(nodes),
+    nodes: nodesArbitrary,
     policies: policiesArbitrary({ tiered, maxLength: maxPolicies }),
     settings: settingsArbitrary,
   });

@@ -69,7 +69,7 @@ export class MapState {
     const ruleSets = new Map<number, RuleSet>();
     for (const [id, head] of this.heads) {
       const entries = (grouped.get(id) ?? []).map(({ entry }) => entry);
-      ruleSets.set(id, { ...head, key: '', direction: 'ingress', entries });
+      ruleSets.set(id, { ...head, key: '', direction: 'ingress', stage: 'network', entries });
     }
     const { peers, prefixes, endpoints } = this;
     return { ...this.#image, ruleSets, endpoints, peers, prefixes };

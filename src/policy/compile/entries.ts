@@ -5,10 +5,10 @@ import { anyProtocolProbe, type PolicyEntry } from '../image.ts';
 import { levels, type PortMatch, type Rule, type TransportMatch } from '../rule.ts';
 import { entryKey, portBlock } from './keys.ts';
 import type { PeerIndex } from './peers.ts';
+import type { AskedRule } from './subjects.ts';
 
 /** A rule with its number and the identities of its peers. */
-export interface NumberedRule {
-  readonly rule: Rule;
+export interface NumberedRule extends AskedRule {
   readonly number: number;
   readonly identities: readonly IdentityNumber[];
   /** Egress: whose named ports the rule's port names stand for; `any` is spelt out. Ingress: nobody's but the endpoint's own. */
@@ -35,13 +35,14 @@ export function compileEntries(
   peers: PeerIndex,
 ): PolicyEntry[] {
   const entries = new Map<number, PolicyEntry>();
-  for (const [rank, { rule, number, identities, named }] of rules.entries()) {
+  for (const [rank, { rule, flags, number, identities, named }] of rules.entries()) {
+    const verdict = passes(rule) ? 'pass' : rule.verdict === 'allow' ? 'allow' : 'deny';
     // Not by shifting: the top bit would make the number negative.
     const precedence = levels[rule.level] * ranks + (ranks - 1 - rank);
     const add = (identity: IdentityNumber, { protocol, port, length }: Block): void => {
-      const entry = { identity, protocol, port, portLength: length, precedence, rule: number, verdict: rule.verdict };
-      const key = entryKey(entry);
-      if (!entries.has(key)) entries.set(key, entry);
+      const key = entryKey({ identity, protocol, port, portLength: length });
+      if (entries.has(key)) return;
+      entries.set(key, { identity, protocol, port, portLength: length, precedence, rule: number, verdict, flags });
     };
     const ports = rule.ports === 'any' ? [] : rule.ports;
     const blocks = rule.ports === 'any' ? [everything] : ports.flatMap((match) => blocksOf(match, ownPorts));
@@ -54,6 +55,11 @@ export function compileEntries(
   return withoutShadowed(entries);
 }
 
+/** Where there is no level to pass over, a pass is not understood, and denies. */
+function passes({ verdict, level }: Rule): boolean {
+  return verdict === 'pass' && (level === 'admin' || level === 'baseline');
+}
+
 /** `RuleSet.probes`. */
 export function probesOf(entries: Iterable<PolicyEntry>): number {
   let probes = 0;
@@ -62,8 +68,8 @@ export function probesOf(entries: Iterable<PolicyEntry>): number {
 }
 
 /** What the named ports of the rules come to for an endpoint, as text: it tells rule sets of the same rules apart. */
-export function namedPortsKey(rules: readonly Rule[], ownPorts: readonly NamedPort[]): string {
-  const matches = rules.flatMap(({ ports }) => (ports === 'any' ? [] : ports));
+export function namedPortsKey(rules: readonly AskedRule[], ownPorts: readonly NamedPort[]): string {
+  const matches = rules.flatMap(({ rule: { ports } }) => (ports === 'any' ? [] : ports));
   const named = matches.filter(isNamed).map(({ port, protocol }) => `${port.name}/${protocol}`);
   return [...new Set(named)]
     .sort()

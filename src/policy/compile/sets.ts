@@ -1,12 +1,33 @@
 import type { PodView } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
-import { type PolicyEntry, type PolicyImage, type RuleSet, reservedRules, ruleSetFlags } from '../image.ts';
-import type { Rule } from '../rule.ts';
+import {
+  type EndpointEntry,
+  noSet,
+  type PolicyEntry,
+  type PolicyImage,
+  type RuleSet,
+  reservedRules,
+  ruleSetFlags,
+  type Stage,
+  setNames,
+  stages,
+} from '../image.ts';
 import { compileEntries, isNamed, type NumberedRule, namedPortsKey, probesOf } from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
-import type { SubjectSide } from './subjects.ts';
+import type { AskedRule, Isolation, StageRules, SubjectSides } from './subjects.ts';
+
+export type SetIds = Omit<EndpointEntry, 'identity4' | 'identity6' | 'addresses'>;
+
+const noSets: SetIds = {
+  ingressAdminSet: noSet,
+  ingressSet: noSet,
+  ingressMeshSet: noSet,
+  egressAdminSet: noSet,
+  egressSet: noSet,
+  egressMeshSet: noSet,
+};
 
 /** What a set was made of, to know without compiling whether it would come out the same. */
 const originOf = new WeakMap<RuleSet, readonly NumberedRule[]>();
@@ -51,56 +72,75 @@ export class RuleSets {
     return this.#numbers.next;
   }
 
-  /** @returns The id of the set that decides about the pod's traffic in the direction. */
-  idFor(pod: PodView, direction: Direction, side: SubjectSide): number {
+  /** @returns The ids of the sets that decide about the pod's traffic. */
+  idsFor(pod: PodView, sides: SubjectSides): SetIds {
+    const ids: { -readonly [Name in keyof SetIds]: number } = { ...noSets };
+    for (const direction of ['ingress', 'egress'] satisfies Direction[])
+      for (const stage of stages) {
+        const asked = sides[direction][stage];
+        if (asked !== undefined) ids[setNames[direction][stage]] = this.#idFor(pod, direction, stage, asked);
+      }
+    return ids;
+  }
+
+  #idFor(pod: PodView, direction: Direction, stage: Stage, asked: StageRules): number {
     const ownPorts = direction === 'ingress' ? pod.namedPorts : [];
     const key = [
       direction,
-      this.#isolationRule(side),
-      side.rules.map((rule) => this.#numberOf(rule)).join(),
-      direction === 'ingress' ? namedPortsKey(side.rules, ownPorts) : '',
+      stage,
+      this.#isolationRule(asked.isolation),
+      asked.rules.map(({ rule }) => this.#numberOf(rule.ref)).join(),
+      direction === 'ingress' ? namedPortsKey(asked.rules, ownPorts) : '',
     ].join(' ');
     const known = this.#byKey.get(key);
     if (known !== undefined) return known;
-    const set = this.#make(key, direction, side, ownPorts);
+    const set = this.#make(key, direction, stage, asked, ownPorts);
     this.#byKey.set(key, set.id);
     this.all.set(set.id, set);
     return set.id;
   }
 
-  #make(key: string, direction: Direction, side: SubjectSide, ownPorts: PodView['namedPorts']): RuleSet {
-    const numbered = side.rules.map((rule) => this.#resolve(rule, direction));
+  #make(
+    key: string,
+    direction: Direction,
+    stage: Stage,
+    { rules, isolation }: StageRules,
+    ownPorts: PodView['namedPorts'],
+  ): RuleSet {
+    const numbered = rules.map((asked) => this.#resolve(asked, direction));
+    const flags =
+      (isolation === undefined ? 0 : ruleSetFlags.isolated) | (isolation?.by === 'policy' ? isolation.flags : 0);
     const old = this.#previous.get(key);
-    if (old !== undefined && sameOrigin(originOf.get(old), numbered)) return old;
+    if (old?.flags === flags && sameOrigin(originOf.get(old), numbered)) return old;
     const entries = compileEntries(numbered, ownPorts, this.#peers);
     const set: RuleSet = {
       id: old !== undefined && this.#meansTheSame(old.entries, entries) ? old.id : this.#numbers.fresh(),
       key,
       direction,
+      stage,
       probes: probesOf(entries),
-      flags: side.isolation === undefined ? 0 : ruleSetFlags.isolated,
-      rule: this.#isolationRule(side),
+      flags,
+      rule: this.#isolationRule(isolation),
       entries,
     };
     originOf.set(set, numbered);
     return set;
   }
 
-  #resolve(rule: Rule, direction: Direction): NumberedRule {
+  #resolve({ rule, flags }: AskedRule, direction: Direction): NumberedRule {
     const identities = this.#peers.identitiesOf(rule);
     const named = direction === 'egress' && rule.ports !== 'any' && rule.ports.some(isNamed);
     const spelt = rule.peers === 'any' ? this.#peers.withNamedPorts : identities;
-    return { rule, number: this.#numberOf(rule), identities, named: named ? spelt : [] };
+    return { rule, flags, number: this.#numberOf(rule.ref), identities, named: named ? spelt : [] };
   }
 
-  #numberOf({ ref }: Rule): number {
+  #numberOf(ref: RuleRef): number {
     return this.#rules.get(ref) ?? reservedRules.none;
   }
 
-  #isolationRule({ isolation }: SubjectSide): number {
+  #isolationRule(isolation: Isolation | undefined): number {
     if (isolation === undefined) return reservedRules.none;
-    if (isolation.by === 'default') return reservedRules.defaultDeny;
-    return this.#rules.get(isolation.ref) ?? reservedRules.none;
+    return isolation.by === 'default' ? reservedRules.defaultDeny : this.#numberOf(isolation.ref);
   }
 
   #meansTheSame(old: readonly PolicyEntry[], now: readonly PolicyEntry[]): boolean {
@@ -120,7 +160,8 @@ export function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
     a.portLength === b.portLength &&
     a.precedence === b.precedence &&
     a.rule === b.rule &&
-    a.verdict === b.verdict
+    a.verdict === b.verdict &&
+    a.flags === b.flags
   );
 }
 
@@ -131,6 +172,7 @@ function sameOrigin(old: readonly NumberedRule[] | undefined, now: readonly Numb
       const before = old[i];
       return (
         before?.rule === rule.rule &&
+        before.flags === rule.flags &&
         before.number === rule.number &&
         sameNumbers(before.identities, rule.identities) &&
         sameNumbers(before.named, rule.named)

@@ -1,19 +1,42 @@
 import type { PodView } from '../../model/endpoint.ts';
 import { labelsKey } from '../../model/labels.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
-import { deniesByDefault } from '../decide.ts';
-import { selectsPod } from '../match.ts';
-import { comparePolicies, compareRules, type Policy, policyRef, type Rule, withoutRequests } from '../rule.ts';
+import { deniesByDefault, enforced } from '../decide.ts';
+import { optionFlags, type Stage } from '../image.ts';
+import { isAbout, selectsPod } from '../match.ts';
+import {
+  comparePolicies,
+  compareRules,
+  type Gate,
+  type PeerMatch,
+  type Policy,
+  policyRef,
+  type Rule,
+  withoutRequests,
+} from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { push } from './lists.ts';
 
-/** What is asked of a pod's traffic in one direction. */
-export interface SubjectSide {
-  /** In the order in which they decide. */
-  readonly rules: readonly Rule[];
-  /** Whether what no rule allows is denied: by the first of the policies that isolate, or by the default. */
-  readonly isolation: { readonly by: 'policy'; readonly ref: RuleRef } | { readonly by: 'default' } | undefined;
+/** A rule as it is enforced, with the `optionFlags` of it and its policy. */
+export interface AskedRule {
+  readonly rule: Rule;
+  readonly flags: number;
 }
+
+/** What is asked at one stage. */
+export interface StageRules {
+  /** In the order in which they decide. */
+  readonly rules: readonly AskedRule[];
+  /** Whether what no rule allows is denied: by the first of the policies that isolate, or by the default. */
+  readonly isolation: Isolation | undefined;
+}
+
+export type Isolation =
+  | { readonly by: 'policy'; readonly ref: RuleRef /** `optionFlags`. */; readonly flags: number }
+  | { readonly by: 'default' };
+
+/** What is asked of a pod's traffic in one direction; of the stages admin and mesh, perhaps nothing. */
+export type SubjectSide = Readonly<Partial<Record<Stage, StageRules>>> & { readonly network: StageRules };
 
 export type SubjectSides = Readonly<Record<Direction, SubjectSide>>;
 
@@ -23,19 +46,25 @@ export function localPods(view: ClusterView, node: string): PodView[] {
   return pods.sort((a, b) => (a.uid < b.uid ? -1 : 1));
 }
 
-/** What the policies ask of each of the pods. Pods of one namespace with equal labels share the answer. */
+/** What the policies ask of each of the pods. Pods of one namespace and account with equal labels share the answer. */
 export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<PodView, SubjectSides> {
   const { byNamespace, anywhere } = indexPolicies(view.policies);
+  const byAddress = view.policies.some(tellsApart);
   const found = new Map<string, SubjectSides>();
   const sides = new Map<PodView, SubjectSides>();
   for (const pod of pods) {
-    const key = `${pod.namespace} ${labelsKey(pod.labels)}`;
+    const at = byAddress ? pod.addresses.join() : '';
+    const key = `${pod.namespace} ${pod.serviceAccount} ${labelsKey(pod.labels)} ${at}`;
     let own = found.get(key);
     if (own === undefined) {
       const candidates = [...(byNamespace.get(pod.namespace) ?? []), ...anywhere];
       const policies = candidates.filter((policy) => selectsPod(view, policy.subject, pod)).sort(comparePolicies);
       const byDefault = deniesByDefault(view, pod.namespace);
-      own = { egress: side(policies, 'egress', byDefault), ingress: side(policies, 'ingress', byDefault) };
+      const about = ({ rule }: AskedRule): boolean => isAbout(view, rule, pod);
+      own = {
+        egress: side(policies, 'egress', about, byDefault),
+        ingress: side(policies, 'ingress', about, byDefault),
+      };
       found.set(key, own);
     }
     sides.set(pod, own);
@@ -43,16 +72,70 @@ export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<P
   return sides;
 }
 
-function side(policies: readonly Policy[], direction: Direction, denyByDefault: boolean): SubjectSide {
+/**
+ * @param policies Those that select the pod, in order.
+ * @param about Whether a rule of theirs is about the pod, too.
+ */
+function side(
+  policies: readonly Policy[],
+  direction: Direction,
+  about: (rule: AskedRule) => boolean,
+  denyByDefault: boolean,
+): SubjectSide {
+  const rulesOf = (gate: Gate): StageRules => {
+    const own = policies.filter((policy) => policy.gate === gate);
+    const rules = own
+      .flatMap(askedOf)
+      .filter((asked) => asked.rule.ref.direction === direction && about(asked))
+      .sort((a, b) => compareRules(a.rule, b.rule));
+    return { rules, isolation: isolationBy(own, direction) };
+  };
+  const network = rulesOf('network');
+  const mesh = rulesOf('mesh');
+  const admin = network.rules.filter(({ rule }) => rule.level === 'admin');
+  // Isolation comes before the baseline, so where it is there is nothing for the baseline to decide.
+  const after = ({ rule }: AskedRule): boolean =>
+    rule.level !== 'admin' && !(network.isolation !== undefined && rule.level === 'baseline');
+  return {
+    ...(admin.length === 0 ? {} : { admin: { rules: admin, isolation: undefined } }),
+    network: {
+      rules: network.rules.filter(after),
+      isolation: network.isolation ?? (denyByDefault ? { by: 'default' } : undefined),
+    },
+    ...(mesh.rules.length === 0 && mesh.isolation === undefined ? {} : { mesh }),
+  };
+}
+
+/** By policy, which is never changed in place. */
+const asked = new WeakMap<Policy, readonly AskedRule[]>();
+
+function askedOf(policy: Policy): readonly AskedRule[] {
+  const known = asked.get(policy);
+  if (known !== undefined) return known;
+  const flags = flagsOf(policy);
+  const made = policy.rules.flatMap((given): AskedRule[] => {
+    const rule = withoutRequests(given);
+    const log = given.log === undefined || given.log === '' ? 0 : optionFlags.log;
+    return rule === undefined ? [] : [{ rule, flags: flags | log }];
+  });
+  asked.set(policy, made);
+  return made;
+}
+
+function isolationBy(policies: readonly Policy[], direction: Direction): Isolation | undefined {
   const first = policies.find((policy) => policy.isolates.includes(direction));
-  const rules = policies
-    .flatMap((policy) => policy.rules)
-    .flatMap((rule) => withoutRequests(rule) ?? [])
-    // Isolation comes before the baseline, so where it is there is nothing for the baseline to decide.
-    .filter((rule) => rule.ref.direction === direction && !(first !== undefined && rule.level === 'baseline'))
-    .sort(compareRules);
-  if (first !== undefined) return { rules, isolation: { by: 'policy', ref: policyRef(first, direction) } };
-  return { rules, isolation: denyByDefault ? { by: 'default' } : undefined };
+  return first === undefined ? undefined : { by: 'policy', ref: policyRef(first, direction), flags: flagsOf(first) };
+}
+
+function flagsOf({ options = {} }: Policy): number {
+  const established = { 're-evaluate': 0, keep: optionFlags.keep, reset: optionFlags.reset };
+  const denied = { drop: 0, reject: optionFlags.reject };
+  return established[options.established ?? 're-evaluate'] | denied[options.denied ?? 'drop'];
+}
+
+/** Whether pods that differ in nothing but their addresses can be told apart by it. */
+function tellsApart({ rules }: Policy): boolean {
+  return rules.some(({ subject }) => subject !== undefined);
 }
 
 /** Most policies are about one namespace: no need to ask all of them about every pod. */
@@ -60,9 +143,24 @@ function indexPolicies(policies: readonly Policy[]): { byNamespace: Map<string, 
   const byNamespace = new Map<string, Policy[]>();
   const anywhere: Policy[] = [];
   for (const policy of policies) {
-    const { subject } = policy;
-    if (subject.kind === 'pods' && 'name' in subject.namespaces) push(byNamespace, subject.namespaces.name, policy);
-    else anywhere.push(policy);
+    if (!enforced(policy)) continue;
+    const namespace = namespaceOf(policy.subject);
+    if (namespace === undefined) anywhere.push(policy);
+    else push(byNamespace, namespace, policy);
   }
   return { byNamespace, anywhere };
+}
+
+/** The one namespace that all who match are in; undefined where there need not be one. */
+function namespaceOf(subject: PeerMatch): string | undefined {
+  switch (subject.kind) {
+    case 'pods':
+      return 'name' in subject.namespaces ? subject.namespaces.name : undefined;
+    case 'namespace':
+      return subject.match.op === 'exact' ? subject.match.text : undefined;
+    case 'all':
+      return subject.of.map(namespaceOf).find((one) => one !== undefined);
+    default:
+      return undefined;
+  }
 }
