@@ -18,7 +18,7 @@ const seconds = 3;
 const loads = {
   one: (ends: Ends) => tcpThroughput(ends, { seconds, streams: 1 }),
   eight: (ends: Ends) => tcpThroughput(ends, { seconds, streams: 8 }),
-  udp: (ends: Ends) => udpRate(ends, { seconds, length: 1400 - 28 }),
+  udp: (ends: Ends) => udpRate(ends, { length: 1400 - 28 }),
   trip: (ends: Ends) => tcpRoundTrip(ends, { seconds: 2 }),
 } as const;
 type Load = keyof typeof loads;
@@ -120,10 +120,20 @@ async function ownSpeed(): Promise<void> {
  */
 export async function run(): Promise<BenchResult[]> {
   await ownSpeed();
-  const { measured: usual, libipsec } = await measure({ mtu: 1500, loads: ['one', 'eight', 'udp', 'trip'], more: true });
+  const { measured: usual, libipsec } = await measure({
+    mtu: 1500,
+    loads: ['one', 'eight', 'udp', 'trip'],
+    more: true,
+  });
   const { measured: jumbo } = await measure({ mtu: 9000, loads: ['one', 'eight'], more: false });
-  const against = (name: string, unit: string, load: Load, path: Path, bound: Parameters<typeof ratioBar>[4], of = usual) =>
-    ratioBar(name, unit, of.of(load, 'myelin'), of.of(load, path), bound);
+  const against = (
+    name: string,
+    unit: string,
+    load: Load,
+    path: Path,
+    bound: Parameters<typeof ratioBar>[4],
+    of = usual,
+  ) => ratioBar(name, unit, of.of(load, 'myelin'), of.of(load, path), bound);
   const stated = { atLeast: 0 };
   return [
     against('pod to pod across nodes, TCP, against wireguard-go', 'Mbit/s', 'one', 'wireguard', { atLeast: 2 }),

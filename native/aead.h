@@ -12,6 +12,8 @@
 // One implementation. A handle is used by one thread at a time.
 struct aead_backend {
   const char *name;
+  // Bytes at the start of a handle that every packet needs; 0 where they are not in one piece.
+  size_t hot;
   // Whether this machine can run it.
   bool (*available)(void);
   // A handle for one direction, in vault memory, or NULL.

@@ -42,4 +42,4 @@ static bool open(void *handle, const uint8_t nonce[AEAD_NONCE], const uint8_t *a
   return CRYPTO_memcmp(computed, tag, AEAD_TAG) == 0;
 }
 
-const struct aead_backend aead_ipsec_mb = {"ipsec-mb", available, create, destroy, seal, open};
+const struct aead_backend aead_ipsec_mb = {"ipsec-mb", sizeof(struct gcm_key_data), available, create, destroy, seal, open};

@@ -45,4 +45,4 @@ static bool open(void *handle, const uint8_t nonce[AEAD_NONCE], const uint8_t *a
          EVP_DecryptFinal_ex(handle, data + length, &n) == 1;
 }
 
-const struct aead_backend aead_libcrypto = {"libcrypto", available, create, destroy, seal, open};
+const struct aead_backend aead_libcrypto = {"libcrypto", 0, available, create, destroy, seal, open};

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "aead.h"
 #include "esp.h"
 #include "log.h"
 #include "mtu.h"
@@ -63,6 +64,23 @@ void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const st
   coalesce_add(&in->coalescer, opened.inner, opened.length);
 }
 
+static uint32_t spi_at(const struct udp_received *r, uint32_t at) {
+  return at < r->length && r->length - at >= ESP_MIN ? load_be32(r->data + at) : 0;
+}
+
+// When packets of many SAs come in turn, none of these is in the cache: what the next packets need is asked for while this
+// one is opened. First an SA's bucket, then its first line, then the rest.
+static void look_ahead(struct inbound *in, const struct udp_received *r, uint32_t at) {
+  uint32_t spi = spi_at(r, at);
+  uint32_t first = spi_at(r, at + r->segment), second = spi_at(r, at + 2 * r->segment), third = spi_at(r, at + 3 * r->segment);
+  if (LIKELY(first == spi && second == spi && third == spi)) return;
+  if (third != 0) table_warm(in->table, third);
+  if (second != 0) __builtin_prefetch(table_first(in->table, second));
+  if (first == 0 || first == spi) return;
+  const struct sa *sa = table_inbound(in->table, first);
+  if (sa != NULL) sa_warm(sa, aead->hot);
+}
+
 static void message(struct inbound *in, int index) {
   struct udp_received received = udp_in_message(&in->udp, index);
   struct underlay from = udp_in_sender(&in->udp, index);
@@ -70,6 +88,7 @@ static void message(struct inbound *in, int index) {
   in->outer_tos = received.tos;
   do {
     uint32_t rest = received.length - at;
+    look_ahead(in, &received, at);
     inbound_datagram(in, received.data + at, rest < received.segment ? rest : received.segment, &from);
     at += received.segment;
   } while (at < received.length);

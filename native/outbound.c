@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "aead.h"
 #include "esp.h"
 #include "log.h"
 #include "mtu.h"
@@ -111,8 +112,11 @@ static bool parse(struct outbound *o, struct super *super, const uint8_t *data, 
 static struct sa *admitted(struct outbound *o, const struct super *super) {
   struct sa *sa;
   // An SA that reaches its limit here is skipped by the next look-up.
-  while ((sa = table_outbound(o->table, &super->pair)) != NULL)
+  while ((sa = table_outbound(o->table, &super->pair)) != NULL) {
+    if (sa->spi != o->last_spi) sa_warm(sa, aead->hot); // while the packet is copied
+    o->last_spi = sa->spi;
     if (sa_admits(sa, super->count, o->worker->notices)) return sa;
+  }
   return NULL;
 }
 

@@ -15,6 +15,7 @@ struct outbound {
   struct hold *hold;
   struct tun tun;
   struct udp_out udp;
+  uint32_t last_spi; // of the packet before
   uint8_t *buffer; // TUN_BUFFER bytes
   uint8_t *scratch; // SCRATCH bytes, for what does not fit
   // Complaints about that, in this second.

@@ -51,11 +51,21 @@ static inline uint32_t table_pair_bucket(const struct sa_table *table, const str
   return (uint32_t)table_hash(table, local, remote) & (TABLE_BUCKETS - 1);
 }
 
+// The first of the SPI's bucket, or NULL.
+static inline const struct sa *table_first(const struct sa_table *table, uint32_t spi) {
+  return atomic_load_explicit(&table->by_spi[table_spi_bucket(table, spi)], memory_order_acquire);
+}
+
 // The inbound SA with this SPI, or NULL.
 static inline struct sa *table_inbound(const struct sa_table *table, uint32_t spi) {
   struct sa *sa = atomic_load_explicit(&table->by_spi[table_spi_bucket(table, spi)], memory_order_acquire);
   while (sa != NULL && sa->spi != spi) sa = atomic_load_explicit(&sa->spi_next, memory_order_acquire);
   return sa;
+}
+
+// Asks for the bucket of an SPI.
+static inline void table_warm(const struct sa_table *table, uint32_t spi) {
+  __builtin_prefetch(&table->by_spi[table_spi_bucket(table, spi)]);
 }
 
 // The newest outbound SA of the pair that is still in use, or NULL.

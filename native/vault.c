@@ -9,6 +9,7 @@
 // Memory comes in regions aligned to their size, so that a block finds its region's header by masking its address.
 // A region holds blocks of one size; a block too large for that gets a region of its own.
 #define REGION ((size_t)256 << 10)
+#define CHUNK ((size_t)2 << 20)
 
 struct region {
   struct region *next, *previous;
@@ -28,32 +29,53 @@ static struct {
   pthread_mutex_t lock;
   struct free_block *free[ARRAY_SIZE(sizes)];
   struct region *regions;
+  uint8_t *chunk, *chunk_end; // what is left to be cut into regions
   size_t bytes;
   bool unlocked; // some page could not be locked
 } vault = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-// Maps `length` bytes (a multiple of REGION) aligned to REGION.
-static struct region *map_region(size_t length) {
-  uint8_t *raw = mmap(NULL, length + REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+// Maps `length` bytes aligned to `alignment`, both multiples of pages.
+static uint8_t *map_aligned(size_t length, size_t alignment) {
+  uint8_t *raw = mmap(NULL, length + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return NULL;
-  uint8_t *start = (uint8_t *)(((uintptr_t)raw + REGION - 1) & ~(REGION - 1));
+  uint8_t *start = (uint8_t *)(((uintptr_t)raw + alignment - 1) & ~(alignment - 1));
   if (start > raw) munmap(raw, (size_t)(start - raw));
-  if (start < raw + REGION) munmap(start + length, (size_t)(raw + REGION - start));
+  if (start < raw + alignment) munmap(start + length, (size_t)(raw + alignment - start));
   madvise(start, length, MADV_DONTDUMP);
+  // Thousands of SAs in turn would miss the translation cache with each of their pages; in a guest twice as dearly.
+  if (length % CHUNK == 0) madvise(start, length, MADV_HUGEPAGE);
   if (mlock2(start, length, MLOCK_ONFAULT) != 0) vault.unlocked = true;
+  vault.bytes += length;
+  return start;
+}
+
+static struct region *add_region(uint8_t *start, size_t length) {
   struct region *region = (struct region *)start;
   region->length = length;
   region->next = vault.regions;
   if (region->next != NULL) region->next->previous = region;
   vault.regions = region;
-  vault.bytes += length;
   return region;
+}
+
+// Regions of blocks are cut from chunks as large as a huge page.
+static struct region *next_region(void) {
+  if (vault.chunk == vault.chunk_end) {
+    vault.chunk = map_aligned(CHUNK, CHUNK);
+    vault.chunk_end = vault.chunk == NULL ? NULL : vault.chunk + CHUNK;
+    if (vault.chunk == NULL) return NULL;
+  }
+  uint8_t *start = vault.chunk;
+  vault.chunk += REGION;
+  return add_region(start, REGION);
 }
 
 static void *allocate_oversize(size_t size) {
   if (size > SIZE_MAX - 2 * REGION) return NULL;
-  struct region *region = map_region((size + CACHE_LINE + REGION - 1) & ~(REGION - 1));
-  if (region == NULL) return NULL;
+  size_t length = (size + CACHE_LINE + REGION - 1) & ~(REGION - 1);
+  uint8_t *start = map_aligned(length, REGION);
+  if (start == NULL) return NULL;
+  struct region *region = add_region(start, length);
   region->class = UINT32_MAX;
   region->block_size = region->length - CACHE_LINE;
   return (uint8_t *)region + CACHE_LINE;
@@ -61,7 +83,7 @@ static void *allocate_oversize(size_t size) {
 
 static void *allocate_class(unsigned class) {
   if (vault.free[class] == NULL) {
-    struct region *region = map_region(REGION);
+    struct region *region = next_region();
     if (region == NULL) return NULL;
     region->class = class;
     region->block_size = sizes[class];

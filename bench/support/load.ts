@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { run } from '../../src/kernel/command.ts';
 import type { IpAddress } from '../../src/model/address.ts';
@@ -40,13 +41,17 @@ export async function tcpThroughput(ends: Ends, options: { seconds: number; stre
   }
 }
 
+const flood = fileURLToPath(new URL('../../build/native/flood', import.meta.url));
+const [lowestRate, stepUp, stepMs] = [20_000, 1.2, 700];
+
 /**
- * One sender as fast as it can.
+ * One sender that offers more and more until less arrives.
  * @param options.length Of the payload.
- * @returns Datagrams a second that the receiver's socket gave out, whatever was sent.
+ * @returns The most datagrams a second that the receiver's socket gave out, whatever was sent.
  */
-export async function udpRate(ends: Ends, options: { seconds: number; length: number }): Promise<number> {
-  const server = startDaemon('iperf3', ['--server', '--one-off', '--forceflush'], { netns: ends.server });
+export async function udpRate(ends: Ends, options: { length: number }): Promise<number> {
+  const port = '11112';
+  const receiver = startDaemon(flood, ['receive', port], { netns: ends.server });
   const received = async () => {
     const { stdout } = await run('cat', ['/proc/net/snmp'], { netns: ends.server });
     const [names = [], values = []] = stdout
@@ -55,26 +60,24 @@ export async function udpRate(ends: Ends, options: { seconds: number; length: nu
       .map((line) => line.split(' '));
     return Number(values[names.indexOf('InDatagrams')]);
   };
-  try {
-    await waitUntil('iperf3 listens', 5, () => server.output().includes('Server listening'));
+  const offer = async (rate: number) => {
+    const args = ['send', ends.address, port, `${options.length}`, `${Math.round(rate)}`, `${stepMs}`];
     const before = await received();
-    const client = run(
-      'iperf3',
-      [
-        ...['--client', ends.address, '--udp', '--bitrate', '0', '--length', String(options.length)],
-        ...['--time', String(options.seconds + 2)],
-      ],
-      { netns: ends.client, timeout: (options.seconds + 20) * 1000 },
-    );
-    // Counted in the middle of the load, by this machine's own clock.
-    await waitUntil('datagrams arrive', 5, async () => (await received()) > before + 1000);
-    const [from, start] = [await received(), performance.now()];
-    await new Promise((wait) => setTimeout(wait, options.seconds * 1000));
-    const [to, end] = [await received(), performance.now()];
-    await client;
-    return ((to - from) / (end - start)) * 1000;
+    await run(flood, args, { netns: ends.client });
+    await new Promise((wait) => setTimeout(wait, 100)); // what is still under way was sent in this step
+    return ((await received()) - before) / (stepMs / 1000);
+  };
+  try {
+    await waitUntil('the receiver is ready', 5, () => receiver.output().includes('ready'));
+    let best = 0;
+    for (let rate = lowestRate; rate < 3 * Math.max(best, lowestRate); rate *= stepUp) {
+      const arrived = await offer(rate);
+      best = Math.max(best, arrived);
+      if (arrived < 0.5 * best) break;
+    }
+    return best;
   } finally {
-    await server.close();
+    await receiver.close();
   }
 }
 

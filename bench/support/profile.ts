@@ -87,13 +87,13 @@ function fold(text: string): Profile {
   const counts = new Map<string, number>();
   let [all, busy] = [0, 0];
   for (const line of text.split('\n')) {
-    const match = /^\s*(\d+) (.{1,15}?)\s+[0-9a-f]+ (.*) \((.*)\)$/.exec(line);
+    const match = /^\s*(\d+)\s+(\S.*?)\s+[0-9a-f]{6,16} (.*) \((.*)\)$/.exec(line);
     if (match === null) continue;
     const [, count = '0', comm = '', symbol = '', dso = ''] = match;
     all += Number(count);
     if (idle.test(symbol)) continue;
     busy += Number(count);
-    const where = places.find(([, matches]) => matches({ comm: comm.trim(), symbol, dso }))?.[0] ?? 'other programs';
+    const where = places.find(([, matches]) => matches({ comm, symbol, dso }))?.[0] ?? 'other programs';
     counts.set(where, (counts.get(where) ?? 0) + Number(count));
   }
   const shares = [...counts]
