@@ -2,7 +2,7 @@ import { tryParseIp } from '../model/address.ts';
 import { type PodView, podName } from '../model/endpoint.ts';
 import { MyelinError } from '../model/error.ts';
 import { type Direction, dropReasons, formatRule, type SideDecision } from '../model/verdict.ts';
-import { decideSide, type FlowEnd, type Party, resolveFlow } from '../policy/decide.ts';
+import { decideSide, type FlowEnd, type Party, type ResolvedFlow, resolveFlow } from '../policy/decide.ts';
 import type { ClusterView, PolicyImage } from '../policy/image.ts';
 import { lookup } from '../policy/lookup.ts';
 import type { WhyAnswer, WhyQuestion } from './wire.ts';
@@ -39,7 +39,7 @@ export function answerWhy(context: WhyContext, question: WhyQuestion): WhyAnswer
     const decision = decideSide(view, resolved, direction);
     const [subject, peer] =
       direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
-    const compiled = compiledVerdict(context, direction, subject, peer, question);
+    const compiled = compiledVerdict(context, direction, subject, peer, resolved);
     return {
       direction,
       verdict: decision.verdict,
@@ -86,11 +86,11 @@ function compiledVerdict(
   direction: Direction,
   subject: Party,
   peer: Party,
-  question: WhyQuestion,
+  { protocol, port }: ResolvedFlow,
 ): 'allow' | 'deny' | undefined {
   if (image === undefined || subject.kind !== 'pod' || subject.pod.node !== node || peer.address === undefined)
     return undefined;
-  return lookup(image, subject.pod.uid, direction, peer.address, question.protocol, question.port).verdict;
+  return lookup(image, subject.pod.uid, direction, peer.address, protocol, port).verdict;
 }
 
 export function describeSide(decision: SideDecision): string {

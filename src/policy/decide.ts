@@ -88,11 +88,20 @@ export function decideSide(view: ClusterView, flow: ResolvedFlow, direction: Dir
   if (direction === 'ingress' && peer.kind === 'node' && peer.name === subject.pod.node)
     return { verdict: 'allow', by: 'exempt', why: 'the pod’s own node reaches it always' };
 
-  const network = decideGate(view, flow, direction, subject.pod, peer, 'network');
+  const network = decideGate(view, flow, direction, subject.pod, peer, 'network').decision;
   if (network.verdict === 'deny') return network;
-  const mesh = decideGate(view, flow, direction, subject.pod, peer, 'mesh');
+  const mesh = decideGate(view, flow, direction, subject.pod, peer, 'mesh').decision;
   // Where both allow, the first one that has a rule for it is named.
   return mesh.verdict === 'deny' || (mesh.by === 'rule' && network.by !== 'rule') ? mesh : network;
+}
+
+/** What one gate says, and by what. */
+export interface GateDecision {
+  readonly decision: SideDecision;
+  /** As it was enforced: without its requests where no request is known. */
+  readonly rule?: Rule;
+  /** The rules that had the rest of their level passed over. */
+  readonly passed: readonly Rule[];
 }
 
 /**
@@ -106,7 +115,7 @@ export function decideGate(
   subject: PodView,
   peer: Party,
   gate: Gate,
-): SideDecision {
+): GateDecision {
   const policies = policiesOf(view, subject).filter((policy) => policy.gate === gate && enforced(policy));
   const rulePeer = toRulePeer(peer, subject);
   const rulePort = toRulePort(flow);
@@ -116,23 +125,32 @@ export function decideGate(
     .filter((rule) => rule.ref.direction === direction && isAbout(view, rule, subject))
     .filter((rule) => matchesAnyPeer(view, rule.peers, rulePeer) && matchesAnyPort(rule.ports, rulePort))
     .sort(compareRules);
-  const byRule = ({ ref, verdict }: Rule): SideDecision => ({
-    verdict: verdict === 'allow' ? 'allow' : 'deny',
-    by: 'rule',
-    rule: ref,
-  });
+  const passed: Rule[] = [];
+  const byRule = (rule: Rule): GateDecision => {
+    const decision: SideDecision = { verdict: rule.verdict === 'allow' ? 'allow' : 'deny', by: 'rule', rule: rule.ref };
+    return { decision, rule, passed };
+  };
 
   const admin = matching.find(({ level }) => level === 'admin');
-  if (admin !== undefined && admin.verdict !== 'pass') return byRule(admin);
+  if (admin?.verdict === 'pass') passed.push(admin);
+  else if (admin !== undefined) return byRule(admin);
   const explicit = matching.find(({ level }) => level === 'deny' || level === 'allow');
   if (explicit !== undefined) return byRule(explicit);
   const isolating = policies.filter((policy) => policy.isolates.includes(direction));
   if (isolating.length > 0)
-    return { verdict: 'deny', by: 'isolation', policies: isolating.map((policy) => policyRef(policy, direction)) };
+    return {
+      decision: {
+        verdict: 'deny',
+        by: 'isolation',
+        policies: isolating.map((policy) => policyRef(policy, direction)),
+      },
+      passed,
+    };
   const baseline = matching.find(({ level }) => level === 'baseline');
-  if (baseline !== undefined && baseline.verdict !== 'pass') return byRule(baseline);
+  if (baseline?.verdict === 'pass') passed.push(baseline);
+  else if (baseline !== undefined) return byRule(baseline);
   const denied = gate === 'network' && deniesByDefault(view, subject.namespace);
-  return { verdict: denied ? 'deny' : 'allow', by: 'default' };
+  return { decision: { verdict: denied ? 'deny' : 'allow', by: 'default' }, passed };
 }
 
 /** The rule as it stands for this request, or for a connection of which no request is known; undefined where it does not. */

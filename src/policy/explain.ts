@@ -2,7 +2,10 @@ import type { PodView } from '../model/endpoint.ts';
 import { type Direction, dropReasons, formatRule, type RuleRef, type SideDecision } from '../model/verdict.ts';
 import {
   type Decision,
+  decideGate,
   decideSide,
+  enforced,
+  type GateDecision,
   type Party,
   type PolicyFlow,
   policiesOf,
@@ -13,7 +16,8 @@ import {
 } from './decide.ts';
 import { describeFlowPort, describeParty, describeRule } from './explain/describe.ts';
 import { nearestMiss } from './explain/nearest.ts';
-import { type Policy, policyRef, type Rule } from './rule.ts';
+import { isAbout } from './match.ts';
+import { type Gate, gates, type Policy, policyRef, type Rule } from './rule.ts';
 import type { ClusterView } from './view.ts';
 
 /** One side of an explanation, for programs; `Explanation.text` says the same to people. */
@@ -22,6 +26,12 @@ export interface SideExplanation {
   readonly decision: SideDecision;
   /** The policies that select the pod, also those that say nothing about this direction. */
   readonly policies: readonly RuleRef[];
+  /** Those that were asked, in order; what one denies, the next is not asked about. */
+  readonly gates: readonly {
+    readonly gate: Gate;
+    readonly decision: SideDecision;
+    readonly passed: readonly RuleRef[];
+  }[];
   /** Of those, the ones that were not understood, with what is wrong. */
   readonly broken: readonly { readonly policy: RuleRef; readonly message: string }[];
   /** Where isolation denies: the rule that comes closest to allowing, and what keeps it from doing so. */
@@ -56,16 +66,29 @@ function explainSide(
   const [subject, peer] = direction === 'egress' ? [flow.source, flow.destination] : [flow.destination, flow.source];
   const decision = decideSide(view, flow, direction);
   const policies = subject.kind === 'pod' ? policiesOf(view, subject.pod) : [];
-  const isolated = decision.verdict === 'deny' && decision.by === 'isolation';
+  const asked =
+    subject.kind !== 'pod' || decision.by === 'exempt' || decision.by === 'reason'
+      ? []
+      : askGates(view, flow, direction, subject.pod, peer, policies);
+  const denied = asked.find(({ decided }) => decided.decision.verdict === 'deny');
+  const isolated = denied?.decided.decision.by === 'isolation';
   const nearest =
-    isolated && subject.kind === 'pod' ? nearestOf(view, policies, flow, subject.pod, peer, direction) : undefined;
+    isolated && subject.kind === 'pod'
+      ? nearestOf(view, denied.policies, flow, subject.pod, peer, direction)
+      : undefined;
   const broken = policies.flatMap((policy) =>
     policy.broken === undefined ? [] : [{ policy: policyRef(policy, direction), message: policy.broken }],
   );
+  const meshed = policies.some(({ gate }) => gate === 'mesh');
   const side: SideExplanation = {
     direction,
     decision,
     policies: policies.map((policy) => policyRef(policy, direction)),
+    gates: asked.map(({ gate, decided }) => ({
+      gate,
+      decision: decided.decision,
+      passed: decided.passed.map(({ ref }) => ref),
+    })),
     broken,
     ...(nearest === undefined ? {} : { nearest: { rule: nearest.rule.ref, differences: nearest.differences } }),
   };
@@ -73,6 +96,10 @@ function explainSide(
   const lines = [
     `  ${direction} of ${describeParty(subject)}: ${describeDecision(decision)}`,
     ...(subject.kind === 'pod' ? [`    selected by: ${describePolicies(policies)}`] : []),
+    ...asked.flatMap(({ gate, decided, policies: own }) => [
+      ...(meshed ? [`    ${gate} gate: ${describeDecision(decided.decision)}`] : []),
+      ...describeTrail(decided, own),
+    ]),
     ...broken.map(({ policy, message }) => `    ${policyName(policy)}: ${message}`),
     ...(nearest === undefined
       ? []
@@ -82,6 +109,38 @@ function explainSide(
     ...(isolated && nearest === undefined ? [`    no policy has a rule that allows any ${direction}`] : []),
   ];
   return { side, lines };
+}
+
+/** The gates in their order, as far as they are asked: what one denies, the next is not asked about. */
+function askGates(
+  view: ClusterView,
+  flow: ResolvedFlow,
+  direction: Direction,
+  subject: PodView,
+  peer: Party,
+  policies: readonly Policy[],
+): { gate: Gate; decided: GateDecision; policies: readonly Policy[] }[] {
+  const asked: { gate: Gate; decided: GateDecision; policies: readonly Policy[] }[] = [];
+  for (const gate of gates) {
+    const decided = decideGate(view, flow, direction, subject, peer, gate);
+    asked.push({ gate, decided, policies: policies.filter((policy) => policy.gate === gate && enforced(policy)) });
+    if (decided.decision.verdict === 'deny') break;
+  }
+  return asked;
+}
+
+/** What else is to be said of how a gate came to its decision. */
+function describeTrail({ rule, passed }: GateDecision, policies: readonly Policy[]): string[] {
+  const given = policies.flatMap((policy) => policy.rules).find(({ ref }) => ref === rule?.ref);
+  return [
+    ...passed.map(({ ref, level }) => `    ${formatRule(ref)} passes: no further rule of the level ${level} is asked`),
+    ...(rule?.description === undefined ? [] : [`    ${formatRule(rule.ref)}: ${rule.description}`]),
+    ...(given?.requests !== undefined && rule?.requests === undefined
+      ? [
+          `    ${formatRule(given.ref)} is about some requests only; which one this is cannot be seen here, so it denies all`,
+        ]
+      : []),
+  ];
 }
 
 function nearestOf(
@@ -94,9 +153,10 @@ function nearestOf(
 ): { rule: Rule; differences: readonly string[] } | undefined {
   const rules = policies
     .flatMap((policy) => policy.rules)
+    .filter((rule) => rule.ref.direction === direction && isAbout(view, rule, subject))
     // The baseline is not asked where policies isolate, whatever it would say.
-    .filter((rule) => rule.ref.direction === direction && rule.level !== 'baseline');
-  return nearestMiss(view, rules, toRulePeer(peer, subject), toRulePort(flow));
+    .filter(({ level }) => level !== 'baseline');
+  return nearestMiss(view, rules, toRulePeer(peer, subject), toRulePort(flow), flow.request);
 }
 
 function describeDecision(decision: SideDecision): string {
@@ -120,7 +180,12 @@ function describeDecision(decision: SideDecision): string {
 function describePolicies(policies: readonly Policy[]): string {
   return policies.length === 0
     ? 'no policy'
-    : policies.map((policy) => policyName(policyRef(policy, 'ingress'))).join(', ');
+    : policies
+        .map(
+          (policy) =>
+            `${policyName(policyRef(policy, 'ingress'))}${enforced(policy) ? '' : ' (audited, decides nothing)'}`,
+        )
+        .join(', ');
 }
 
 function policyName({ kind, namespace, name }: RuleRef): string {

@@ -2,6 +2,7 @@ import { type Labels, type Selector, selects } from '../../model/labels.ts';
 import { hasPorts } from '../../model/port.ts';
 import { prefixContains } from '../../model/prefix.ts';
 import { matchesNamespace, matchesPeer, matchesPort, type RulePeer, type RulePort } from '../match.ts';
+import { matchesAnyRequest, type Request } from '../request.ts';
 import type { CidrMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { describeFlowPort, describeNamespaces, describePeer, describePort, describeRequirement } from './describe.ts';
@@ -19,14 +20,25 @@ export function nearestMiss(
   rules: readonly Rule[],
   peer: RulePeer,
   port: RulePort,
+  request?: Request,
 ): NearestMiss | undefined {
   let nearest: NearestMiss | undefined;
   for (const rule of rules) {
     if (rule.verdict !== 'allow') continue;
-    const differences = [...peerDifferences(view, rule, peer), ...portDifferences(rule, port)];
+    const differences = [
+      ...peerDifferences(view, rule, peer),
+      ...portDifferences(rule, port),
+      ...requestDifferences(rule, request),
+    ];
     if (nearest === undefined || differences.length < nearest.differences.length) nearest = { rule, differences };
   }
   return nearest;
+}
+
+function requestDifferences({ requests }: Rule, request: Request | undefined): string[] {
+  if (requests === undefined) return [];
+  if (request === undefined) return ['it allows some requests only, and which one this is cannot be seen here'];
+  return matchesAnyRequest(request, requests) ? [] : ['it allows other requests than this one'];
 }
 
 function peerDifferences(view: ClusterView, { peers }: Rule, peer: RulePeer): string[] {
