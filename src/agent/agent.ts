@@ -1,4 +1,4 @@
-import { createPrivateKey } from 'node:crypto';
+import { createPrivateKey, createPublicKey } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
@@ -9,8 +9,8 @@ import { EndpointManager } from '../endpoint/manager.ts';
 import { CniServer } from '../endpoint/server.ts';
 import { BundleStore, bundleFromPem } from '../identity/bundle.ts';
 import { watchBundle } from '../identity/bundle-watch.ts';
-import { parseCertificates } from '../identity/certificate.ts';
 import { ControllerIssuer } from '../identity/controller-issuer.ts';
+import { NodeCertificate } from '../identity/node-certificate.ts';
 import { SvidStore } from '../identity/svid-store.ts';
 import { MtuTable } from '../kernel/path-mtu.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
@@ -99,6 +99,7 @@ export class Agent {
         defaultDeny: options.clusterDefault === 'deny',
         podCidrs: options.podCidrs,
         serviceCidrs: options.serviceCidrs,
+        trustDomain: options.trustDomain,
       },
       () => onView(),
     );
@@ -116,8 +117,14 @@ export class Agent {
     const services = new Serial(() => datapath.applyServices(serviceFronts(feed.services, feed.slices)), logger);
     let onView: () => void = () => {};
     let onSettings: () => void = () => {};
-    const api = new ApiClient(readKubeconfig(options.kubeconfig));
-    const feed = new ApiFeed(state, { api, logger, onServices: () => services.schedule() });
+    const kubeconfig = readKubeconfig(options.kubeconfig);
+    const api = new ApiClient(kubeconfig);
+    const feed = new ApiFeed(state, {
+      api,
+      logger,
+      onServices: () => services.schedule(),
+      policies: { trustDomain: options.trustDomain, rootNamespace: options.istioRootNamespace },
+    });
     this.#closers.push(() => feed.close());
     const settings = new SettingsFeed(
       {
@@ -196,15 +203,28 @@ export class Agent {
     this.#closers.push(() => policy.stop());
 
     const bundles = new BundleStore(bundleFromPem(options.trustDomain, readFileSync(options.ca, 'utf8')));
-    const nodePem = {
-      chain: readFileSync(options.nodeCert, 'utf8'),
-      privateKey: readFileSync(options.nodeKey, 'utf8'),
+    const nodeCertificate = new NodeCertificate(
+      { node: options.node, certFile: options.nodeCert, keyFile: options.nodeKey },
+      {
+        issue: (csr, signal) => issuer.issueNode(csr, signal),
+        bundles,
+        logger,
+        onRenewed: () => {
+          showNewest();
+          quarantine.refresh();
+        },
+      },
+    );
+    // Where the kubeconfig is this node's, the API is shown the newest certificate too, also after a restart.
+    const showNewest = () => {
+      const { chain, privateKey: key } = nodeCertificate.credentials;
+      if (kubeconfig.key !== undefined && sameKey(kubeconfig.key, key)) api.useEndpoint({ ...kubeconfig, cert: chain, key });
     };
-    const nodeIdentity = { chain: parseCertificates(nodePem.chain), privateKey: createPrivateKey(nodePem.privateKey) };
+    showNewest();
     const issuer = new ControllerIssuer(
       { url: options.controller },
       {
-        credentials: () => nodePem,
+        credentials: () => nodeCertificate.credentials,
         roots: () => bundles.current.roots.map(({ native }) => native.toString()).join(''),
       },
     );
@@ -244,7 +264,7 @@ export class Agent {
       {
         driver: driver.driver,
         svid: (uid) => svids.get(uid),
-        nodeIdentity: () => nodeIdentity,
+        nodeIdentity: () => nodeCertificate.identity,
         bundles,
         resolver: peers,
         radius: (local, remote) => peers.radius(local, remote, settings.current.breachRadius),
@@ -318,7 +338,10 @@ export class Agent {
         return pod === undefined ? undefined : peers.local(pod);
       },
       svid: (uid) => svids.get(uid),
-      node: () => ({ uri: nodeIdentity.chain[0]?.uris[0], serial: nodeIdentity.chain[0]?.serialNumber }),
+      node: () => {
+        const [own] = nodeCertificate.identity.chain;
+        return { uri: own?.uris[0], serial: own?.serialNumber };
+      },
       close: (uids) => datapath.revoke(uids),
       logger,
     });
@@ -340,6 +363,7 @@ export class Agent {
     await policy.start();
     await services.start();
     reconcile.start();
+    void nodeCertificate.keep(stop.signal);
     pods.refresh();
     this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
 
@@ -362,6 +386,7 @@ export class Agent {
       settings,
       quarantine,
       keyRing,
+      nodeCertificate,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));
@@ -434,4 +459,9 @@ function waitForSelf(
     listen(look);
     look();
   });
+}
+
+/** Whether two private keys (PEM) are the same. */
+function sameKey(one: string, other: string): boolean {
+  return createPublicKey(createPrivateKey(one)).equals(createPublicKey(createPrivateKey(other)));
 }

@@ -5,6 +5,7 @@ import type { NamedPort, PodView } from '../model/endpoint.ts';
 import type { Labels } from '../model/labels.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import type { ClusterView, NodeView, PolicySettings } from '../policy/image.ts';
+import { settle } from '../policy/istio/settle.ts';
 import type { Policy } from '../policy/rule.ts';
 
 /** On a Namespace: `allow` or `deny` for its pods that no policy selects; anything else denies. */
@@ -92,7 +93,9 @@ export class ClusterState {
   }
 
   setNode(node: Live<Node>): void {
+    const { labels } = node.metadata;
     const view = {
+      ...(labels === undefined ? {} : { labels }),
       addresses: (node.status?.addresses ?? []).flatMap(({ type, address }) => {
         const ip = type === 'InternalIP' ? tryParseIp(address) : undefined;
         return ip === undefined ? [] : [ip];
@@ -129,7 +132,8 @@ export class ClusterState {
 
   get view(): ClusterView {
     this.#view ??= {
-      pods: new Map(this.#pods),
+      // Until a namespace's labels are known nobody can say which policies are about its pods: they are nobody, and closed.
+      pods: new Map([...this.#pods].filter(([, { namespace }]) => this.#namespaces.has(namespace))),
       namespaces: new Map(this.#namespaces),
       nodes: new Map(this.#nodes),
       policies: this.policies,
@@ -171,8 +175,9 @@ export class ClusterState {
     return [...this.#nodes.keys()];
   }
 
+  /** As they stand beside each other. */
   get policies(): readonly Policy[] {
-    return [...this.#policies.values()].flat();
+    return settle([...this.#policies.values()].flat());
   }
 
   #reducePod(pod: Live<Pod>): void {

@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { MyelinError } from '../model/error.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
+import { defaultRootNamespace } from '../policy/istio/scope.ts';
 
 /** How an agent is started. The defaults are those of a node that runs one cluster; a lab passes its own directories. */
 export interface AgentOptions {
@@ -21,6 +22,8 @@ export interface AgentOptions {
   readonly nodeKey: string;
   readonly ca: string;
   readonly trustDomain: string;
+  /** Istio's policies of this namespace are about the whole mesh. */
+  readonly istioRootNamespace: string;
   readonly podCidrs: readonly Prefix[];
   readonly serviceCidrs: readonly Prefix[];
   readonly driver: 'auto' | 'engine' | 'xfrm';
@@ -114,6 +117,7 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .requiredOption('--node-key <file>', 'its private key (PEM)')
     .requiredOption('--ca <file>', 'the cluster’s trust bundle (PEM)')
     .option('--trust-domain <name>', 'SPIFFE trust domain', 'cluster.local')
+    .option('--istio-root-namespace <name>', 'whose Istio policies are about the whole mesh', defaultRootNamespace)
     .option('--pod-cidrs <list>', 'the cluster’s pod prefixes', prefixes, prefixes('10.244.0.0/16,fd00:10:244::/56'))
     .option(
       '--service-cidrs <list>',

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Datapath } from '../datapath/datapath.ts';
 import type { EndpointManager } from '../endpoint/manager.ts';
 import type { BundleStore } from '../identity/bundle.ts';
+import type { NodeCertificate } from '../identity/node-certificate.ts';
 import type { SvidStore } from '../identity/svid-store.ts';
 import { podName } from '../model/endpoint.ts';
 import { MyelinError } from '../model/error.ts';
@@ -53,6 +54,7 @@ export interface ReportsDeps {
   readonly bundles: BundleStore;
   readonly settings: SettingsFeed;
   readonly quarantine: Quarantine;
+  readonly nodeCertificate: NodeCertificate;
   /** Absent unless the agent was started to have one. */
   readonly keyRing: KeyRing | undefined;
 }

@@ -73,6 +73,9 @@ export const svidRequestSchema = z.strictObject({
   csr: z.string().max(4096),
   lifetimeSeconds: z.int().min(1).max(86_400).optional(),
 });
+/** The body of POST /v1/node. */
+export const nodeRequestSchema = z.strictObject({ csr: z.string().max(4096) });
+
 export type SvidRequest = z.infer<typeof svidRequestSchema>;
 
 /** Looks at the cluster for the decision below. */

@@ -45,6 +45,7 @@ const longestWaitSeconds = 60;
  * The CA's service: HTTPS, TLS 1.3, both sides with certificates.
  *
  *   POST /v1/svid                     a node, for a pod that it hosts → {chain, bundle}; 403 {code, message}
+ *   POST /v1/node                     a node, for itself: its next certificate → {chain, bundle}; 403 {code, message}
  *   GET  /v1/bundle[?after=N&wait=S]  anybody with a certificate, also a revoked one; with `after`, once it is newer or the time is up
  *   GET  /v1/ca                       an administrator: roots and counters
  *   POST /v1/ca/prepare|activate|retire|revoke   an administrator: rotation and revocation
@@ -137,6 +138,13 @@ export class CaServer {
       const body = await readJson(request);
       if (!body.ok) return problem(400, 'bad-request', body.why);
       const signed = await this.#deps.service.sign(caller.node, body.value);
+      return signed.ok ? { status: 200, body: signed.value } : { status: 403, body: signed.reason };
+    }
+    if (route === 'POST /v1/node') {
+      if (!('node' in caller)) return problem(403, 'not-a-node', 'only a node renews a node’s certificate');
+      const body = await readJson(request);
+      if (!body.ok) return problem(400, 'bad-request', body.why);
+      const signed = await this.#deps.service.signNode(caller.node, body.value);
       return signed.ok ? { status: 200, body: signed.value } : { status: 403, body: signed.reason };
     }
     if (url.pathname === '/v1/ca' || url.pathname.startsWith('/v1/ca/')) {

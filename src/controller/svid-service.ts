@@ -14,6 +14,7 @@ import {
   type DenialCode,
   deny,
   type NodeFacts,
+  nodeRequestSchema,
   type PodFacts,
   type SvidRequest,
   svidRequestSchema,
@@ -118,6 +119,27 @@ export class SvidService {
         const code = error.code === 'BadCsr' ? 'bad-csr' : 'bad-request';
         return this.#deny(caller, request, deny(code, error.message).reason);
       }
+      throw error;
+    }
+  }
+
+  /**
+   * A node's next certificate, for as long as the API knows the node.
+   * @param caller The node's name, as its certificate proved it.
+   * @param body The request, not looked at yet.
+   */
+  async signNode(caller: string, body: unknown): Promise<Result<SvidAnswer, Denial>> {
+    const parsed = nodeRequestSchema.safeParse(body);
+    if (!parsed.success) return this.#deny(caller, undefined, deny('bad-request', 'expected {csr}').reason);
+    if (this.#lookup.node(caller) === undefined)
+      return this.#deny(caller, undefined, deny('no-such-node', `the API knows no node ${caller}`).reason);
+    try {
+      const certificate = await this.#ca.signNode(parsed.data.csr, caller);
+      this.#logger.info({ node: caller, serial: certificate.serialNumber }, 'certificate of a node signed');
+      return success({ chain: certificate.native.toString(), bundle: bundleDocument(this.#ca.bundle) });
+    } catch (error) {
+      if (error instanceof IdentityError && error.code === 'BadCsr')
+        return this.#deny(caller, undefined, deny('bad-csr', error.message).reason);
       throw error;
     }
   }

@@ -65,6 +65,11 @@ export class ControllerIssuer implements Issuer {
     return this.#understand(issuedSchema, await this.#ask('POST', '/v1/svid', body, signal, this.#timeoutMs));
   }
 
+  /** The node's own next certificate. */
+  async issueNode(csr: string, signal: AbortSignal): Promise<Issued> {
+    return this.#understand(issuedSchema, await this.#ask('POST', '/v1/node', { csr }, signal, this.#timeoutMs));
+  }
+
   /**
    * The controller's trust bundle, at once or when it is newer than `after`.
    * @param after A sequence number: the controller then answers when it has a newer bundle, or after `waitSeconds`.

@@ -290,6 +290,31 @@ test('who is not a node gets nothing', async (t) => {
   assert.ok((controller.service.statistics().denied['not-a-node'] ?? 0) >= 5);
 });
 
+test('a node renews its own certificate, for as long as it is a node of the cluster and not revoked', async (t) => {
+  const { api, controller, issuer, n1, n2 } = await place(t);
+  const keys = await newKeyPair();
+  const csr = await buildCsr(keys);
+  const renewed = await issuer(n1).issueNode(csr, AbortSignal.timeout(5000));
+  const verified = verifyPeer(
+    parseCertificates(renewed.chain),
+    controller.ca.bundle,
+    { kind: 'node', name: 'n1' },
+    Date.now(),
+  );
+  assert.ok(verified.ok, 'of itself, whatever it asks');
+  await assert.rejects(issuer(n1).issueNode('no csr', AbortSignal.timeout(5000)), { code: 'IssueRefused' });
+  await api.client.delete(kinds.Node, { name: 'n2' });
+  await until(
+    'gone',
+    async () =>
+      (await issuer(n2)
+        .issueNode(csr, AbortSignal.timeout(5000))
+        .catch(() => undefined)) === undefined,
+  );
+  await controller.ca.revoke({ spiffeIds: ['spiffe://cluster.local/node/n1'] });
+  await assert.rejects(issuer(n1).issueNode(csr, AbortSignal.timeout(5000)), { code: 'IssueRefused' });
+});
+
 interface Reply {
   status: number;
   body: Record<string, unknown>;
