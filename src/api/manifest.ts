@@ -1,3 +1,4 @@
+import { policyKindOf } from '../policy/kinds.ts';
 import { type FieldIssue, parseFieldPath } from './issue.ts';
 import { type AnyObject, isKubeObject, isList, isObject, objectOr, stringOr, withoutNulls } from './json.ts';
 import { shapeOf } from './kinds/shape.ts';
@@ -99,7 +100,7 @@ function loadOne(
   for (const field of missing) report(requiredValue(field));
   if (missing.length > 0) return undefined;
   const resource = [...builtinResources, ...(options.resources ?? [])].find(
-    (known) => known.kind === raw.kind && apiVersionOf(known) === raw.apiVersion,
+    (known) => known.kind === raw.kind && (apiVersionOf(known) === raw.apiVersion || isOlder(known, raw)),
   );
   if (resource === undefined) {
     report({
@@ -111,7 +112,11 @@ function loadOne(
   }
   const metadata = { ...objectOr(raw.metadata) };
   if (resource.namespaced) metadata.namespace ??= options.namespace ?? 'default';
-  const object = { ...raw, metadata: isObject(raw.metadata) ? metadata : raw.metadata };
+  const object = {
+    ...raw,
+    apiVersion: apiVersionOf(resource),
+    metadata: isObject(raw.metadata) ? metadata : raw.metadata,
+  };
   const name = `${resource.kind} ${stringOr(metadata.name, '')}`;
   const wrong = [...unknownFields(shapeOf(resource.schema), object), ...checkAgainst(resource.schema, object)];
   if (!isKubeObject(object) || wrong.length > 0) {
@@ -120,6 +125,12 @@ function loadOne(
   }
   for (const issue of checkMeaning(resource, object)) report(issue, name);
   return { object, resource };
+}
+
+/** Whether the object is one of the kind under the name of a version that has the same fields. */
+function isOlder(known: Resource, raw: { apiVersion?: unknown; kind?: unknown }): boolean {
+  const kind = policyKindOf(raw);
+  return kind !== undefined && kind === policyKindOf({ apiVersion: apiVersionOf(known), kind: known.kind });
 }
 
 /** What the server would say to the object when it has filled in the defaults. */

@@ -15,6 +15,8 @@ export type PolicyContext = IstioContext;
 export interface PolicyKind {
   readonly group: string;
   readonly version: string;
+  /** Versions with the same fields under another name. */
+  readonly olderVersions?: readonly string[];
   readonly kind: string;
   readonly plural: string;
   readonly namespaced: boolean;
@@ -51,12 +53,12 @@ export const policyKinds: readonly PolicyKind[] = [
   },
   {
     ...{ group: 'security.istio.io', version: 'v1', kind: 'AuthorizationPolicy', plural: 'authorizationpolicies' },
-    ...{ namespaced: true, shortNames: ['ap'] },
+    ...{ olderVersions: ['v1beta1'], namespaced: true, shortNames: ['ap'] },
     parse: (object, context) => one(parseAuthorizationPolicy(object, context)),
   },
   {
     ...{ group: 'security.istio.io', version: 'v1', kind: 'PeerAuthentication', plural: 'peerauthentications' },
-    ...{ namespaced: true, shortNames: ['pa'] },
+    ...{ olderVersions: ['v1beta1'], namespaced: true, shortNames: ['pa'] },
     parse: (object, context) => one(parsePeerAuthentication(object, context)),
   },
 ];
@@ -67,7 +69,8 @@ export function policyKindOf(object: {
   readonly kind?: unknown;
 }): PolicyKind | undefined {
   return policyKinds.find(
-    ({ group, version, kind }) => object.kind === kind && object.apiVersion === `${group}/${version}`,
+    ({ group, version, olderVersions = [], kind }) =>
+      object.kind === kind && [version, ...olderVersions].some((own) => object.apiVersion === `${group}/${own}`),
   );
 }
 

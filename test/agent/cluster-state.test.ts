@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ClusterState } from '../../src/agent/cluster-state.ts';
-import type { Live, Pod } from '../../src/api/kinds.ts';
+import type { Live, Namespace, Pod } from '../../src/api/kinds.ts';
 import { parseIp } from '../../src/model/address.ts';
+import { policyKinds } from '../../src/policy/kinds.ts';
 
 function pod(
   uid: string,
@@ -26,6 +27,10 @@ function pod(
     },
     status: { phase, ...(ip === undefined ? {} : { podIP: ip, podIPs: [{ ip }] }) },
   };
+}
+
+function namespace(name: string): Live<Namespace> {
+  return { apiVersion: 'v1', kind: 'Namespace', metadata: { name, uid: name, resourceVersion: '1' } };
 }
 
 function fixture() {
@@ -62,6 +67,7 @@ test('an update that changes nothing that matters is no change, and keeps the ob
 
 test('a view is never changed in place', () => {
   const { state } = fixture();
+  state.setNamespace(namespace('shop'));
   state.setPod(pod('a', { ip: '10.244.1.2' }));
   const view = state.view;
   state.setPod(pod('b', { ip: '10.244.1.3' }));
@@ -97,4 +103,40 @@ test('an address that two pods claim is nobody’s; pods in their node’s netwo
   assert.equal(state.podAt(parseIp('10.244.1.2')), undefined);
   state.removePod('a');
   assert.equal(state.podAt(parseIp('10.244.1.2'))?.uid, 'b');
+});
+
+test('policy knows no pod whose namespace it does not know: who is about it cannot be said yet', () => {
+  const { state } = fixture();
+  state.setPod(pod('a', { ip: '10.244.1.2' }));
+  assert.equal(state.view.pods.size, 0);
+  state.setNamespace(namespace('shop'));
+  assert.equal(state.view.pods.size, 1);
+});
+
+test('a node’s labels are known', () => {
+  const { state, changes } = fixture();
+  const node = { apiVersion: 'v1', kind: 'Node' } as const;
+  const metadata = { name: 'n', uid: 'n', resourceVersion: '1' };
+  state.setNode({ ...node, metadata: { ...metadata, labels: { role: 'gate' } } });
+  assert.deepEqual(state.view.nodes.get('n')?.labels, { role: 'gate' });
+  state.setNode({ ...node, metadata: { ...metadata, labels: { role: 'other' } } });
+  assert.deepEqual([state.view.nodes.get('n')?.labels, changes()], [{ role: 'other' }, 2]);
+});
+
+test('policies that overrule each other are settled in the view', () => {
+  const { state } = fixture();
+  const kind = policyKinds.find((own) => own.kind === 'PeerAuthentication');
+  const put = (name: string, mode: string, creationTimestamp: string) => {
+    const metadata = { namespace: 'shop', name, creationTimestamp };
+    const parsed = kind?.parse({ metadata, spec: { mtls: { mode } } });
+    assert.ok(parsed?.ok);
+    state.setPolicies(`PeerAuthentication shop/${name}`, parsed.policies);
+  };
+  put('young', 'PERMISSIVE', '2026-01-02T00:00:00Z');
+  put('old', 'STRICT', '2026-01-01T00:00:00Z');
+  const rules = () => state.view.policies.map(({ name, rules: own }) => `${name} ${own.length}`);
+  assert.deepEqual(rules(), ['young 0', 'old 1']);
+  state.removePolicies('PeerAuthentication shop/young');
+  put('young', 'STRICT', '2025-01-01T00:00:00Z');
+  assert.deepEqual(rules(), ['old 0', 'young 1']);
 });

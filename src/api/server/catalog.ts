@@ -1,3 +1,4 @@
+import { policyKinds } from '../../policy/kinds.ts';
 import { strictFields } from '../definitions.ts';
 import type { AnyObject } from '../json.ts';
 import { type Shape, shapeOf } from '../kinds/shape.ts';
@@ -37,7 +38,10 @@ export interface ServedKind {
 }
 
 /** Versions that only old clients ask for (kubectl 1.20 describes slices by this one); what they get are today's fields. */
-const olderVersions: Readonly<Record<string, readonly string[]>> = { 'discovery.k8s.io/endpointslices': ['v1beta1'] };
+const olderVersions: Readonly<Record<string, readonly string[]>> = {
+  'discovery.k8s.io/endpointslices': ['v1beta1'],
+  ...Object.fromEntries(policyKinds.map((kind) => [`${kind.group}/${kind.plural}`, kind.olderVersions ?? []])),
+};
 
 /** The kinds that are served: the built-in ones and those that CustomResourceDefinitions in the store define. */
 export class Catalog {

@@ -271,8 +271,20 @@ const enforced = column('Enforced', (policy) => {
   return untrue.length === 0 ? 'True' : 'False';
 });
 const policyIds: ReadonlySet<string> = new Set(policyResources.map(({ group, plural }) => `${group}/${plural}`));
+/** The columns that kinds of policies have beside those, as their own definitions name them. */
+const ofPolicies: Readonly<Record<string, readonly Column[]>> = {
+  'policy.networking.k8s.io/clusternetworkpolicies': [
+    column('Tier', (policy) => textAt(policy, 'spec', 'tier')),
+    column('Priority', (policy) => numberAt(policy, 'spec', 'priority'), { type: 'integer' }),
+  ],
+  'security.istio.io/authorizationpolicies': [column('Action', (policy) => textAt(policy, 'spec', 'action'))],
+  'security.istio.io/peerauthentications': [column('Mode', (policy) => textAt(policy, 'spec', 'mtls', 'mode'))],
+};
 
 /** @param id `group/plural` of a built-in kind. */
 export function builtinColumns(id: string): readonly Column[] {
-  return builtin[id] ?? (policyIds.has(id) ? [nameColumn, enforced, ageColumn] : [nameColumn, ageColumn]);
+  return (
+    builtin[id] ??
+    (policyIds.has(id) ? [nameColumn, ...(ofPolicies[id] ?? []), enforced, ageColumn] : [nameColumn, ageColumn])
+  );
 }

@@ -103,7 +103,14 @@ function toRules(scope: Scope, rule: AuthorizationRule, index: number, context: 
   const common = conditions.flatMap(({ parts }) => parts);
   const alternatives = sources.filter(({ unenforceable }) => !(narrow && unenforceable)).map(({ parts }) => parts);
   const peers = rule.from === undefined ? [common] : alternatives.map((parts) => [...parts, ...common]);
-  const whole = { kind, namespace: scope.namespace, name: scope.name, direction: 'ingress', index } as const;
+  const whole = {
+    kind,
+    namespace: scope.namespace,
+    name: scope.name,
+    direction: 'ingress',
+    list: 'rules',
+    index,
+  } as const;
   return operations.flatMap((operation) => {
     const ports = readPorts(operation, when, reading);
     if (ports === undefined) return [];
