@@ -41,7 +41,7 @@ import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
 import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
-import { Reports } from './reports.ts';
+import { type ControllerHealth, Reports } from './reports.ts';
 import { RuleNames } from './rule-names.ts';
 import { Serial } from './serial.ts';
 import { SettingsFeed } from './settings-feed.ts';
@@ -218,7 +218,8 @@ export class Agent {
     // Where the kubeconfig is this node's, the API is shown the newest certificate too, also after a restart.
     const showNewest = () => {
       const { chain, privateKey: key } = nodeCertificate.credentials;
-      if (kubeconfig.key !== undefined && sameKey(kubeconfig.key, key)) api.useEndpoint({ ...kubeconfig, cert: chain, key });
+      if (kubeconfig.key !== undefined && sameKey(kubeconfig.key, key))
+        api.useEndpoint({ ...kubeconfig, cert: chain, key });
     };
     showNewest();
     const issuer = new ControllerIssuer(
@@ -231,7 +232,11 @@ export class Agent {
     this.#closers.push(() => issuer.close());
     const stop = new AbortController();
     this.#closers.push(() => stop.abort());
-    void watchBundle(issuer, bundles, { logger }, stop.signal);
+    const controller: ControllerHealth = { error: undefined, clockSkewMs: () => issuer.clockSkewMs };
+    const onState = (error?: string) => {
+      controller.error = error;
+    };
+    void watchBundle(issuer, bundles, { logger, onState }, stop.signal);
     const svids = new SvidStore(
       { lifetimeMs: settings.current.svidLifetimeSeconds * 1000 },
       { issuer, bundles, logger },
@@ -367,7 +372,17 @@ export class Agent {
     pods.refresh();
     this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
 
-    const metrics = new AgentMetrics({ datapath, driver: driver.driver, tunnels, flows });
+    const metrics = new AgentMetrics({
+      datapath,
+      driver: driver.driver,
+      tunnels,
+      flows,
+      svids,
+      bundles,
+      nodeCertificate,
+      quarantine,
+      conditions: () => reports.conditions(),
+    });
     const reports = new Reports({
       options,
       datapath,
@@ -387,6 +402,7 @@ export class Agent {
       quarantine,
       keyRing,
       nodeCertificate,
+      controller,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));

@@ -37,6 +37,14 @@ import type {
   WhyQuestion,
 } from './wire.ts';
 
+/** How the controller was when it was last asked. */
+export interface ControllerHealth {
+  /** Why it did not answer. */
+  error: string | undefined;
+  /** How far its clock is ahead. */
+  readonly clockSkewMs: () => number | undefined;
+}
+
 export interface ReportsDeps {
   readonly options: AgentOptions;
   readonly datapath: Datapath;
@@ -55,6 +63,7 @@ export interface ReportsDeps {
   readonly settings: SettingsFeed;
   readonly quarantine: Quarantine;
   readonly nodeCertificate: NodeCertificate;
+  readonly controller: ControllerHealth;
   /** Absent unless the agent was started to have one. */
   readonly keyRing: KeyRing | undefined;
 }
@@ -72,6 +81,8 @@ const silenceMs = 150_000;
 export class Reports implements Answers {
   readonly #deps: ReportsDeps;
   readonly #startedAt = new Date().toISOString();
+  /** Peers’ certificates that were not valid yet, as last counted. */
+  #early = { count: 0, at: Number.NEGATIVE_INFINITY };
 
   constructor(deps: ReportsDeps) {
     this.#deps = deps;
@@ -155,7 +166,7 @@ export class Reports implements Answers {
       version,
       startedAt: this.#startedAt,
       driver: driver.name,
-      conditions: await this.#conditions(),
+      conditions: await this.conditions(),
       endpoints: pods.all.length,
       policy: {
         revision: datapath.revision,
@@ -177,8 +188,22 @@ export class Reports implements Answers {
     };
   }
 
-  async #conditions(): Promise<StatusReport['conditions']> {
-    const { feed, policy, services, svids, driver, endpoints, datapath, bundles, settings, quarantine } = this.#deps;
+  /** What is well and what needs attention. */
+  async conditions(): Promise<StatusReport['conditions']> {
+    const {
+      feed,
+      policy,
+      services,
+      svids,
+      driver,
+      endpoints,
+      datapath,
+      bundles,
+      settings,
+      quarantine,
+      controller,
+      nodeCertificate,
+    } = this.#deps;
     const { health } = feed;
     const silent = Date.now() - health.lastContact > silenceMs;
     const certificates = svids.statistics();
@@ -221,10 +246,13 @@ export class Reports implements Answers {
         'no pod of this node',
       ),
       condition(
-        'identity',
-        certificates.waiting > 0 ? `${certificates.waiting} pods have no certificate` : undefined,
-        `${certificates.held} certificates, ${bundles.current.roots.length} trusted roots`,
+        'controller',
+        controller.error === undefined ? undefined : `${controller.error}: certificates are not renewed meanwhile`,
+        `trust bundle ${bundles.current.sequence}`,
       ),
+      condition('identity', this.#identityProblem(), certificateWords(certificates, bundles.current.roots.length)),
+      condition('node', this.#nodeProblem(), `certificate until ${iso(nodeCertificate.notAfter)}`),
+      condition('clock', this.#clockProblem(), 'agrees with the controller’s'),
       condition(driver.name, engine, 'running'),
       condition(
         'addresses',
@@ -240,4 +268,51 @@ export class Reports implements Answers {
       ),
     ];
   }
+
+  #identityProblem(): string | undefined {
+    const failing = this.#deps.svids.failing();
+    const [first] = failing;
+    if (first === undefined) {
+      const { waiting } = this.#deps.svids.statistics();
+      return waiting === 0 ? undefined : `${waiting} pods have no certificate yet`;
+    }
+    const without = failing.filter(({ hasOne }) => !hasOne).length;
+    const words = [
+      ...(without > 0 ? [`${without} pods have no certificate`] : []),
+      ...(failing.length > without ? [`${failing.length - without} cannot be renewed`] : []),
+    ];
+    return `${words.join(', ')}; ${podName(first.pod)}: ${first.error.message}`;
+  }
+
+  #nodeProblem(): string | undefined {
+    const { error, notAfter } = this.#deps.nodeCertificate;
+    if (Date.now() >= notAfter)
+      return `the node’s certificate has expired at ${iso(notAfter)}: give it a new one and restart`;
+    return error === undefined
+      ? undefined
+      : `the node’s certificate ends ${iso(notAfter)} and cannot be renewed: ${error}`;
+  }
+
+  #clockProblem(): string | undefined {
+    const { controller, tunnels } = this.#deps;
+    const skew = controller.clockSkewMs() ?? 0;
+    if (Math.abs(skew) > mostSkewMs)
+      return `this node’s clock is ${Math.round(Math.abs(skew) / 1000)} s ${skew > 0 ? 'behind' : 'ahead of'} the controller’s: certificates will seem not valid yet, or expired`;
+    const count = tunnels.statistics().refused['not-yet-valid'] ?? 0;
+    if (count > this.#early.count) this.#early = { count, at: Date.now() };
+    return Date.now() - this.#early.at > earlyMs
+      ? undefined
+      : `${count} certificates of peers were not valid yet, the last of them lately: is a clock wrong, here or there?`;
+  }
+}
+
+/** Certificates begin ten minutes before they are made; half of a minute is nobody's network any more. */
+const mostSkewMs = 30_000;
+/** How long a certificate that was not valid yet stays worth a word. */
+const earlyMs = 600_000;
+
+const iso = (time: number) => `${new Date(time).toISOString().slice(0, 19)}Z`;
+
+function certificateWords({ held }: { readonly held: number }, roots: number): string {
+  return `${held} certificates, ${roots} trusted roots`;
 }

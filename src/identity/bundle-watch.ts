@@ -15,23 +15,26 @@ export interface BundleSource {
 /**
  * Keeps the store at the source's newest bundle until the signal aborts: new roots and revocations arrive within a
  * round trip. While the source cannot be reached the last bundle stays in force.
+ * @param deps.onState Told how the last question went: with why not, where it failed.
  */
 export async function watchBundle(
   source: BundleSource,
   store: BundleStore,
-  deps: { readonly logger: Logger; readonly waitSeconds?: number },
+  deps: { readonly logger: Logger; readonly waitSeconds?: number; readonly onState?: (error?: string) => void },
   signal: AbortSignal,
 ): Promise<void> {
-  const { logger, waitSeconds = 30 } = deps;
+  const { logger, waitSeconds = 30, onState = () => {} } = deps;
   for (let failures = 0; !signal.aborted; ) {
     try {
       const bundle = await source.bundle(signal, { sequence: store.current.sequence, waitSeconds });
       if (store.offer(bundle))
         logger.info({ sequence: bundle.sequence, roots: bundle.roots.length }, 'the trust bundle has changed');
       failures = 0;
+      onState();
     } catch (cause) {
       if (signal.aborted) return;
       failures++;
+      onState(messageOf(cause));
       if (failures === 1) logger.warn({ error: messageOf(cause) }, 'the trust bundle cannot be asked for');
       // Revocations come this way: a controller that is back is to be heard within moments.
       const pause = retryDelayMs(failures, 250, 2000, Math.random());

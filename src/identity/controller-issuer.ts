@@ -46,6 +46,7 @@ export class ControllerIssuer implements Issuer {
   readonly #timeoutMs: number;
   readonly #deps: ControllerIssuerDeps;
   /** Few connections, kept: an agent that starts with a hundred pods asks for them through these. */
+  #clockSkewMs: number | undefined;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 4, minVersion: 'TLSv1.3' });
 
   constructor(options: ControllerIssuerOptions, deps: ControllerIssuerDeps) {
@@ -82,6 +83,11 @@ export class ControllerIssuer implements Issuer {
     const timeoutMs = this.#timeoutMs + (after?.waitSeconds ?? 0) * 1000;
     const answer = await this.#ask('GET', `/v1/bundle${query}`, undefined, signal, timeoutMs);
     return parseBundle(this.#understand(bundleSchema, answer));
+  }
+
+  /** How far the controller's clock was ahead of this one's at its last answer, give or take a second; undefined before. */
+  get clockSkewMs(): number | undefined {
+    return this.#clockSkewMs;
   }
 
   /** Closes idle connections; requests under way are their callers' to abort. */
@@ -138,6 +144,8 @@ export class ControllerIssuer implements Issuer {
         signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
       },
       (response) => {
+        const said = Date.parse(response.headers.date ?? '');
+        if (!Number.isNaN(said)) this.#clockSkewMs = said - Date.now();
         const chunks: Buffer[] = [];
         let length = 0;
         response.on('data', (chunk: Buffer) => {

@@ -128,6 +128,13 @@ export class SvidStore extends EventEmitter<SvidStoreEvents> {
     return this.#entries.get(podUid)?.lastError;
   }
 
+  /** Pods whose certificate could not be had or renewed at the last attempt, and why. */
+  failing(): { readonly pod: PodIdentity['pod']; readonly error: Error; readonly hasOne: boolean }[] {
+    return [...this.#entries.values()].flatMap(({ identity: { pod }, lastError: error }) =>
+      error === undefined ? [] : [{ pod, error, hasOne: this.get(pod.uid) !== undefined }],
+    );
+  }
+
   /** Forgets the pod and its key. */
   remove(podUid: string): void {
     const entry = this.#entries.get(podUid);

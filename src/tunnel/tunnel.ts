@@ -270,6 +270,7 @@ export class Tunnel {
       const { spiffeId: remoteSpiffeId, serialNumber: remoteSerial } = peer;
       this.#proven = { remoteSpiffeId, remoteSerial, cipher, group, radius, nodeSerial };
       this.#services.counters[role === 'initiator' ? 'opened' : 'answered']++;
+      if (this.#state.up !== undefined) this.#services.counters.rekeys++;
       this.#end(attempt);
       this.dispatch({ type: 'established', attempt: number, sa });
       if (this.radius !== attempt.radius) this.followRadius();

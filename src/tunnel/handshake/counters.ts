@@ -10,6 +10,8 @@ export interface HandshakeStatistics {
   readonly tlsErrors: Readonly<Record<string, number>>;
   /** Handshakes that peers refused, by the reason they gave. */
   readonly refusedByPeer: Readonly<Partial<Record<HandshakeCode, number>>>;
+  /** Of the handshakes done: those that replaced a key which was up. */
+  readonly rekeys: number;
   /** Tunnels that were ended because one of their ends was revoked. */
   readonly revoked: number;
   /** Connections at the handshake port that are open now. */
@@ -31,6 +33,7 @@ export class HandshakeCounters {
   readonly #tlsErrors = new Map<string, number>();
   opened = 0;
   answered = 0;
+  rekeys = 0;
   revoked = 0;
   connections = 0;
 
@@ -54,6 +57,7 @@ export class HandshakeCounters {
       refused: Object.fromEntries(this.#refused),
       tlsErrors: Object.fromEntries(this.#tlsErrors),
       refusedByPeer: Object.fromEntries(this.#refusedByPeer),
+      rekeys: this.rekeys,
       revoked: this.revoked,
       connections: this.connections,
     };
