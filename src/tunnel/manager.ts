@@ -30,7 +30,7 @@ import { defaultTiming, type PairTiming } from './pair.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import { planRestore } from './restore.ts';
 import { whyPairRevoked } from './revocation.ts';
-import { saKey, type TunnelHooks } from './sa-ledger.ts';
+import { SaHolders, saKey, type TunnelHooks } from './sa-ledger.ts';
 import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
 import { type TunnelStatus, tunnelStatus } from './status.ts';
@@ -111,6 +111,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #nodes: NodeSessions;
   readonly #work: TlsWork;
   readonly #spis = new RandomSpis();
+  readonly #holders = new SaHolders<Tunnel>();
   readonly #locals = new Map<string, LocalPod>();
   readonly #localAt = new Map<IpAddress, LocalPod>();
   readonly #table: TunnelTable;
@@ -175,6 +176,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       radius: deps.radius ?? (() => 'pod'),
       nodeNotAfter: () => Math.min(...(nodeIdentity()?.chain.map(({ notAfter }) => notAfter) ?? [0])),
       spis: this.#spis,
+      holders: this.#holders,
       claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
       whyNot: deps.whyNot ?? (() => undefined),
       whyRevoked: (pair, peerSerials) => this.#whyRevoked(pair, peerSerials),
@@ -349,13 +351,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   #listen(): void {
     const { driver, bundles } = this.#deps;
     const limit = (hard: boolean) => (expiry: { readonly sa: SaId }) => {
-      const { sa } = expiry;
-      for (const tunnel of this.#table.all) {
-        if (!tunnel.sas.some((held) => saKey(held) === saKey(sa))) continue;
-        // What carried as much as a key may is to be followed by keys of a new handshake.
-        if (tunnel.proven?.radius === 'node') this.#nodes.renew(tunnel.remote.node.name);
-        tunnel.dispatch({ type: 'limit', spi: sa.spi, hard });
-      }
+      const tunnel = this.#holders.find(expiry.sa);
+      if (tunnel === undefined || !this.#table.has(tunnel)) return;
+      // What carried as much as a key may is to be followed by keys of a new handshake.
+      if (tunnel.proven?.radius === 'node') this.#nodes.renew(tunnel.remote.node.name);
+      tunnel.dispatch({ type: 'limit', spi: expiry.sa.spi, hard });
     };
     const [soft, hard] = [limit(false), limit(true)];
     const unknownSpi = ({ spi, from }: { spi: number; from: { address: IpAddress } }) => {
@@ -365,8 +365,10 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const moved = ({ sa, from }: { sa: SaId; from: UnderlayAddress }) => {
       const newest = (tunnel: Tunnel) => tunnel.sas.findLast(({ direction }) => direction === 'in');
       // By the newest key only: a straggler under an older one says where the peer was.
-      const mover = this.#table.all.find((tunnel) => newest(tunnel)?.spi === sa.spi);
-      if (mover === undefined) return;
+      const mover = this.#holders.find(sa);
+      if (mover === undefined || newest(mover)?.spi !== sa.spi || !this.#table.has(mover)) return;
+      // One of many that say the same: it was taken along with the first.
+      if (mover.path?.address === from.address && mover.path.port === from.port) return;
       const { address, port } = sa.peer;
       // A NAT moves a node with all of its pods: those that are silent now are found there too.
       for (const tunnel of this.#table.all) {

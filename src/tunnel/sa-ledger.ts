@@ -45,6 +45,30 @@ export function saKey({ direction, spi, peer }: SaId): string {
   return direction === 'in' ? `in ${spi}` : `out ${spi} ${peer.address} ${peer.port}`;
 }
 
+/** Who has an SA in the driver, by {@link saKey}: what a driver says of one SA is for one tunnel of thousands. */
+export class SaHolders<Holder> {
+  readonly #of = new Map<string, Holder>();
+
+  find(sa: SaId): Holder | undefined {
+    return this.#of.get(saKey(sa));
+  }
+
+  /** @returns What one holder's ledger keeps up. */
+  indexOf(holder: Holder): SaIndex {
+    return {
+      add: (key) => this.#of.set(key, holder),
+      delete: (key) => {
+        if (this.#of.get(key) === holder) this.#of.delete(key);
+      },
+    };
+  }
+}
+
+export interface SaIndex {
+  readonly add: (key: string) => void;
+  readonly delete: (key: string) => void;
+}
+
 /** The driver said no, so the SA is not there; after other errors it may be. */
 const notInstalled: ReadonlySet<TunnelErrorCode> = new Set(['SaExists', 'InvalidSa', 'DriverFull']);
 
@@ -53,15 +77,17 @@ export class SaLedger {
   readonly #driver: TunnelDriver;
   readonly #hooks: TunnelHooks;
   readonly #spis: SpiPool;
+  readonly #index: SaIndex;
   /** In the order of their installation, each with the handshake that installed it. */
   readonly #held = new Map<string, HeldSa & { readonly attempt: number }>();
   #proof: { readonly spi: number; readonly selectors: readonly TrafficSelector[] } | undefined;
   #provesNothing = false;
 
-  constructor(driver: TunnelDriver, hooks: TunnelHooks, spis: SpiPool) {
+  constructor(driver: TunnelDriver, hooks: TunnelHooks, spis: SpiPool, index: SaIndex) {
     this.#driver = driver;
     this.#hooks = hooks;
     this.#spis = spis;
+    this.#index = index;
   }
 
   get sas(): readonly HeldSa[] {
@@ -70,7 +96,7 @@ export class SaLedger {
 
   /** Takes over what an earlier agent of this node installed. */
   async restore(sas: readonly HeldSa[], remote: RemotePod): Promise<void> {
-    for (const sa of sas) this.#held.set(saKey(sa), { ...sa, attempt: 0 });
+    for (const sa of sas) this.#hold({ ...sa, attempt: 0 });
     await this.prove(remote);
   }
 
@@ -80,12 +106,12 @@ export class SaLedger {
     if (this.#held.has(key)) throw new HandshakeError('driver', `the peer chose the SPI ${sa.spi} a second time`);
     // Noted before it is there: should the driver never answer, it is removed all the same.
     const { direction, spi, peer, selectors } = sa;
-    this.#held.set(key, { direction, spi, peer, selectors, attempt });
+    this.#hold({ direction, spi, peer, selectors, attempt });
     try {
       if (sa.direction === 'in') await this.#driver.installInbound(sa);
       else await this.#driver.installOutbound(sa);
     } catch (cause) {
-      if (cause instanceof TunnelError && notInstalled.has(cause.code)) this.#held.delete(key);
+      if (cause instanceof TunnelError && notInstalled.has(cause.code)) this.#letGo(key);
       throw new HandshakeError('driver', messageOf(cause), { cause });
     }
     if (sa.direction === 'in') await this.prove(remote);
@@ -95,7 +121,7 @@ export class SaLedger {
   async remove(direction: SaDirection, spi: number, remote: RemotePod): Promise<void> {
     for (const [key, sa] of [...this.#held]) {
       if (sa.direction !== direction || sa.spi !== spi) continue;
-      this.#held.delete(key);
+      this.#letGo(key);
       if (direction === 'in') await this.prove(remote);
       try {
         await this.#driver.remove(sa);
@@ -122,7 +148,7 @@ export class SaLedger {
   /** The driver has lost them all. */
   async lost(remote: RemotePod): Promise<void> {
     for (const { direction, spi } of this.#held.values()) if (direction === 'in') this.#spis.release(spi);
-    this.#held.clear();
+    for (const key of [...this.#held.keys()]) this.#letGo(key);
     await this.prove(remote);
   }
 
@@ -141,8 +167,8 @@ export class SaLedger {
       const peer = { address: to.address, port: to.port ?? sa.peer.port };
       if (sa.peer.address === peer.address && sa.peer.port === peer.port) continue;
       await this.#driver.movePeer(sa, peer);
-      this.#held.delete(key);
-      this.#held.set(saKey({ ...sa, peer }), { ...sa, peer });
+      this.#letGo(key);
+      this.#hold({ ...sa, peer });
     }
   }
 
@@ -166,5 +192,16 @@ export class SaLedger {
         remoteSpiffeId: spiffeId,
         spi: newest.spi,
       });
+  }
+
+  #hold(sa: HeldSa & { readonly attempt: number }): void {
+    const key = saKey(sa);
+    this.#held.set(key, sa);
+    this.#index.add(key);
+  }
+
+  #letGo(key: string): void {
+    this.#held.delete(key);
+    this.#index.delete(key);
   }
 }

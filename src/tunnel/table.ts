@@ -32,6 +32,11 @@ export class TunnelTable {
     return [...new Set(found)].filter((tunnel) => !this.#leaving.has(tunnel));
   }
 
+  /** Whether the tunnel is there to stay. */
+  has(tunnel: Tunnel): boolean {
+    return this.#tunnels.get(keyOf(tunnel.local, tunnel.remote)) === tunnel;
+  }
+
   /** The pair's tunnel, if it has one. */
   find(local: LocalPod, remote: RemotePod): Tunnel | undefined {
     return this.#tunnels.get(keyOf(local, remote));

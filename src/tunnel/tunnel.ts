@@ -35,7 +35,7 @@ import {
   stepPair,
 } from './pair.ts';
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
-import { type HeldSa, SaLedger, type SpiPool, type TunnelHooks } from './sa-ledger.ts';
+import { type HeldSa, type SaHolders, SaLedger, type SpiPool, type TunnelHooks } from './sa-ledger.ts';
 import type { Slots } from './slots.ts';
 import { type HandshakeTrace, Tracer } from './trace.ts';
 
@@ -57,6 +57,7 @@ export interface TunnelServices {
   /** When this node's own certificate ends. Unix milliseconds. */
   readonly nodeNotAfter: () => number;
   readonly spis: SpiPool;
+  readonly holders: SaHolders<Tunnel>;
   /** Makes sure that no other pod is held to be at the tunnel's remote addresses. @throws {HandshakeError} */
   readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void>;
   /** @returns Why the two pods may have no tunnel, in words, or undefined. */
@@ -151,7 +152,7 @@ export class Tunnel {
     this.local = local;
     this.#remote = remote;
     this.#services = services;
-    this.#ledger = new SaLedger(services.driver, services.hooks, services.spis);
+    this.#ledger = new SaLedger(services.driver, services.hooks, services.spis, services.holders.indexOf(this));
     this.#state = newPair(goesFirst);
   }
 
@@ -316,6 +317,11 @@ export class Tunnel {
     if (!hasMoved) return;
     this.#path = undefined;
     this.#enqueue(() => this.#ledger.move(remote.node));
+  }
+
+  /** Where a NAT was last seen to have put the peer, since its node was believed to be where it is. */
+  get path(): UnderlayAddress | undefined {
+    return this.#path;
   }
 
   /**
