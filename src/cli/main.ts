@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
 import { registerCa } from './ca.ts';
+import { registerCompletion } from './completion.ts';
 import { registerDebug } from './debug.ts';
 import { registerDemo } from './demo.ts';
 import { registerLab } from './lab.ts';
@@ -34,6 +35,7 @@ registerRevoke(program);
 registerStatus(program);
 registerTunnels(program);
 registerWhy(program);
+registerCompletion(program);
 
 try {
   await program.parseAsync();
