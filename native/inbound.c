@@ -9,8 +9,6 @@
 #include "mtu.h"
 #include "tos.h"
 
-#define KEEPALIVE 0xff
-
 bool inbound_init(struct inbound *in, struct worker *worker, struct sa_table *table, const struct tun *tun,
                   int udp_fd) {
   memset(in, 0, sizeof *in);

@@ -8,6 +8,8 @@
 #include "table.h"
 #include "worker.h"
 
+#define KEEPALIVE 0xff // a NAT keepalive's one byte (RFC 3948 section 2.3)
+
 struct inbound {
   struct worker *worker;
   struct sa_table *table;

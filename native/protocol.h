@@ -26,6 +26,7 @@ enum message_type {
   MSG_SHUTDOWN = 7,
   MSG_RELEASE = 8,
   MSG_PATH_MTU = 9,
+  MSG_KEEPALIVE = 10,
   // Answers.
   MSG_DONE = 64,
   MSG_SA = 65,
@@ -143,6 +144,13 @@ struct PACKED wire_path_mtu {
   uint32_t id;
   uint8_t address[16];
   uint32_t mtu;
+};
+
+// Sends a NAT keepalive (RFC 3948 section 2.3): a NAT on the way goes on taking packets from there for this node. Answer:
+// MSG_DONE.
+struct PACKED wire_keepalive {
+  uint32_t id;
+  struct wire_underlay peer;
 };
 
 struct PACKED wire_done {

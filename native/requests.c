@@ -293,6 +293,21 @@ static bool on_path_mtu(struct engine *e, const struct message *message) {
   return true;
 }
 
+static bool on_keepalive(struct engine *e, const struct message *message) {
+  struct wire_keepalive m;
+  struct peer peer;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  bool reachable = udp_peer_address(&peer, underlay_from_wire(&m.peer), e->udp_ip6);
+  if (reachable) {
+    e->release.udp.tos = 0;
+    *udp_out_reserve(&e->release.udp, &peer, 1) = KEEPALIVE;
+    udp_out_flush(&e->release.udp);
+  }
+  done(e, m.id, reachable ? STATUS_OK : STATUS_INVALID, false);
+  return true;
+}
+
 static bool on_shutdown(struct engine *e, const struct message *message) {
   struct wire_request m;
   if (message->length != sizeof m) return false;
@@ -313,6 +328,7 @@ static bool request(struct engine *e, const struct message *message) {
     case MSG_SHUTDOWN: return on_shutdown(e, message);
     case MSG_RELEASE: return on_release(e, message);
     case MSG_PATH_MTU: return on_path_mtu(e, message);
+    case MSG_KEEPALIVE: return on_keepalive(e, message);
     default: return false;
   }
 }

@@ -32,6 +32,7 @@ void layout_print(void) {
   MESSAGE("shutdown", MSG_SHUTDOWN);
   MESSAGE("release", MSG_RELEASE);
   MESSAGE("pathMtu", MSG_PATH_MTU);
+  MESSAGE("keepalive", MSG_KEEPALIVE);
   MESSAGE("done", MSG_DONE);
   MESSAGE("sa", MSG_SA);
   MESSAGE("counters", MSG_COUNTERS);

@@ -181,6 +181,18 @@ static void a_reader_that_does_not_read(void) {
   CHECK(answered == asked);
 }
 
+static void keepalives_are_one_byte(void) {
+  struct engine *e = bed_engine();
+  talk_connect(e);
+  struct wire_keepalive m = {.id = 5, .peer = {.address = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 1}, .port = 4500}};
+  talk_send(e, MSG_KEEPALIVE, &m, sizeof m);
+  CHECK(talk_status(e, 5) == STATUS_OK);
+  CHECK(sent.count == 1 && sent.packets[0].length == 1 && sent.packets[0].data[0] == 0xff);
+  m.peer.port = 0;
+  talk_send(e, MSG_KEEPALIVE, &m, sizeof m);
+  CHECK(talk_status(e, 5) == STATUS_INVALID && sent.count == 1);
+}
+
 const struct test requests_tests[] = {
     {"requests: install, once, and only what makes sense", installing},
     {"requests: list, in pages, without keys", listing},
@@ -189,5 +201,6 @@ const struct test requests_tests[] = {
     {"requests: malformed ones end the connection", malformed_requests_end_the_connection},
     {"requests: statistics", statistics},
     {"requests: an agent that does not read is not served more", a_reader_that_does_not_read},
+    {"requests: a keepalive is one byte to where it is asked for", keepalives_are_one_byte},
     {0},
 };

@@ -371,6 +371,12 @@ export class Agent {
     void nodeCertificate.keep(stop.signal);
     pods.refresh();
     this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
+    if (options.natKeepaliveSeconds > 0)
+      this.#every(
+        options.natKeepaliveSeconds * 1000,
+        () => Promise.all(tunnels.peers().map((peer) => driver.keepAlive(peer))),
+        logger,
+      );
 
     const metrics = new AgentMetrics({
       datapath,

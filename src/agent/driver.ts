@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { probeXfrm } from '../kernel/probe.ts';
 import type { IpAddress } from '../model/address.ts';
-import type { TunnelDriver } from '../tunnel/driver.ts';
+import type { TunnelDriver, UnderlayAddress } from '../tunnel/driver.ts';
 import type { PathTable } from '../tunnel/xfrm/sending.ts';
 import { XfrmDriver } from '../tunnel/xfrm/xfrm-driver.ts';
 import { Engine } from './engine.ts';
@@ -17,6 +17,8 @@ export interface OpenDriver {
   limitPath(address: IpAddress | undefined, mtu: number): Promise<void>;
   /** Lets larger packets in: pods with larger devices are to come. */
   raiseMtu(mtu: number): Promise<void>;
+  /** Keeps a NAT's mapping on the way to a peer; the kernel's ESP does so by itself. */
+  keepAlive(peer: UnderlayAddress): Promise<void>;
   /** To be called once the tunnels listen: repeats what was said before. */
   repeatEarly(): void;
   close(): Promise<void>;
@@ -67,6 +69,7 @@ async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDri
     ifindex: engine.ifindex,
     limitPath: (address, mtu) => engine.driver.setPathMtu(address, mtu),
     raiseMtu: (mtu) => engine.raiseMtu(mtu),
+    keepAlive: (peer) => engine.driver.keepAlive(peer),
     repeatEarly: () => engine.repeatEarly(),
     close: () => engine.close(),
   };
@@ -90,6 +93,7 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
       ifindex: engine.ifindex,
       carrier,
       limitPath: async () => {},
+      keepAlive: async () => {},
       raiseMtu: async (mtu) => {
         await engine.raiseMtu(mtu);
         await makeCarrier({ ...choice, mtu });

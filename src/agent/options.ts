@@ -31,6 +31,8 @@ export interface AgentOptions {
   readonly preferDriver: 'engine' | 'xfrm';
   /** Which of the nodes' addresses tunnels run between; absent: this node's first. */
   readonly underlayFamily?: 4 | 6;
+  /** 0: this node is behind no NAT. */
+  readonly natKeepaliveSeconds: number;
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -136,6 +138,7 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
         .choices(['4', '6'])
         .argParser((text) => (text === '6' ? 6 : 4)),
     )
+    .option('--nat-keepalive-seconds <n>', 'for a node behind a NAT: how often its mappings are kept', wholeNumber, 0)
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
     .addOption(

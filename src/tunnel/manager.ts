@@ -337,6 +337,12 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     return await this.#table.of(local, remote, this.#services).trace();
   }
 
+  /** Where packets of tunnels that are up are sent to: every place once. */
+  peers(): UnderlayAddress[] {
+    const sending = this.#table.all.flatMap(({ sas }) => sas.findLast(({ direction }) => direction === 'out') ?? []);
+    return [...new Map(sending.map(({ peer }) => [`${peer.address} ${peer.port}`, peer])).values()];
+  }
+
   statistics(): HandshakeStatistics {
     const { size: nodeSessions, handshakes: nodeHandshakes } = this.#nodes;
     const { size: threads, begun: threadsBegun } = this.#work.threads;

@@ -18,6 +18,7 @@ import { decodeMessage, type EngineHello, type EngineMessage } from './messages.
 import {
   encodeFail,
   encodeInstall,
+  encodeKeepalive,
   encodeList,
   encodeMovePeer,
   encodePathMtu,
@@ -155,6 +156,11 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
    */
   async setPathMtu(address: IpAddress | undefined, mtu: number): Promise<void> {
     await this.#request(`limit the way to ${address ?? 'peers'}`, (id) => encodePathMtu(id, address, mtu));
+  }
+
+  /** Has a NAT on the way to this peer go on taking its packets for this node's (RFC 3948 section 2.3). */
+  async keepAlive(peer: UnderlayAddress): Promise<void> {
+    await this.#request(`send a keepalive to ${peer.address}`, (id) => encodeKeepalive(id, peer));
   }
 
   /** Ends the engine itself: all SAs go, all keys are zeroed. */

@@ -19,6 +19,7 @@ export const messageType = {
   shutdown: 7,
   release: 8,
   pathMtu: 9,
+  keepalive: 10,
   done: 64,
   sa: 65,
   counters: 66,
@@ -185,6 +186,12 @@ export function encodeRelease(id: number, pair: TrafficSelector): Buffer {
 export function encodePathMtu(id: number, address: IpAddress | undefined, mtu: number): Buffer {
   const writer = message(messageType.pathMtu, 24).u32(id);
   return (address === undefined ? writer.skip(16) : writer.raw(ipToBytes16(address))).u32(mtu).bytes;
+}
+
+export function encodeKeepalive(id: number, peer: UnderlayAddress): Buffer {
+  return message(messageType.keepalive, 4 + layout.underlay)
+    .u32(id)
+    .underlay(peer).bytes;
 }
 
 export function encodeStatistics(id: number): Buffer {
