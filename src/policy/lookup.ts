@@ -25,6 +25,8 @@ export interface LookupResult {
   readonly reason?: DropReason;
   /** `PolicyImage.rules` says what it stands for; `reservedRules.none` where no rule decided. */
   readonly rule: number;
+  /** `optionFlags` of the rule, or of the isolation that denied. */
+  readonly flags: number;
   /** What the peer's address was found to be. */
   readonly identity: IdentityNumber;
   /** The entry that decided. */
@@ -49,6 +51,7 @@ export function lookup(
     verdict: 'deny',
     reason,
     rule: reservedRules.none,
+    flags: 0,
     identity,
   });
   const endpoint = image.endpoints.get(endpointUid);
@@ -56,9 +59,10 @@ export function lookup(
   const { kind, identity } = findPeer(image, peerAddress);
   if (kind === 'unknown-pod') return deny('UNKNOWN_PEER');
   if (kind === 'unknown-service') return deny('NO_SERVICE_BACKEND');
-  if (endpoint.addresses.includes(peerAddress)) return { verdict: 'allow', rule: reservedRules.self, identity };
+  if (endpoint.addresses.includes(peerAddress))
+    return { verdict: 'allow', rule: reservedRules.self, flags: 0, identity };
   if (direction === 'ingress' && kind === 'this-node')
-    return { verdict: 'allow', rule: reservedRules.ownNode, identity: reservedIdentity.host };
+    return { verdict: 'allow', rule: reservedRules.ownNode, flags: 0, identity: reservedIdentity.host };
 
   const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
   const ask = (stage: Stage): LookupResult | undefined => {
@@ -72,17 +76,25 @@ export function lookup(
   // Where both gates allow, the first one that has a rule for it is named.
   const byMesh = ask('mesh');
   if (byMesh?.verdict === 'deny') return byMesh;
-  return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, identity };
+  return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
 }
 
 /** @returns Undefined where the set leaves it to whatever comes after it. */
 function askSet(set: RuleSet, identity: IdentityNumber, protocol: number, port: number): LookupResult | undefined {
   const entry = highestEntry(set, identity, protocol, port);
-  if (entry?.verdict === 'allow') return { verdict: 'allow', rule: entry.rule, identity, entry };
-  if (entry?.verdict === 'deny')
-    return { verdict: 'deny', reason: 'POLICY_DENIED_EXPLICIT', rule: entry.rule, identity, entry };
+  if (entry !== undefined && entry.verdict !== 'pass') {
+    const { verdict, rule, flags } = entry;
+    const decided = { rule, flags, identity, entry };
+    return verdict === 'allow' ? { verdict, ...decided } : { verdict, reason: 'POLICY_DENIED_EXPLICIT', ...decided };
+  }
   if ((set.flags & ruleSetFlags.isolated) === 0) return undefined;
-  return { verdict: 'deny', reason: 'POLICY_DENIED', rule: set.rule, identity };
+  return {
+    verdict: 'deny',
+    reason: 'POLICY_DENIED',
+    rule: set.rule,
+    flags: set.flags & ~ruleSetFlags.isolated,
+    identity,
+  };
 }
 
 /** The number that stands for a pod at one of its addresses; undefined where that is not the pod's address. */

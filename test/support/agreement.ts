@@ -14,11 +14,13 @@ export interface ExpectedOutcome {
 }
 
 /** Translates a reference decision into the numbers of an image. */
-export function expectedOutcome(image: PolicyImage, decision: SideDecision): ExpectedOutcome {
-  const numberOf = (ref: unknown): number => {
-    for (const [number, known] of image.rules) if (JSON.stringify(known) === JSON.stringify(ref)) return number;
-    return assert.fail(`the image has no number for ${JSON.stringify(ref)}`);
-  };
+export function expectedOutcome(
+  image: PolicyImage,
+  decision: SideDecision,
+  numbers: ReadonlyMap<string, number> = numbersOf(image),
+): ExpectedOutcome {
+  const numberOf = (ref: unknown): number =>
+    numbers.get(JSON.stringify(ref)) ?? assert.fail(`the image has no number for ${JSON.stringify(ref)}`);
   if (decision.verdict === 'allow') {
     if (decision.by === 'rule') return { verdict: 'allow', rule: numberOf(decision.rule) };
     if (decision.by === 'default') return { verdict: 'allow', rule: reservedRules.none };
@@ -36,12 +38,18 @@ export function expectedOutcome(image: PolicyImage, decision: SideDecision): Exp
   }
 }
 
+/** The numbers of an image's rules, by what they stand for. */
+export function numbersOf(image: PolicyImage): Map<string, number> {
+  return new Map([...image.rules].map(([number, ref]) => [JSON.stringify(ref), number]));
+}
+
 /**
  * Holds every side of a flow that has an endpoint on the image's node against the reference.
  * @returns How many sides were compared.
  */
 export function assertAgreement(view: ClusterView, image: PolicyImage, flow: PolicyFlow): number {
   const resolved = resolveFlow(view, flow);
+  const numbers = numbersOf(image);
   let compared = 0;
   for (const direction of ['egress', 'ingress'] satisfies Direction[]) {
     const [subject, peer] =
@@ -51,7 +59,7 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
     // The datapath knows the peer by its address only, which may be nobody's.
     const known = resolveAddress(view, peer.address);
     const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
-    const expected = expectedOutcome(image, decideSide(view, seen, direction));
+    const expected = expectedOutcome(image, decideSide(view, seen, direction), numbers);
     const { verdict, reason, rule } = found;
     assert.deepEqual(
       { verdict, rule, ...(reason === undefined ? {} : { reason }) },

@@ -4,9 +4,11 @@ import type { NamedPort, PodView } from '../../src/model/endpoint.ts';
 import type { Labels } from '../../src/model/labels.ts';
 import { parsePrefix, prefixWithin } from '../../src/model/prefix.ts';
 import type { FlowEnd, PolicyFlow } from '../../src/policy/decide.ts';
+import { settle } from '../../src/policy/istio/settle.ts';
 import { parseNetworkPolicy } from '../../src/policy/network-policy/parse.ts';
 import type { Policy } from '../../src/policy/rule.ts';
 import type { ClusterView, NodeView } from '../../src/policy/view.ts';
+import { manifestPoliciesArbitrary } from './manifest-arbitraries.ts';
 import { domainNames, formPolicyArbitrary, nodeLabels } from './rule-arbitraries.ts';
 
 /**
@@ -207,14 +209,16 @@ export const podsArbitrary: fc.Arbitrary<ReadonlyMap<string, PodView>> = fc
   .array(podArbitrary, { minLength: 2, maxLength: maxPods, size: 'max' })
   .map((makers) => new Map(makers.map((make, i) => [`pod-${i}`, make(`pod-${i}`, i)])));
 
-/** @param tiered Whether to add policies in the rule form that NetworkPolicy does not make. */
+/** @param tiered Whether to add the other kinds, and policies in the rule form that no kind makes. */
 export function policiesArbitrary(options: { tiered?: boolean; maxLength?: number } = {}): fc.Arbitrary<Policy[]> {
-  const one = options.tiered ? fc.oneof(networkPolicyArbitrary, formPolicyArbitrary) : networkPolicyArbitrary;
+  const plain = networkPolicyArbitrary.map((make) => (name: string) => [make(name)]);
+  const formed = formPolicyArbitrary.map((make) => (name: string) => [make(name)]);
+  const one = options.tiered ? fc.oneof(plain, formed, manifestPoliciesArbitrary) : plain;
   return (
     fc
       .array(one, { maxLength: options.maxLength ?? 5, size: 'max' })
       // Names in the reverse order of the list, so that sorting by name shows.
-      .map((makers) => makers.map((make, i) => make(`policy-${makers.length - i}`)))
+      .map((makers) => [...settle(makers.flatMap((make, i) => make(`policy-${makers.length - i}`)))])
   );
 }
 
