@@ -10,6 +10,7 @@ import { Leader } from './leader.ts';
 import { clusterCidr, NodeCidrController } from './node-cidrs.ts';
 import { PolicyStatusController } from './policy-status.ts';
 import { RevocationController } from './revocations.ts';
+import { SettingsStatusController } from './settings-status.ts';
 import { SvidService } from './svid-service.ts';
 
 export interface ControllerOptions {
@@ -50,6 +51,7 @@ export class Controller {
     this.service = new SvidService({ ca, lookup: this.#cluster, logger });
     this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
     const statuses = new PolicyStatusController({ api, logger });
+    const settings = new SettingsStatusController({ api, logger });
     this.#revocations = new RevocationController({ api, ca, logger, onChanged: () => this.#server.bundleChanged() });
     this.#leader = new Leader(
       { identity: options.identity ?? `${hostname()}:${options.listen.port}` },
@@ -59,11 +61,12 @@ export class Controller {
         onStarted: () => {
           this.#cidrs.start();
           statuses.start();
+          settings.start();
           this.#revocations.lead(true);
         },
         onStopped: async () => {
           this.#revocations.lead(false);
-          await Promise.all([this.#cidrs.close(), statuses.close()]);
+          await Promise.all([this.#cidrs.close(), settings.close(), statuses.close()]);
         },
       },
     );

@@ -26,7 +26,11 @@ export async function watchBundle(
   const { logger, waitSeconds = 30, onState = () => {} } = deps;
   for (let failures = 0; !signal.aborted; ) {
     try {
-      const bundle = await source.bundle(signal, { sequence: store.current.sequence, waitSeconds });
+      const bundle = await source.bundle(signal, {
+        sequence: store.current.sequence,
+        // After a failure the first thing to know is whether it is over.
+        waitSeconds: failures === 0 ? waitSeconds : 0,
+      });
       if (store.offer(bundle))
         logger.info({ sequence: bundle.sequence, roots: bundle.roots.length }, 'the trust bundle has changed');
       failures = 0;
