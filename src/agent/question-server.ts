@@ -4,11 +4,12 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { MyelinError } from '../model/error.ts';
 import type { FlowEvent } from '../model/flow.ts';
-import { type FlowFilter, parseFilter } from '../observe/filter.ts';
+import { type FlowFilter, parseFilter, parseLast } from '../observe/filter.ts';
 import type { FlowLog } from '../observe/flow-log.ts';
 import {
   type EndpointReport,
   type KeyReport,
+  pastHeader,
   type StatusReport,
   type TraceAnswer,
   type TraceQuestion,
@@ -84,8 +85,9 @@ export class QuestionServer {
       case 'GET /flows': {
         const query = Object.fromEntries(url.searchParams);
         const filter = parseFilter(query);
-        if (query.follow === undefined) return reply(response, answers.flows.recent(filter, count(query.last)));
-        return this.#follow(response, filter);
+        const last = query.last === undefined ? undefined : parseLast(query.last);
+        if (query.follow === undefined) return reply(response, answers.flows.recent(filter, last ?? 50));
+        return this.#follow(response, filter, last ?? 0);
       }
       case 'POST /tunnels/trace':
         return reply(response, await answers.trace(traceQuestionSchema.parse(await readJson(request))));
@@ -99,9 +101,13 @@ export class QuestionServer {
     }
   }
 
-  #follow(response: ServerResponse, filter: FlowFilter): void {
+  /** The newest `last` flows and all that come: both in one turn of the event loop, so that none falls between. */
+  #follow(response: ServerResponse, filter: FlowFilter, last: number): void {
+    const past = this.#answers.flows.recent(filter, last);
     response.setHeader('content-type', 'application/x-ndjson');
+    response.setHeader(pastHeader, past.length);
     response.flushHeaders();
+    for (const flow of past) response.write(`${JSON.stringify(flow)}\n`);
     const stop = this.#answers.flows.follow(filter, (flow: FlowEvent) => {
       if (response.writableLength > maxBacklogBytes) this.#answers.flows.countSlow();
       else response.write(`${JSON.stringify(flow)}\n`);
@@ -125,12 +131,6 @@ export class QuestionServer {
 
 function reply(response: ServerResponse, value: unknown): void {
   response.setHeader('content-type', 'application/json').end(JSON.stringify(value));
-}
-
-/** How many past flows are wanted; whatever is no number means the default. */
-function count(text: string | undefined): number {
-  const value = Number(text ?? 50);
-  return Number.isInteger(value) && value >= 0 ? value : 50;
 }
 
 async function readJson(request: IncomingMessage): Promise<unknown> {

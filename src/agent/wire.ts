@@ -3,6 +3,9 @@ import type { FlowEvent } from '../model/flow.ts';
 
 /** What the agent answers on agent.sock, as its readers parse it. Fields are added, never given a second meaning. */
 
+/** Of `GET /flows?follow=1&last=N`: how many of the first lines are from before the question. */
+export const pastHeader = 'x-myelin-past';
+
 /** One thing that is well or not, in words a person can act on. */
 export const conditionSchema = z.object({
   name: z.string(),

@@ -3,6 +3,7 @@ import { ApiClient } from '../api/client/client.ts';
 import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { CaClient } from '../controller/ca-client.ts';
 import { MyelinError } from '../model/error.ts';
+import { labFlag } from './flags.ts';
 
 /** Which cluster a command is about; shared by every command that asks the API or the controller. */
 export interface ClusterFlags {
@@ -12,12 +13,12 @@ export interface ClusterFlags {
 }
 
 export function clusterFlags(command: Command): Command {
-  return command
-    .option(
+  return labFlag(
+    command.option(
       '--kubeconfig <file>',
       'an administrator’s way to the API (default: KUBECONFIG where it is set, else the lab’s)',
-    )
-    .option('--lab <name>', 'the lab, where there are several');
+    ),
+  );
 }
 
 export interface Cluster {

@@ -1,6 +1,6 @@
 import { type Command, Option } from 'commander';
 import { type KeyReport, keySchema } from '../agent/wire.ts';
-import { askAgent, findAgents } from './agents.ts';
+import { askAgents, findAgents } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
 
 interface DebugFlags extends AgentFlags {
@@ -31,11 +31,8 @@ Example:
 }
 
 async function keys(flags: DebugFlags): Promise<void> {
-  const lists = await Promise.all(
-    findAgents(flags).map((agent) =>
-      askAgent(agent, { method: 'POST', path: '/debug/keys' }, (value) => keySchema.array().parse(value)),
-    ),
-  );
+  const ask = { method: 'POST', path: '/debug/keys' } as const;
+  const lists = await askAgents(findAgents(flags), ask, (value) => keySchema.array().parse(value));
   const all = lists.flat();
   if (flags.output === 'json') console.log(JSON.stringify(all, null, 2));
   else for (const line of new Set(all.map(wiresharkLine))) console.log(line);

@@ -5,6 +5,7 @@ import type { AgentSettings } from '../lab/services.ts';
 import type { LabStatus } from '../lab/status.ts';
 import type { UpPlan } from '../lab/up.ts';
 import { MyelinError } from '../model/error.ts';
+import { labFlag } from './flags.ts';
 import { formatDuration, paint, table } from './output.ts';
 
 /*
@@ -12,7 +13,7 @@ import { formatDuration, paint, table } from './output.ts';
  */
 
 interface UpFlags extends Pick<AgentSettings, 'driver' | 'clusterDefault'> {
-  readonly name?: string;
+  readonly lab?: string;
   readonly nodes: number;
   readonly mtu: number;
   readonly file?: string[];
@@ -20,11 +21,11 @@ interface UpFlags extends Pick<AgentSettings, 'driver' | 'clusterDefault'> {
   readonly timeout: number;
 }
 
-interface NameFlag {
-  readonly name?: string;
+interface LabFlag {
+  readonly lab?: string;
 }
 
-interface PodFlags extends NameFlag {
+interface PodFlags extends LabFlag {
   readonly namespace: string;
   readonly container?: string;
 }
@@ -32,11 +33,7 @@ interface PodFlags extends NameFlag {
 /** Adds `lab` and what is under it. */
 export function registerLab(program: Command): void {
   const lab = program.command('lab').description('a cluster on this machine, to try Myelin and to test it');
-  const command = (usage: string, description: string) =>
-    lab
-      .command(usage)
-      .description(description)
-      .option('--name <lab>', 'which lab (default: the only one, or MYELIN_LAB)');
+  const command = (usage: string, description: string) => labFlag(lab.command(usage).description(description));
 
   command('up', 'bring up a lab: nodes are network namespaces, pods are processes')
     .option('--nodes <n>', 'how many nodes', number, 3)
@@ -101,8 +98,9 @@ async function up(flags: UpFlags): Promise<void> {
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => interrupted.abort(new Error(`interrupted by ${signal}`)));
+  const name = flags.lab ?? process.env.MYELIN_LAB ?? '';
   const prepared = prepareUp({
-    ...(flags.name === undefined ? {} : { name: flags.name }),
+    ...(name === '' ? {} : { name }),
     nodes: flags.nodes,
     mtu: flags.mtu,
     files: flags.file ?? [],
@@ -126,10 +124,9 @@ async function up(flags: UpFlags): Promise<void> {
     process.exitCode = 130;
     return;
   }
-  const { name } = prepared.plan;
-  const [option, labOption] = name === 'lab' ? ['', ''] : [` --name ${name}`, ` --lab ${name}`];
-  console.log(`The lab ${paint('bold', name)} is up after ${formatDuration(Date.now() - from)}. Try:`);
-  console.log(`  myelin lab status${option}\n  myelin observe --follow${labOption}\n  myelin lab down${option}`);
+  const option = prepared.plan.name === 'lab' ? '' : ` --lab ${prepared.plan.name}`;
+  console.log(`The lab ${paint('bold', prepared.plan.name)} is up after ${formatDuration(Date.now() - from)}. Try:`);
+  console.log(`  myelin lab status${option}\n  myelin observe --follow${option}\n  myelin lab down${option}`);
 }
 
 /** A list that ticks itself off on a terminal, a line for each step that is done anywhere else. */
@@ -156,17 +153,17 @@ async function runSteps({ steps }: UpPlan): Promise<void> {
   await new Listr(tasks, { registerSignalListeners: false, rendererOptions: { collapseErrors: false } }).run();
 }
 
-async function open(flags: NameFlag) {
+async function open(flags: LabFlag) {
   const { Lab } = await import('../lab/lab.ts');
-  return Lab.open(flags.name);
+  return Lab.open(flags.lab);
 }
 
-async function apply(flags: NameFlag & { file: string[]; namespace: string }): Promise<void> {
+async function apply(flags: LabFlag & { file: string[]; namespace: string }): Promise<void> {
   const lab = await open(flags);
   for (const { text } of await lab.apply(flags.file, { namespace: flags.namespace })) console.log(text);
 }
 
-async function remove(flags: NameFlag & { file: string[]; namespace: string }): Promise<void> {
+async function remove(flags: LabFlag & { file: string[]; namespace: string }): Promise<void> {
   const lab = await open(flags);
   for (const { text } of await lab.delete(flags.file, { namespace: flags.namespace })) console.log(text);
 }
@@ -185,17 +182,17 @@ async function logs(pod: string, flags: PodFlags & { follow?: boolean }): Promis
   await become(flags.follow === true ? ['tail', '-n', '+1', '-F', file] : ['cat', file]);
 }
 
-async function node(name: string, command: string[], flags: NameFlag): Promise<void> {
+async function node(name: string, command: string[], flags: LabFlag): Promise<void> {
   const lab = await open(flags);
   await become(lab.hostCommand(name, command));
 }
 
-async function kubectl(args: string[], flags: NameFlag): Promise<void> {
+async function kubectl(args: string[], flags: LabFlag): Promise<void> {
   const lab = await open(flags);
   await become(lab.hostCommand('control', ['kubectl', '--kubeconfig', lab.kubeconfig, ...args]));
 }
 
-async function kubeconfig(flags: NameFlag): Promise<void> {
+async function kubeconfig(flags: LabFlag): Promise<void> {
   const lab = await open(flags);
   console.log(lab.kubeconfig);
   if (process.stdout.isTTY !== true) return;
@@ -204,18 +201,17 @@ async function kubeconfig(flags: NameFlag): Promise<void> {
   );
 }
 
-async function down(flags: NameFlag & { all?: boolean }): Promise<void> {
+async function down(flags: LabFlag & { all?: boolean }): Promise<void> {
   const { down: takeDown } = await import('../lab/down.ts');
-  const { listLabs } = await import('../lab/state.ts');
-  const { soleLab } = await import('../lab/lab.ts');
-  const names = flags.all === true ? listLabs() : [flags.name ?? soleLab()];
+  const { listLabs, soleLab } = await import('../lab/state.ts');
+  const names = flags.all === true ? listLabs() : [flags.lab ?? soleLab()];
   for (const name of names) {
     const { processes, namespaces } = await takeDown(name);
     console.log(namespaces + processes === 0 ? `there is no lab ${name}` : `the lab ${name} is gone`);
   }
 }
 
-async function status(flags: NameFlag & { output: 'text' | 'json' }): Promise<void> {
+async function status(flags: LabFlag & { output: 'text' | 'json' }): Promise<void> {
   const lab = await open(flags);
   const report = await lab.status();
   console.log(flags.output === 'json' ? JSON.stringify(report, null, 2) : formatLabStatus(report, Date.now()));

@@ -37,10 +37,16 @@ registerTunnels(program);
 registerWhy(program);
 registerCompletion(program);
 
+// Whoever reads has seen enough (`myelin observe | head`): no reason for a stack.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
-  console.error(`${paint('red', 'myelin:')} ${describe(error)}`);
+  console.error(`${paint('red', 'myelin:', process.stderr)} ${describe(error)}`);
   process.exitCode = 1;
 }
 

@@ -1,11 +1,11 @@
 import { type Command, Option } from 'commander';
-import { flowSchema } from '../agent/wire.ts';
+import { flowSchema, statusSchema } from '../agent/wire.ts';
 import type { FlowEvent } from '../model/flow.ts';
-import { filterToQuery, parseFilter } from '../observe/filter.ts';
+import { filterToQuery, parseFilter, parseLast } from '../observe/filter.ts';
 import { formatFlow } from '../observe/format.ts';
-import { type AgentAddress, askAgent, findAgents, followAgent } from './agents.ts';
+import { type AgentAddress, askAgents, askEach, findAgents, followAgent } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
-import { hasColour } from './output.ts';
+import { counts, hasColour, paint } from './output.ts';
 
 interface ObserveFlags extends AgentFlags {
   readonly follow?: boolean;
@@ -52,25 +52,53 @@ Examples:
 async function observe(flags: ObserveFlags): Promise<void> {
   const { pod, from, to, namespace, verdict, port, protocol, address } = flags;
   const filter = parseFilter({ pod, from, to, namespace, verdict, port, protocol, address });
-  const query = new URLSearchParams({ ...filterToQuery(filter), last: flags.last });
+  const last = parseLast(flags.last);
+  const query = new URLSearchParams({ ...filterToQuery(filter), last: String(last) });
   const agents = findAgents(flags);
   const colour = hasColour();
   const print = (flow: FlowEvent) =>
     process.stdout.write(flags.output === 'json' ? `${JSON.stringify(flow)}\n` : `${formatFlow(flow, colour)}\n`);
-  const ask = (agent: AgentAddress) =>
-    askAgent(agent, { path: `/flows?${query}` }, (value) => flowSchema.array().parse(value));
-  const past = (await Promise.all(agents.map(ask))).flat();
-  for (const flow of past.sort((a, b) => a.time - b.time).slice(-Number(flags.last))) print(flow);
-  if (flags.follow !== true) return;
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
+  process.once('SIGTERM', () => stop.abort());
+  if (flags.follow !== true) {
+    const past = await askAgents(agents, { path: `/flows?${query}` }, (value) => flowSchema.array().parse(value));
+    for (const flow of newest(past, last)) print(flow);
+    return sayLosses(agents);
+  }
+  const ask = { path: `/flows?${query}&follow=1`, signal: stop.signal };
+  const followed = await askEach(agents, (agent) => followAgent(agent, ask, (value) => flowSchema.parse(value)));
+  const past = await Promise.all(followed.map(({ past: count, lines }) => take(lines, count)));
+  for (const flow of newest(past, last)) print(flow);
   await Promise.all(
-    agents.map(async (agent) => {
-      query.set('follow', '1');
-      for await (const flow of followAgent(agent, { path: `/flows?${query}`, signal: stop.signal }, (value) =>
-        flowSchema.parse(value),
-      ))
-        print(flow);
+    followed.map(async ({ lines }) => {
+      for await (const flow of lines) print(flow);
     }),
   );
+  if (!stop.signal.aborted) return;
+  await sayLosses(agents);
+}
+
+/** The newest of several nodes' flows, oldest first. */
+function newest(past: readonly (readonly FlowEvent[])[], last: number): FlowEvent[] {
+  const all = past.flat().sort((a, b) => a.time - b.time);
+  return all.slice(Math.max(0, all.length - last));
+}
+
+async function take<T>(lines: AsyncGenerator<T>, count: number): Promise<T[]> {
+  const taken: T[] = [];
+  while (taken.length < count) {
+    const { value, done } = await lines.next();
+    if (done === true) break;
+    taken.push(value);
+  }
+  return taken;
+}
+
+/** Beside the flows, what of them nobody will see: on standard error, so that what reads the flows is not disturbed. */
+async function sayLosses(agents: readonly AgentAddress[]): Promise<void> {
+  for (const { node, losses } of await askAgents(agents, { path: '/status' }, (value) => statusSchema.parse(value))) {
+    const text = counts('', losses);
+    if (text !== '') console.error(paint('yellow', `flows lost on ${node}: ${text}`, process.stderr));
+  }
 }

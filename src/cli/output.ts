@@ -2,9 +2,9 @@ import { stripVTControlCharacters, styleText } from 'node:util';
 
 export type Style = Parameters<typeof styleText>[0];
 
-/** Colours text for a terminal and leaves it alone in a pipe or under NO_COLOR. */
-export function paint(style: Style, text: string): string {
-  return styleText(style, text, { stream: process.stdout });
+/** Colours text for a terminal and leaves it alone in a pipe or under NO_COLOR. @param stream Where the text will go. */
+export function paint(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+  return styleText(style, text, { stream });
 }
 
 /** Whether what is printed goes to a terminal that shows colours. */
@@ -34,11 +34,17 @@ export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]
 
 /** A duration for people: `850 ms`, `12 s`, `3 m 20 s`, `2 h 5 m`. */
 export function formatDuration(ms: number): string {
-  if (ms < 1000) return `${Math.round(ms)} ms`;
-  const seconds = ms / 1000;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (Math.round(ms) < 1000) return `${Math.round(ms)} ms`;
+  if (Math.round(ms / 100) < 100) return `${(ms / 1000).toFixed(1)} s`;
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} m ${Math.round(seconds % 60)} s`;
+  if (minutes < 60) return `${minutes} m ${seconds % 60} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} m`;
+}
+
+/** What was counted, where anything was: `title` and `name count, name count`. */
+export function counts(title: string, record: Readonly<Record<string, number>>): string {
+  const entries = Object.entries(record).filter(([, count]) => count > 0);
+  return entries.length === 0 ? '' : `${title}${entries.map(([name, count]) => `${name} ${count}`).join(', ')}`;
 }

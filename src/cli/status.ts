@@ -1,8 +1,8 @@
 import { type Command, Option } from 'commander';
 import { type StatusReport, statusSchema } from '../agent/wire.ts';
-import { askAgent, findAgents } from './agents.ts';
+import { askAgents, findAgents } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
-import { formatDuration, paint, table } from './output.ts';
+import { counts, formatDuration, paint, table } from './output.ts';
 
 interface StatusFlags extends AgentFlags {
   readonly output: 'text' | 'json';
@@ -20,10 +20,7 @@ export function registerStatus(program: Command): void {
 }
 
 async function status(flags: StatusFlags): Promise<void> {
-  const agents = findAgents(flags);
-  const reports = await Promise.all(
-    agents.map((agent) => askAgent(agent, { path: '/status' }, (value) => statusSchema.parse(value))),
-  );
+  const reports = await askAgents(findAgents(flags), { path: '/status' }, (value) => statusSchema.parse(value));
   if (flags.output === 'json') console.log(JSON.stringify(reports, null, 2));
   else console.log(reports.map(formatStatus).join('\n\n'));
   if (reports.some((report) => report.conditions.some(({ ok }) => !ok))) process.exitCode = 1;
@@ -60,9 +57,4 @@ function formatStatus(report: StatusReport): string {
     lines.push(text.replaceAll(/^/gm, '  '));
   }
   return lines.join('\n') + counts('\n  flows lost: ', report.losses);
-}
-
-function counts(title: string, record: Readonly<Record<string, number>>): string {
-  const entries = Object.entries(record).filter(([, count]) => count > 0);
-  return entries.length === 0 ? '' : `${title}${entries.map(([name, count]) => `${name} ${count}`).join(', ')}`;
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type TunnelReport, tunnelSchema } from '../agent/wire.ts';
 import { formatBytes } from '../observe/format.ts';
-import { type AgentAddress, askAgent, findAgents } from './agents.ts';
+import { type AgentAddress, askAgents, findAgents } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
 import { formatDuration, paint, table } from './output.ts';
 import { trace } from './trace.ts';
@@ -72,9 +72,7 @@ function parseSeconds(text: string): number {
 }
 
 export async function readTunnels(agents: readonly AgentAddress[]): Promise<TunnelReport[]> {
-  const lists = await Promise.all(
-    agents.map((agent) => askAgent(agent, { path: '/tunnels' }, (value) => tunnelSchema.array().parse(value))),
-  );
+  const lists = await askAgents(agents, { path: '/tunnels' }, (value) => tunnelSchema.array().parse(value));
   return lists.flat();
 }
 

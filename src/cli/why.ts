@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type WhyAnswer, type WhyQuestion, whyAnswerSchema, whyQuestionSchema } from '../agent/wire.ts';
-import { type AgentAddress, askAgent, findAgents } from './agents.ts';
+import { type AgentAddress, askAgents, findAgents } from './agents.ts';
 import { type AgentFlags, agentFlags } from './flags.ts';
 import { paint } from './output.ts';
 
@@ -43,11 +43,8 @@ function parsePort(text: string): number {
 
 /** Asks every agent and joins the sides: a pod's own node is the one that can compare with its datapath. */
 export async function askWhy(agents: readonly AgentAddress[], question: WhyQuestion): Promise<WhyAnswer> {
-  const answers = await Promise.all(
-    agents.map((agent) =>
-      askAgent(agent, { method: 'POST', path: '/why', body: question }, (value) => whyAnswerSchema.parse(value)),
-    ),
-  );
+  const ask = { method: 'POST', path: '/why', body: question } as const;
+  const answers = await askAgents(agents, ask, (value) => whyAnswerSchema.parse(value));
   const [first] = answers;
   if (first === undefined) throw new Error('no agents were asked');
   const sides = first.sides.map((side) => {

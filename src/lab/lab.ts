@@ -12,13 +12,13 @@ import { type DownReport, down } from './down.ts';
 import { LabError } from './error.ts';
 import { type Applied, applyAll, applyFiles, applyObjects, deleteFiles, type ManifestOptions } from './manifests.ts';
 import { pkiPaths } from './pki.ts';
-import { defaultLab, type HostPlan, type LabPlan } from './plan.ts';
+import type { HostPlan, LabPlan } from './plan.ts';
 import { containerOf, findPod, type PodTarget } from './pods.ts';
 import { confined, type LaunchOptions, launch, stopProcess, waitUntil } from './process.ts';
 import { enterCommand } from './runner/container.ts';
 import { timestamp } from './runner/pod-status.ts';
 import { type AgentSettings, agentName, logsDirectory, nodeCgroup, services } from './services.ts';
-import { type LabState, listLabs, type ProcessRecord, planOfState, readState, writeState } from './state.ts';
+import { type LabState, type ProcessRecord, planOfState, readState, soleLab, writeState } from './state.ts';
 import { type LabStatus, labStatus } from './status.ts';
 
 const stopGraceMs = 5000;
@@ -273,16 +273,6 @@ export class Lab {
 async function loseNetwork(netns: string): Promise<void> {
   await run('tc', ['qdisc', 'del', 'dev', 'eth0', 'clsact'], { netns }).catch(() => undefined);
   await run('nft', ['flush', 'ruleset'], { netns });
-}
-
-/** The lab that is meant when none is named. @throws {LabError} `NoSuchLab` where that is not clear */
-export function soleLab(): string {
-  const chosen = process.env.MYELIN_LAB;
-  if (chosen !== undefined && chosen !== '') return chosen;
-  const labs = listLabs();
-  const [only = defaultLab] = labs;
-  if (labs.length <= 1 || labs.includes(defaultLab)) return labs.length <= 1 ? only : defaultLab;
-  throw new LabError('NoSuchLab', `there are several labs (${labs.join(', ')}): say which with --name`);
 }
 
 function isComplete({ spec, status = {}, metadata }: Deployment): boolean {

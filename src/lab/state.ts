@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFile
 import { z } from 'zod';
 import { cgroupRoot } from '../kernel/cgroup.ts';
 import { LabError } from './error.ts';
-import { type LabPlan, labDirectory, labsDirectory, planLab } from './plan.ts';
+import { defaultLab, type LabPlan, labDirectory, labsDirectory, planLab } from './plan.ts';
 
 const processRecord = z.object({
   /** Unique in its lab: `api`, `controller`, `labd`, `agent/node-1`. */
@@ -75,6 +75,16 @@ export function listLabs(): string[] {
   return readdirSync(labsDirectory)
     .filter((name) => existsSync(statePath(name)))
     .sort();
+}
+
+/** The lab that is meant when none is named. @throws {LabError} `NoSuchLab` where that is not clear */
+export function soleLab(): string {
+  const chosen = process.env.MYELIN_LAB;
+  if (chosen !== undefined && chosen !== '') return chosen;
+  const labs = listLabs();
+  const [only = defaultLab] = labs;
+  if (labs.length <= 1 || labs.includes(defaultLab)) return labs.length <= 1 ? only : defaultLab;
+  throw new LabError('NoSuchLab', `there are several labs (${labs.join(', ')}): say which with --lab`);
 }
 
 function statePath(name: string): string {

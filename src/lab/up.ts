@@ -159,7 +159,10 @@ export async function up(options: UpOptions = {}): Promise<Lab> {
 /** A lab that is up, or that another process is bringing up, is not to be built over; what a crash left is. */
 function refuseIfAlive({ name, complete, starter }: LabState): void {
   if (complete)
-    throw new LabError('LabExists', `the lab ${name} is up already: 'myelin lab down' first, or give another --name`);
+    throw new LabError(
+      'LabExists',
+      `the lab ${name} is up already: 'myelin lab down' first, or give it another name with --lab`,
+    );
   if (starter.pid !== process.pid && isRunning(starter))
     throw new LabError('LabExists', `process ${starter.pid} is bringing up the lab ${name} at this moment`);
 }

@@ -1,6 +1,7 @@
 import { tryParseIp } from '../model/address.ts';
 import { MyelinError } from '../model/error.ts';
 import type { FlowEvent, FlowPeer } from '../model/flow.ts';
+import { protocolFromNumber, protocolNumbers } from '../model/port.ts';
 
 /** What `myelin observe` lets through; every given field must match. */
 export interface FlowFilter {
@@ -13,7 +14,7 @@ export interface FlowFilter {
   readonly verdict?: FlowEvent['verdict'];
   /** Destination port. */
   readonly port?: number;
-  /** Upper-case name, or the IP protocol's number. */
+  /** As flows have it: the name where it has one, else the IP protocol's number. */
   readonly protocol?: string;
   /** An address of either end. */
   readonly address?: string;
@@ -26,20 +27,48 @@ const keys = ['pod', 'from', 'to', 'namespace', 'verdict', 'port', 'protocol', '
  * @throws {MyelinError} `InvalidFilter`
  */
 export function parseFilter(query: Readonly<Record<string, string | undefined>>): FlowFilter {
-  const { verdict, port, protocol, address } = query;
+  const { verdict, port, address } = query;
   if (verdict !== undefined && verdict !== 'allow' && verdict !== 'deny')
     throw new MyelinError('InvalidFilter', `verdict is 'allow' or 'deny', not ${JSON.stringify(verdict)}`);
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535))
     throw new MyelinError('InvalidFilter', `port is a number up to 65535, not ${JSON.stringify(port)}`);
-  if (address !== undefined && tryParseIp(address) === undefined)
+  const ip = address === undefined ? undefined : tryParseIp(address);
+  if (address !== undefined && ip === undefined)
     throw new MyelinError('InvalidFilter', `address is an IP address, not ${JSON.stringify(address)}`);
+  const meant: Readonly<Record<string, string | number | undefined>> = {
+    ...query,
+    port: port === undefined ? undefined : Number(port),
+    protocol: query.protocol === undefined ? undefined : parseProtocol(query.protocol),
+    address: ip,
+  };
   return Object.fromEntries(
     keys.flatMap((key): [string, string | number][] => {
-      const value = query[key];
-      if (value === undefined) return [];
-      return [[key, key === 'port' ? Number(value) : key === 'protocol' ? (protocol ?? '').toUpperCase() : value]];
+      const value = meant[key];
+      return value === undefined ? [] : [[key, value]];
     }),
   );
+}
+
+/** @throws {MyelinError} `InvalidFilter` */
+function parseProtocol(text: string): string {
+  const number = /^\d{1,3}$/.test(text) && Number(text) <= 255 ? Number(text) : undefined;
+  if (number !== undefined) return protocolFromNumber(number) ?? String(number);
+  const names = Object.keys(protocolNumbers);
+  const name = names.find((each) => each.toUpperCase() === text.toUpperCase());
+  if (name !== undefined) return name;
+  throw new MyelinError(
+    'InvalidFilter',
+    `protocol is ${names.join(', ')} or a number up to 255, not ${JSON.stringify(text)}`,
+  );
+}
+
+/**
+ * How many past flows are wanted.
+ * @throws {MyelinError} `InvalidFilter`
+ */
+export function parseLast(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new MyelinError('InvalidFilter', `last is a number of flows, not ${JSON.stringify(text)}`);
 }
 
 /** The query that `parseFilter` reads back. */
@@ -67,7 +96,7 @@ export function matchesFilter(flow: FlowEvent, filter: FlowFilter): boolean {
   const { source, destination } = flow;
   if (filter.verdict !== undefined && flow.verdict !== filter.verdict) return false;
   if (filter.port !== undefined && destination.port !== filter.port) return false;
-  if (filter.protocol !== undefined && String(flow.protocol).toUpperCase() !== filter.protocol) return false;
+  if (filter.protocol !== undefined && String(flow.protocol) !== filter.protocol) return false;
   if (filter.address !== undefined && source.address !== filter.address && destination.address !== filter.address)
     return false;
   if (filter.pod !== undefined && !isPod(source, filter.pod) && !isPod(destination, filter.pod)) return false;

@@ -358,6 +358,20 @@ describe('the commands that ask agents', () => {
       assert.ok((reports[1]?.drops.datapath.POLICY_DENIED ?? 0) > 0);
     });
 
+    test('a lab is named by --lab or by --name, in every command', async () => {
+      for (const option of ['--lab', '--name'])
+        for (const command of [
+          ['status'],
+          ['tunnels'],
+          ['lab', 'status'],
+          ['lab', 'kubeconfig'],
+          ['policy', 'check'],
+        ]) {
+          const { code, stderr } = await myelin(...command, option, lab.name);
+          assert.equal(code, 0, `${command.join(' ')} ${option}: ${stderr}`);
+        }
+    });
+
     test('exits with 1 where something is not, and says what; and with 0 again when it is mended', async () => {
       await lab.lab.stopService('api');
       try {
@@ -379,18 +393,20 @@ describe('the commands that ask agents', () => {
       );
     });
 
-    test('an agent that is down is said to be, in one line', async () => {
+    test('an agent that is down is said to be, in one line, and the others answer', async () => {
       await lab.lab.stopAgent('node-2', 'SIGKILL');
       try {
         for (const question of [['status'], ['tunnels'], ['observe'], ['why', 'shop/friend', 'shop/web']])
           await fails(/the agent of node-2 does not answer/, ...question, '--lab', lab.name);
+        assert.match((await myelin('status', '--lab', lab.name)).stdout, /^node-1 {2}engine driver/m);
       } finally {
         lab.lab.startAgent('node-2');
       }
       await lab.eventually(async () => assert.equal((await myelin('status', '--lab', lab.name)).code, 0), {
         timeoutMs: 30_000,
       });
-      await fails(/no agent answers at .*nosuch.*: start one, or try 'myelin lab up'/, 'status', '--lab', 'nosuch');
+      await fails(/there is no lab nosuch: start it with 'myelin lab up/, 'status', '--lab', 'nosuch');
+      await fails(/there is no node nobody; there are node-1, node-2/, 'status', '--lab', lab.name, '--node', 'nobody');
     });
   });
 });

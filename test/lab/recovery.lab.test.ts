@@ -7,8 +7,10 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { down } from '../../src/lab/down.ts';
+import { defaultLab } from '../../src/lab/plan.ts';
 import { isRunning } from '../../src/lab/process.ts';
-import { readState, writeState } from '../../src/lab/state.ts';
+import { listLabs, readState, writeState } from '../../src/lab/state.ts';
+import { myelin } from '../support/cli.ts';
 import { begin, lab, newName, statusSchema, succeeds } from './command.ts';
 import { leftovers } from './leftovers.ts';
 
@@ -94,6 +96,12 @@ test('two labs live side by side: one goes, and the other does not notice', asyn
   const [one, two] = [newName(), newName()];
   try {
     await Promise.all([one, two].map((name) => succeeds('up', '--name', name, '--nodes', '1')));
+    // Unless somebody has a lab of the default name up, which is meant then.
+    if (!listLabs().includes(defaultLab)) {
+      const { code, stderr } = await myelin('status');
+      assert.equal(code, 1, 'two labs’ agents are not one cluster');
+      assert.match(stderr, /there are several labs \(.*\): say which with --lab/);
+    }
     await succeeds('down', '--name', one);
     assert.deepEqual(leftovers(one), []);
     const { code, stdout } = await lab('status', '--name', two, '-o', 'json');

@@ -49,6 +49,24 @@ test('a filter survives the way through a URL', () => {
   assert.deepEqual(parseFilter(filterToQuery(filter)), filter);
 });
 
+test('a protocol may be given by name or number, an address in any of its spellings', () => {
+  for (const protocol of ['tcp', 'TCP', '6'])
+    assert.deepEqual(parseFilter({ protocol }), { protocol: 'TCP' }, protocol);
+  for (const protocol of ['icmpv6', '58'])
+    assert.ok(matchesFilter(flow({ protocol: 'ICMPv6' }), parseFilter({ protocol })), protocol);
+  assert.ok(matchesFilter(flow({ protocol: 89 }), parseFilter({ protocol: '89' })));
+  assert.throws(() => parseFilter({ protocol: 'tpc' }), /protocol is ICMP, TCP, .* not "tpc"/);
+  assert.throws(() => parseFilter({ protocol: '256' }), /up to 255/);
+  const destination = {
+    kind: 'world',
+    address: parseIp('2001:db8::1'),
+    port: 443,
+    identity: reservedIdentity.world,
+  } as const;
+  assert.ok(matchesFilter(flow({ destination }), parseFilter({ address: '2001:0DB8:0::0001' })));
+  assert.ok(matchesFilter(flow(), parseFilter({ address: '::ffff:192.0.2.1' })));
+});
+
 test('a filter that means nothing is refused with what was expected', () => {
   assert.throws(() => parseFilter({ verdict: 'maybe' }), /'allow' or 'deny'/);
   assert.throws(() => parseFilter({ port: '70000' }), /up to 65535/);
