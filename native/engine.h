@@ -6,23 +6,12 @@
 #include "hold.h"
 #include "inbound.h"
 #include "outbound.h"
+#include "paths.h"
 #include "rcu.h"
 #include "table.h"
 #include "worker.h"
 
 enum { WORKER_OUTBOUND, WORKER_INBOUND, WORKER_CONTROL, WORKER_COUNT };
-
-#define PATHS_MAX 4096
-
-// What is known of the ways to peers. Control thread only.
-struct paths {
-  uint32_t fallback; // MTU of the ways that are not listed; 0: no limit
-  unsigned count;
-  struct path {
-    struct addr address;
-    uint32_t mtu;
-  } paths[PATHS_MAX];
-};
 
 struct engine {
   struct rcu rcu;

@@ -2,7 +2,6 @@
 // The requests of the control protocol, one function each.
 #include "engine.h"
 #include "esp.h"
-#include "mtu.h"
 #include "vault.h"
 #include "wire.h"
 
@@ -35,13 +34,6 @@ static struct peer *make_peer(const struct engine *e, const struct wire_underlay
   return NULL;
 }
 
-static uint16_t most_of(const struct engine *e, const struct peer *peer) {
-  uint32_t mtu = e->paths.fallback;
-  for (unsigned i = 0; i < e->paths.count; i++)
-    if (addr_equal(e->paths.paths[i].address, peer->underlay.address)) mtu = e->paths.paths[i].mtu;
-  return mtu == 0 ? MTU_NO_LIMIT : mtu_inner(mtu, addr_is_ip4(peer->underlay.address));
-}
-
 static enum message_status install(struct engine *e, const struct wire_install *m, const uint8_t *note) {
   if (!install_valid(m)) return STATUS_INVALID;
   // A key's sequence numbers must never start twice: an SA that is there stays as it is.
@@ -66,7 +58,7 @@ static enum message_status install(struct engine *e, const struct wire_install *
     vault_free(peer);
     return STATUS_FULL;
   }
-  atomic_store(&sa->most, most_of(e, peer));
+  atomic_store(&sa->most, paths_most(&e->paths, &peer->underlay));
   if (sa->direction == DIRECTION_OUT)
     outbound_install(&e->release, sa);
   else
@@ -123,7 +115,7 @@ static enum message_status move_peer(struct engine *e, const struct wire_move_pe
   if (there != NULL && there != sa) return STATUS_EXISTS;
   struct peer *peer = make_peer(e, &m->peer);
   if (peer == NULL) return STATUS_INVALID;
-  atomic_store(&sa->most, most_of(e, peer));
+  atomic_store(&sa->most, paths_most(&e->paths, &peer->underlay));
   rcu_retire(&e->rcu, &table_move_peer(&e->table, sa, peer)->retired, release_peer);
   return STATUS_OK;
 }
@@ -264,32 +256,13 @@ static bool on_release(struct engine *e, const struct message *message) {
   return true;
 }
 
-static enum message_status path_mtu(struct engine *e, struct addr address, uint32_t mtu) {
-  static const struct addr every;
-  struct paths *paths = &e->paths;
-  if (mtu != 0 && mtu < MTU_LEAST) return STATUS_INVALID;
-  if (addr_equal(address, every)) {
-    paths->fallback = mtu;
-  } else {
-    unsigned at = 0;
-    while (at < paths->count && !addr_equal(paths->paths[at].address, address)) at++;
-    if (at == PATHS_MAX) return STATUS_FULL;
-    if (mtu == 0 && at < paths->count)
-      paths->paths[at] = paths->paths[--paths->count];
-    else if (mtu != 0)
-      paths->paths[at] = (struct path){address, mtu};
-    if (mtu != 0 && at == paths->count) paths->count++;
-  }
-  for (struct sa *sa = e->table.oldest; sa != NULL; sa = sa->newer)
-    atomic_store(&sa->most, most_of(e, atomic_load(&sa->peer)));
-  return STATUS_OK;
-}
-
 static bool on_path_mtu(struct engine *e, const struct message *message) {
   struct wire_path_mtu m;
   if (message->length != sizeof m) return false;
   memcpy(&m, message->payload, sizeof m);
-  done(e, m.id, path_mtu(e, addr_from_ip6(m.address), m.mtu), false);
+  done(e, m.id, paths_set(&e->paths, addr_from_ip6(m.address), m.mtu), false);
+  for (struct sa *sa = e->table.oldest; sa != NULL; sa = sa->newer)
+    atomic_store(&sa->most, paths_most(&e->paths, &atomic_load(&sa->peer)->underlay));
   return true;
 }
 
