@@ -123,7 +123,7 @@ function shadows(own: readonly { input: number; policy: Policy }[], others: read
   const all = [...own.map(({ policy }) => policy), ...others.filter((other) => !replaced.has(titleOf(other)))];
   const inputs = new Map(own.map(({ input, policy }) => [policy, input]));
   const told = new Set<string>();
-  return findShadows(all).flatMap(({ rule, sort, message }): Finding[] => {
+  return findShadows(all, new Set(inputs.keys())).flatMap(({ rule, sort, message }): Finding[] => {
     const input = inputs.get(rule.policy);
     const key = `${formatRule(rule.rule.ref)} ${message}`;
     if (input === undefined || told.has(key)) return [];

@@ -19,13 +19,17 @@ export interface Shadow {
   readonly message: string;
 }
 
-/** The rules that make no difference in any cluster, because one other rule decides about all that they are about. */
-export function findShadows(policies: readonly Policy[]): Shadow[] {
+/**
+ * The rules that make no difference in any cluster, because one other rule decides about all that they are about.
+ * @param asked Of the policies, those whose rules are looked at; the others only stand beside them. Default: all.
+ */
+export function findShadows(policies: readonly Policy[], asked: ReadonlySet<Policy> = new Set(policies)): Shadow[] {
   const owned = policies
     .filter(enforced)
     .flatMap((policy) => policy.rules.map((rule): OwnedRule => ({ policy, rule })))
     .sort((a, b) => compareRules(a.rule, b.rule));
   return owned.flatMap((one, at) => {
+    if (!asked.has(one.policy)) return [];
     const before = owned.slice(0, at);
     const by = before.find((other) => overrides(other, one) && !mayBePassed(other, one, before));
     return by === undefined ? [] : [shadow(one, by)];

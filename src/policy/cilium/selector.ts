@@ -38,7 +38,7 @@ const inFamily = (text: string): PeerMatch => ({
 
 /** Who could be the API server: it is no pod with an address of its own. */
 export const possibleApiServer: PeerMatch = { kind: 'some', of: [everyNode, { kind: 'world' }] };
-export const noApiServer = 'where the API server is is not known to policy';
+export const noApiServer = 'the API server’s addresses are not known to policy';
 
 /**
  * Cilium's reserved identities, which `reserved:` labels and entities name. Some of them nobody ever has here: a pod is

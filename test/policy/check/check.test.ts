@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseAllDocuments } from 'yaml';
 import { checkPolicies } from '../../../src/policy/check/check.ts';
+import { parseNetworkPolicy } from '../../../src/policy/network-policy/parse.ts';
 import { casePath, listCases, readCase } from '../../support/shared.ts';
 
 /** `severity code policy field: message`, of manifests in one text. */
@@ -165,12 +166,32 @@ test('rules that can never decide', () => {
   );
 });
 
-test('rules that repeat another, also one of the cluster, and not one that they replace', () => {
+test('rules that repeat another', () => {
   const rule =
     '{podSelector: {}, ingress: [{from: [{podSelector: {}}]}, {from: [{podSelector: {matchLabels: {app: front}}}]}]}';
   assertFound(
     policy(rule),
     /^warning repeated NetworkPolicy shop\/p spec.ingress\[1\]: makes no difference: .* allowed by NetworkPolicy shop\/p ingress\[0\]/,
+  );
+});
+
+test('policies of the cluster stand beside those of the files, but for one that a file replaces', () => {
+  const text = policy('{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: front}}}]}]}');
+  const inCluster = (name: string) => {
+    const metadata = { name, namespace: 'shop' };
+    const result = parseNetworkPolicy({
+      metadata,
+      spec: { podSelector: {}, ingress: [{ from: [{ podSelector: {} }] }] },
+    });
+    assert.ok(result.ok);
+    return { existing: { pods: [], namespaces: new Map(), policies: [result.policy] } };
+  };
+  assert.deepEqual(found(text, inCluster('p')), []);
+  const lines = found(text, inCluster('older'));
+  assert.equal(lines.length, 1);
+  assert.match(
+    lines[0] ?? '',
+    /^warning repeated NetworkPolicy shop\/p spec.ingress\[0\]: .* NetworkPolicy shop\/older ingress\[0\]/,
   );
 });
 
