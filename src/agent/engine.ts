@@ -36,7 +36,8 @@ export interface EngineOptions {
  * The node's engine process: taken over where one runs, started where none does, and started again when it dies. The TUN
  * device persists without it, so that the datapath's programs and indices stay right through a crash. An agent that started
  * the engine keeps the device open too: packets that nobody reads meanwhile wait in its queue for the next engine. An agent
- * that took a running one over cannot, and the device drops them. They are never sent in clear.
+ * that took a running one over opens it when it notices the end; until then the device drops them. They are never sent in
+ * clear.
  */
 export class Engine {
   readonly driver: EngineDriver;
