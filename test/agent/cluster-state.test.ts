@@ -140,3 +140,35 @@ test('policies that overrule each other are settled in the view', () => {
   put('young', 'STRICT', '2025-01-01T00:00:00Z');
   assert.deepEqual(rules(), ['old 0', 'young 1']);
 });
+
+test('a namespace may have a default verdict of its own; what is not understood denies; the cluster’s may change', () => {
+  const { state, changes } = fixture();
+  const namespace = (name: string, verdict?: string) =>
+    state.setNamespace({
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: {
+        name,
+        uid: name,
+        resourceVersion: '1',
+        ...(verdict === undefined ? {} : { annotations: { 'myelin.dev/default-verdict': verdict } }),
+      },
+    });
+  const own = () => Object.fromEntries(state.view.settings.namespaceDefaultDeny ?? []);
+  namespace('a', 'allow');
+  namespace('b', 'deny');
+  namespace('c', 'perhaps');
+  namespace('d');
+  assert.deepEqual(own(), { a: false, b: true, c: true });
+  const before = changes();
+  namespace('a', 'allow');
+  assert.equal(changes(), before);
+  namespace('b');
+  state.removeNamespace('c');
+  assert.deepEqual(own(), { a: false });
+  state.setDefaultDeny(true);
+  assert.equal(state.view.settings.defaultDeny, true);
+  const after = changes();
+  state.setDefaultDeny(true);
+  assert.equal(changes(), after);
+});
