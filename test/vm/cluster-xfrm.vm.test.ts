@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { runInVm } from '../support/vm.ts';
+
+const modules =
+  'esp4 esp6 xfrm_interface xfrm_user veth tun cls_bpf sch_ingress nf_tables nft_chain_nat nft_masq nft_ct nf_nat nft_fib_inet';
+
+/** Runs test files inside a guest, where the kernel has ESP. */
+async function passInGuest(file: string, tests: number, seconds: number): Promise<void> {
+  const result = await runInVm(
+    `for module in ${modules}; do modprobe $module 2>/dev/null; done
+     ${process.execPath} --disable-warning=ExperimentalWarning --test --test-reporter=tap ${file}`,
+    { seconds },
+  );
+  const said = `${result.stdout}\n${result.stderr}`;
+  assert.equal(result.status, 0, said);
+  assert.match(result.stdout, new RegExp(`^# pass ${tests}$`, 'm'), said);
+}
+
+test('the xfrm driver keeps the contract of every driver', () => passInGuest('test/vm/guest/driver-xfrm.ts', 11, 400));
+
+test('a cluster whose nodes have the kernel’s tunnels, and one where only one node does', () =>
+  passInGuest('test/vm/guest/lab-xfrm.ts', 3, 540));
