@@ -1,13 +1,15 @@
 import { once } from 'node:events';
 import { connect, createServer } from 'node:tls';
 import { toPem } from '../src/identity/certificate.ts';
+import type { BreachRadius } from '../src/tunnel/handshake/exchange.ts';
 import { applicationProtocol, defaultGroups, tlsParameters } from '../src/tunnel/handshake/tls-parameters.ts';
 import type { RemotePod } from '../src/tunnel/peers.ts';
 import { addressesOf, between, TestCluster, until } from '../test/tunnel/fixtures.ts';
-import { type BenchResult, ratioBar } from './result.ts';
+import { absoluteBar, type BenchResult, ratioBar } from './result.ts';
+import { storm } from './support/storm.ts';
 
-const pods = 12;
 const bare = 150;
+const stormPairs = 5000;
 
 const cpuMs = (since?: NodeJS.CpuUsage) => {
   const { user, system } = process.cpuUsage(since);
@@ -16,37 +18,95 @@ const cpuMs = (since?: NodeJS.CpuUsage) => {
 
 /**
  * What a tunnel costs to open: processor time of both ends, which run in this process, for certificates checked against
- * belief and bundle, keys derived, SAs installed (in a driver in memory) and acknowledged; held against the same mutual
- * TLS 1.3 handshake with nothing around it.
+ * belief and bundle, keys derived, SAs installed (in a driver in memory) and acknowledged. With a handshake of the pair's own
+ * it is held against the same mutual TLS 1.3 handshake with nothing around it; within a handshake of the nodes, against
+ * that. Then five thousand pairs at once between two processes, as a node sees them that comes back to a busy cluster.
  */
 export async function run(): Promise<BenchResult[]> {
   const closers: (() => Promise<void> | void)[] = [];
   const cluster = await TestCluster.make({ after: (close: () => Promise<void>) => void closers.push(close) });
   try {
-    const [a, b] = [await cluster.node({ mostDials: 1 }), await cluster.node()];
-    const [left, right]: [RemotePod[], RemotePod[]] = [[], []];
-    for (let i = 0; i <= pods; i++) {
-      left.push(await cluster.pod(a, `l${i}`, { addresses: addressesOf(1000 + i) }));
-      right.push(await cluster.pod(b, `r${i}`, { addresses: addressesOf(2000 + i) }));
-    }
-    const pairs = left.slice(1).flatMap((from) => right.slice(1).map((to) => between(from, to)));
-    const [first, second] = [left[0], right[0]];
-    if (first === undefined || second === undefined) throw new RangeError('there are pods');
-    a.driver.send(between(first, second));
-    await until('a warm start', () => a.manager.statistics().opened === 1);
-    const before = process.cpuUsage();
-    for (const [i, pair] of pairs.entries()) {
-      const arrived = once(a.manager, 'handshake');
-      a.driver.send(pair);
-      await arrived;
-      if (a.driver.fates.get('delivered') !== i + 2) throw new Error('a handshake failed');
-    }
-    const each = cpuMs(before) / pairs.length;
+    const pod = await perPair(cluster, 'pod', 16, 0);
+    const node = await perPair(cluster, 'node', 70, 4000);
     const baseline = await bareTls(cluster);
-    return [ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', each, baseline, { atMost: 3 })];
+    const each = (what: string, { ms, perSecond }: PerPair) =>
+      console.log(`# ${what}: ${ms.toFixed(3)} ms of processor time a pair, ${perSecond.toFixed(0)} pairs a second`);
+    each('breach radius pod', pod);
+    each('breach radius node', node);
+    return [
+      ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', pod.ms, baseline, { atMost: 3 }),
+      ratioBar('another pair: radius pod against radius node', 'ms', pod.ms, node.ms, { atLeast: 20 }),
+      ...(await storms()),
+    ];
   } finally {
     for (const close of closers) await close();
   }
+}
+
+interface PerPair {
+  readonly ms: number;
+  readonly perSecond: number;
+}
+
+/**
+ * Every pod of one node with every pod of another, after each has met one: what another pair costs between pods whose
+ * certificates have been seen.
+ */
+async function perPair(cluster: TestCluster, radius: BreachRadius, pods: number, from: number): Promise<PerPair> {
+  const over = { radius: () => radius, threads: { mostHere: Number.POSITIVE_INFINITY } };
+  const [a, b] = [await cluster.node({ ...over, mostDials: 4 }), await cluster.node(over)];
+  const [left, right]: [RemotePod[], RemotePod[]] = [[], []];
+  for (let i = 0; i < pods; i++) {
+    left.push(await cluster.pod(a, `${radius}-l${i}`, { addresses: addressesOf(from + 1000 + i) }));
+    right.push(await cluster.pod(b, `${radius}-r${i}`, { addresses: addressesOf(from + 2000 + i) }));
+  }
+  const answered = async (count: number) =>
+    await until(
+      'all',
+      () => a.manager.statistics().opened >= count && b.manager.statistics().answered >= count,
+      60_000,
+    );
+  const pairs = left.flatMap((one, i) => right.map((other, j) => ({ pair: between(one, other), first: i === j })));
+  const met = pairs.filter(({ first }) => first);
+  for (const { pair } of met) a.driver.send(pair);
+  await answered(met.length);
+  const others = pairs.filter(({ first }) => !first);
+  const before = process.cpuUsage();
+  const began = performance.now();
+  for (const { pair } of others) a.driver.send(pair);
+  await answered(pairs.length);
+  const seconds = (performance.now() - began) / 1000;
+  const ms = cpuMs(before) / others.length;
+  if (a.driver.fates.get('delivered') !== pairs.length) throw new Error('a packet that waited did not arrive');
+  return { ms, perSecond: others.length / seconds };
+}
+
+async function storms(): Promise<BenchResult[]> {
+  const results: BenchResult[] = [];
+  for (const radius of ['pod', 'node'] as const) {
+    const { seconds, calm, begins, answers } = await storm({ pairs: stormPairs, radius });
+    const cpu = (begins.cpuMs + answers.cpuMs) / stormPairs;
+    const memory = Math.max(begins.rssMiB, answers.rssMiB);
+    const delay = ({ p99, max }: typeof calm.delay) => `p99 ${p99.toFixed(1)} ms, longest ${max.toFixed(0)} ms`;
+    console.log(
+      `# storm, radius ${radius}: ${stormPairs} pairs in ${seconds.toFixed(1)} s, ${cpu.toFixed(2)} ms of processor time a pair, ` +
+        `at most ${memory.toFixed(0)} MiB (${calm.rssMiB.toFixed(0)} before); main thread late: ` +
+        `calm ${delay(calm.delay)}; storm ${delay(begins.delay)} (begins), ${delay(answers.delay)} (answers), ` +
+        `${begins.late} of ${begins.ticks} and ${answers.late} of ${answers.ticks} turns by over 50 ms; ` +
+        `${begins.threadsBegun} and ${answers.threadsBegun} threads`,
+    );
+    results.push(
+      absoluteBar(
+        `storm of ${stormPairs} pairs, radius ${radius}, most memory of a node above calm`,
+        'MiB',
+        memory - calm.rssMiB,
+        {
+          atMost: 150,
+        },
+      ),
+    );
+  }
+  return results;
 }
 
 /** @returns Milliseconds of processor time for one mutual TLS handshake and one byte each way. */

@@ -171,8 +171,17 @@ function whyNoLeaf(leaf: ParsedCertificate): string | undefined {
   return whyUnusable(leaf);
 }
 
+/** What was found before, for as long as the certificate is kept: asking a key of its kind costs more than the rest. */
+const found = new WeakMap<ParsedCertificate, { readonly why: string | undefined }>();
+
 /** What RFC 5280 has against any certificate of a path, signature and time aside. */
 function whyUnusable(certificate: ParsedCertificate): string | undefined {
+  const known = found.get(certificate) ?? { why: findUnusable(certificate) };
+  found.set(certificate, known);
+  return known.why;
+}
+
+function findUnusable(certificate: ParsedCertificate): string | undefined {
   if (certificate.unknownCritical.length > 0)
     return `the certificate has critical extensions that are not understood: ${certificate.unknownCritical.join(', ')}`;
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = certificate.publicKey;

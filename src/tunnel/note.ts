@@ -65,8 +65,11 @@ export function encodeNote(note: SaNote): string {
     ...(note.radius === 'node' ? { d: note.nodeSerial ?? '' } : {}),
   };
   const forms = [{ ...needed, n: note.remote.name, a: note.node }, { ...needed, a: note.node }, needed];
-  const texts = forms.map((form) => JSON.stringify(form));
-  return texts.find((text) => text.length <= longestNote) ?? '';
+  for (const form of forms) {
+    const text = JSON.stringify(form);
+    if (text.length <= longestNote) return text;
+  }
+  return '';
 }
 
 /** @returns Undefined for what this version did not write. */

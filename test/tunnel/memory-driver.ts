@@ -37,7 +37,9 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   readonly name = 'engine';
   readonly #at: UnderlayAddress;
   readonly #underlay: Underlay;
-  #held: Held[] = [];
+  readonly #held = new Map<string, Held>();
+  /** Outbound ones by address pair, in the order of their making. */
+  readonly #sending = new Map<string, Held[]>();
   readonly #waiting = new Map<string, { pair: TrafficSelector; packets: number }>();
   /** What happened, in order. */
   readonly log: string[] = [];
@@ -71,20 +73,27 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   async remove(id: SaId): Promise<void> {
     await this.delay();
-    const found = this.#held.find((held) => isSame(held, id));
+    const found = this.#held.get(keyOf(id));
     if (found === undefined) throw new TunnelError('NoSuchSa', `no SA ${id.direction} ${id.spi}`);
-    this.#held = this.#held.filter((held) => held !== found);
+    this.#held.delete(keyOf(id));
+    for (const selector of found.sa.selectors) {
+      const others = this.#sending.get(pairKey(selector))?.filter((held) => held !== found) ?? [];
+      if (others.length === 0) this.#sending.delete(pairKey(selector));
+      else this.#sending.set(pairKey(selector), others);
+    }
     this.log.push(`remove ${id.direction} ${id.spi}`);
   }
 
   async movePeer(id: SaId, peer: UnderlayAddress): Promise<void> {
-    const found = this.#held.find((held) => isSame(held, id));
+    const found = this.#held.get(keyOf(id));
     if (found === undefined) throw new TunnelError('NoSuchSa', `no SA ${id.direction} ${id.spi}`);
+    this.#held.delete(keyOf(id));
     found.peer = peer;
+    this.#held.set(keyOf({ ...id, peer }), found);
   }
 
   async list(): Promise<InstalledSa[]> {
-    return this.#held.map(({ sa, peer, packets, expired }) => ({
+    return [...this.#held.values()].map(({ sa, peer, packets, expired }) => ({
       direction: sa.direction,
       spi: sa.spi,
       peer,
@@ -141,17 +150,18 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   /** The engine died and was started again. */
   crash(): void {
-    this.#held = [];
+    this.#held.clear();
+    this.#sending.clear();
     this.emit('up');
   }
 
   /** Keys by direction and SPI, to be compared with the other node's. */
   secrets(): Map<string, string> {
-    return new Map(this.#held.map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret]));
+    return new Map([...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret]));
   }
 
   #outbound(pair: TrafficSelector): Held | undefined {
-    return this.#held.filter(({ sa, expired }) => sa.direction === 'out' && !expired && covers(sa, pair)).at(-1);
+    return this.#sending.get(pairKey(pair))?.findLast(({ expired }) => !expired);
   }
 
   #send(pair: TrafficSelector): Fate {
@@ -171,7 +181,7 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   }
 
   receive(spi: number, secret: string, pair: TrafficSelector, from: UnderlayAddress): Fate {
-    const held = this.#held.find(({ sa }) => sa.direction === 'in' && sa.spi === spi);
+    const held = this.#held.get(`in ${spi}`);
     if (held === undefined) {
       queueMicrotask(() => this.emit('unknownSpi', { spi, from }));
       return 'unknown-spi';
@@ -189,17 +199,19 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     await this.delay();
     const refusal = this.refuse?.(sa);
     if (refusal !== undefined) throw refusal;
-    if (this.#held.some((held) => isSame(held, sa))) throw new TunnelError('SaExists', `SA ${sa.spi} exists`);
+    if (this.#held.has(keyOf(sa))) throw new TunnelError('SaExists', `SA ${sa.spi} exists`);
     if (Buffer.byteLength(sa.note) > 1024) throw new TunnelError('InvalidSa', 'the note is too long');
-    this.#held.push({ sa, secret, peer: sa.peer, packets: 0, expired: false });
+    const held: Held = { sa, secret, peer: sa.peer, packets: 0, expired: false };
+    this.#held.set(keyOf(sa), held);
+    if (sa.direction === 'out')
+      for (const selector of sa.selectors)
+        this.#sending.set(pairKey(selector), [...(this.#sending.get(pairKey(selector)) ?? []), held]);
     this.log.push(`install ${sa.direction} ${sa.spi}`);
   }
 }
 
-function isSame(held: Held, id: SaId): boolean {
-  const { direction, spi } = held.sa;
-  if (direction !== id.direction || spi !== id.spi) return false;
-  return direction === 'in' || (held.peer.address === id.peer.address && held.peer.port === id.peer.port);
+function keyOf({ direction, spi, peer }: SaId): string {
+  return direction === 'in' ? `in ${spi}` : `out ${spi} ${peer.address} ${peer.port}`;
 }
 
 function covers(sa: InboundSa | OutboundSa, pair: TrafficSelector): boolean {

@@ -13,7 +13,7 @@ const range = (from: number, to: number) => Buffer.from(Array.from({ length: to 
 test('HKDF as RFC 5869 appendix A has it', () => {
   const cases = [
     {
-      algorithm: 'sha256',
+      algorithm: 'sha256' as const,
       secret: Buffer.alloc(22, 0x0b),
       salt: range(0, 0x0d),
       info: range(0xf0, 0xfa),
@@ -22,7 +22,7 @@ test('HKDF as RFC 5869 appendix A has it', () => {
       okm: '3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865',
     },
     {
-      algorithm: 'sha256',
+      algorithm: 'sha256' as const,
       secret: range(0, 0x50),
       salt: range(0x60, 0xb0),
       info: range(0xb0, 0x100),
@@ -31,7 +31,7 @@ test('HKDF as RFC 5869 appendix A has it', () => {
       okm: 'b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87',
     },
     {
-      algorithm: 'sha256',
+      algorithm: 'sha256' as const,
       secret: Buffer.alloc(22, 0x0b),
       salt: Buffer.alloc(0),
       info: Buffer.alloc(0),
@@ -40,7 +40,7 @@ test('HKDF as RFC 5869 appendix A has it', () => {
       okm: '8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8',
     },
     {
-      algorithm: 'sha1',
+      algorithm: 'sha1' as const,
       secret: Buffer.alloc(11, 0x0b),
       salt: range(0, 0x0d),
       info: range(0xf0, 0xfa),

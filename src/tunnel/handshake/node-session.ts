@@ -260,7 +260,7 @@ interface ConversationDeps {
 export class PairConversation implements Conversation {
   readonly #inbox: Inbox;
   readonly #deps: ConversationDeps;
-  readonly #abort = new AbortController();
+  #abort: AbortController | undefined;
   readonly #signal: AbortSignal | undefined;
   #done = false;
 
@@ -268,17 +268,21 @@ export class PairConversation implements Conversation {
     this.#inbox = new Inbox(timeoutMs);
     this.#deps = deps;
     this.#signal = signal;
-    this.#abort.signal.addEventListener('abort', () => this.fail(abortedBy(this.#abort.signal)), { once: true });
     if (signal?.aborted === true) this.#onAbort();
     else signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
   readonly #onAbort = (): void => {
-    if (this.#signal !== undefined) this.#abort.abort(this.#signal.reason);
+    if (this.#signal !== undefined) this.fail(abortedBy(this.#signal));
   };
 
   /** Aborting it ends the conversation. */
   get abort(): AbortController {
+    if (this.#abort === undefined) {
+      const abort = new AbortController();
+      abort.signal.addEventListener('abort', () => this.fail(abortedBy(abort.signal)), { once: true });
+      this.#abort = abort;
+    }
     return this.#abort;
   }
 
