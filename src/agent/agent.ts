@@ -327,9 +327,16 @@ export class Agent {
       },
       logger,
     });
-    await pathMtu.look();
-    driver.driver.on('up', () => pathMtu.forget());
-    this.#every(lookMs, () => pathMtu.look(), logger);
+    const looks = new Serial(() => pathMtu.look(), logger);
+    await looks.start();
+    driver.driver.on('up', () => {
+      pathMtu.forget();
+      looks.schedule();
+    });
+    driver.driver.on('drop', ({ reason }) => {
+      if (reason === 'TOO_BIG') looks.schedule();
+    });
+    this.#every(lookMs, async () => looks.schedule(), logger);
 
     await endpoints.reconcile();
     for (const endpoint of endpoints.list()) pods.prepare(endpoint);
