@@ -25,7 +25,8 @@ export interface Shadow {
  */
 export function findShadows(policies: readonly Policy[], asked: ReadonlySet<Policy> = new Set(policies)): Shadow[] {
   const owned = policies
-    .filter(enforced)
+    // Where a kind's objects overrule each other, their rules say what each would do alone.
+    .filter((policy) => enforced(policy) && policy.authentication === undefined)
     .flatMap((policy) => policy.rules.map((rule): OwnedRule => ({ policy, rule })))
     .sort((a, b) => compareRules(a.rule, b.rule));
   return owned.flatMap((one, at) => {
