@@ -44,8 +44,11 @@ function compile(root: Node): Program {
     if (steps.length >= maxSteps) throw new RegexError('is too large');
     return steps.push(step) - 1;
   };
+  let visits = 0;
   /** Emits `node` in front of the step `next`; returns where it starts. */
   const emit = (node: Node, next: number): number => {
+    // What matches nothing but the empty text needs no steps, however often it is repeated.
+    if (++visits > 4 * maxSteps) throw new RegexError('is too large');
     switch (node.is) {
       case 'empty':
         return next;

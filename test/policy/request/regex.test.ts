@@ -56,6 +56,7 @@ test('what RE2 does not have, or is not supported here, is refused with a reason
     '[[:nope:]]',
     'a\\',
     '(((a{100}){100}){100})',
+    '((((){1000}){1000}){1000})',
   ])
     assert.equal(parseRegex(expression).ok, false, expression);
 });
