@@ -22,8 +22,7 @@ const clients = {
   admin: { name: 'lab-admin', groups: ['system:masters'] },
   controller: { name: 'system:myelin-controller', groups: ['system:masters'] },
   labd: { name: 'system:myelin-lab', groups: ['system:masters'] },
-  // To the API this is a node that does not exist: it may read what networking needs, and write nothing.
-  dns: { name: 'system:node:kube-dns', groups: ['system:nodes'] },
+  dns: { name: 'system:serviceaccount:kube-system:kube-dns', groups: ['myelin:readers'] },
 } as const;
 
 /** Makes the lab's CA, and a key and certificate for everybody who needs one. */

@@ -91,6 +91,27 @@ test('a node reads what networking needs, and no secrets', async (t) => {
     assert.equal((await api.raw(path, { as })).status, 403, path);
 });
 
+test('a reader reads what a node does, and writes nothing', async (t) => {
+  const api = await TestApi.start(t);
+  await withNodes(api);
+  const reader = await api.pki.issue([{ CN: ['kube-dns'] }, { O: ['myelin:readers'] }]);
+  // A node's name without a node's group makes no node.
+  const pretender = await api.pki.issue([{ CN: ['system:node:n1'] }, { O: ['myelin:readers'] }]);
+  for (const as of [reader, pretender]) {
+    for (const path of ['/api/v1/services', '/api/v1/pods', '/apis/discovery.k8s.io/v1/endpointslices'])
+      assert.equal((await api.raw(path, { as })).status, 200, path);
+    for (const path of ['/api/v1/secrets', '/api/v1/configmaps', '/api/v1/namespaces/default/secrets/a'])
+      assert.equal((await api.raw(path, { as })).status, 403, path);
+    const writes: [string, RawRequest][] = [
+      ['/api/v1/nodes/n1/status', { method: 'PATCH', headers: merge, body: {} }],
+      ['/api/v1/namespaces/default/pods/on-n1', { method: 'DELETE' }],
+      ['/api/v1/namespaces/default/pods/on-n1/status', { method: 'PATCH', headers: merge, body: {} }],
+      ['/api/v1/namespaces/default/events', { method: 'POST', body: { metadata: { name: 'e' } } }],
+    ];
+    for (const [path, call] of writes) assert.equal((await api.raw(path, { ...call, as })).status, 403, path);
+  }
+});
+
 test('a node writes its own status, pods’ status, lease and events, and nothing else', async (t) => {
   const api = await TestApi.start(t);
   await withNodes(api);

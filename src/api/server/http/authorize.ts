@@ -9,6 +9,8 @@ import type { Route, Verb } from './route.ts';
 
 const admins = 'system:masters';
 const nodes = 'system:nodes';
+/** Whoever needs to know the cluster, and has no business in it: a name server. */
+const readers = 'myelin:readers';
 const nodePrefix = 'system:node:';
 const leaseNamespace = 'kube-node-lease';
 
@@ -21,20 +23,18 @@ export type Restriction = (next: AnyObject | undefined, old: AnyObject | undefin
 /**
  * Decides whether `user` may do this. system:masters may do everything. A node (group system:nodes, named
  * system:node:<name>) reads what networking needs, and writes what it alone can know: its own status, that of the pods
- * that run on it, its lease, events.
+ * that run on it, its lease, events. A reader (group myelin:readers) reads what a node does, and writes nothing.
  * @returns What else must hold of the object, or undefined where nothing more is to be checked.
  * @throws {StatusError} `Forbidden`
  */
 export function authorize(user: User, verb: Verb, route: Route, world: World): Restriction | undefined {
   if (user.groups.includes(admins)) return undefined;
   const node = nodeName(user);
-  if (node !== undefined) {
-    if (verb === 'get' || verb === 'list' || verb === 'watch') {
-      if (!secret.includes(route.kind.id)) return undefined;
-    } else {
-      const restriction = nodeMayWrite(node, verb, route, world);
-      if (restriction !== undefined) return restriction;
-    }
+  if (verb === 'get' || verb === 'list' || verb === 'watch') {
+    if ((node !== undefined || user.groups.includes(readers)) && !secret.includes(route.kind.id)) return undefined;
+  } else if (node !== undefined) {
+    const restriction = nodeMayWrite(node, verb, route, world);
+    if (restriction !== undefined) return restriction;
   }
   throw refusal(user, verb, route);
 }
