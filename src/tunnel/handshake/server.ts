@@ -100,7 +100,10 @@ export class HandshakeServer {
     });
     this.#tls.on('tlsClientError', (error, socket) => {
       this.#underWay.get(endOf(socket))?.();
-      this.#refused(error instanceof HandshakeError ? error : this.#tlsError(failureOf(error)), socket.remoteAddress);
+      const { remoteAddress } = socket;
+      // Node leaves it open where only time ran out: who says nothing would keep his place.
+      socket.destroy();
+      this.#refused(error instanceof HandshakeError ? error : this.#tlsError(failureOf(error)), remoteAddress);
     });
     this.#tls.on('secureConnection', (socket) => {
       this.#underWay.get(endOf(socket))?.();
