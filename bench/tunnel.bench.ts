@@ -13,12 +13,14 @@ import { openWireguard } from './support/wireguard.ts';
 
 const rounds = 3;
 const seconds = 3;
+/** Payload of a packet of 1,400 bytes. */
+const datagram = 1400 - 28;
 
 /** What is measured over each path. */
 const loads = {
   one: (ends: Ends) => tcpThroughput(ends, { seconds, streams: 1 }),
   eight: (ends: Ends) => tcpThroughput(ends, { seconds, streams: 8 }),
-  udp: (ends: Ends) => udpRate(ends, { length: 1400 - 28 }),
+  udp: (ends: Ends) => udpRate(ends, { length: datagram }),
   trip: (ends: Ends) => tcpRoundTrip(ends, { seconds: 2 }),
 } as const;
 type Load = keyof typeof loads;
@@ -82,8 +84,10 @@ async function measure({ mtu, loads: chosen, more }: Options): Promise<{ measure
         await wireguard.close();
       }
       if (!more) return { measured, libipsec: Number.NaN };
-      for (const load of ['one', 'udp'] as const)
-        printProfile(`myelin, ${load}`, (await profiled(seconds, () => loads[load](myelin)))[1]);
+      printProfile('myelin, one stream', (await profiled(seconds, () => loads.one(myelin)))[1]);
+      printProfile('myelin, eight streams', (await profiled(seconds, () => loads.eight(myelin)))[1]);
+      const most = { length: datagram, from: measured.of('udp', 'myelin') };
+      printProfile('myelin, datagrams', (await profiled(1, () => udpRate(myelin, most)))[1]);
       const strongswan = await openStrongswan(sites, ['10.250.1.0/24', '10.250.2.0/24']);
       const libipsec: number[] = [];
       try {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 const path = (relative: string) => fileURLToPath(new URL(`../../${relative}`, import.meta.url));
@@ -18,7 +18,7 @@ const seconds = Number(process.env.MYELIN_FUZZ_SECONDS ?? 60) / Object.keys(targ
  * Fuzzes one of the engine's inputs under sanitizers, from the corpus on. New inputs go to a directory of their own, so
  * that a test run leaves the tree as it was; a crash's input is printed in base64, to be put into native/fuzz/corpus.
  */
-async function fuzz(target: string): Promise<void> {
+async function fuzz(target: string, t: TestContext): Promise<void> {
   const found = mkdtempSync(`${tmpdir()}/myelin-fuzz-${target}-`);
   try {
     const child = spawn(
@@ -42,10 +42,11 @@ async function fuzz(target: string): Promise<void> {
     const status = await new Promise<number | null>((resolve) => child.once('close', resolve));
     assert.equal(status, 0, output);
     const runs = Number(/stat::number_of_executed_units:\s*(\d+)/.exec(output)?.[1] ?? 0);
+    t.diagnostic(`${runs} inputs`);
     assert.ok(runs > 1000, `${runs} inputs were tried\n${output}`);
   } finally {
     rmSync(found, { recursive: true, force: true });
   }
 }
 
-for (const [target, name] of Object.entries(targets)) test(name, () => fuzz(target));
+for (const [target, name] of Object.entries(targets)) test(name, (t) => fuzz(target, t));
