@@ -131,6 +131,15 @@ export class AgentMetrics {
     this.#gauge('handshake_connections', 'Connections at the handshake port', [], (add) =>
       add({}, tunnels.statistics().connections),
     );
+    this.#gauge('handshake_threads', 'Threads that do handshakes now', [], (add) =>
+      add({}, tunnels.statistics().threads),
+    );
+    this.#gauge('node_sessions', 'Sessions with other nodes that pairs derive their keys from', [], (add) =>
+      add({}, tunnels.statistics().nodeSessions),
+    );
+    this.#counter('node_handshakes_total', 'Handshakes of nodes for such sessions, by either side', [], (add) =>
+      add({}, tunnels.statistics().nodeHandshakes),
+    );
     const registers = [this.#registry];
     const outcomes = new Counter({
       name: 'myelin_handshakes_total',
