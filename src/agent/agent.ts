@@ -1,5 +1,4 @@
-import { createPrivateKey, createPublicKey } from 'node:crypto';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
 import { ApiClient } from '../api/client/client.ts';
@@ -7,11 +6,6 @@ import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { Datapath } from '../datapath/datapath.ts';
 import { EndpointManager } from '../endpoint/manager.ts';
 import { CniServer } from '../endpoint/server.ts';
-import { BundleStore, bundleFromPem } from '../identity/bundle.ts';
-import { watchBundle } from '../identity/bundle-watch.ts';
-import { ControllerIssuer } from '../identity/controller-issuer.ts';
-import { NodeCertificate } from '../identity/node-certificate.ts';
-import { SvidStore } from '../identity/svid-store.ts';
 import { MtuTable } from '../kernel/path-mtu.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
 import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
@@ -26,9 +20,11 @@ import { TunnelManager } from '../tunnel/manager.ts';
 import type { PathTable } from '../tunnel/xfrm/sending.ts';
 import { ApiFeed } from './api-feed.ts';
 import { ClusterState } from './cluster-state.ts';
+import { Conditions } from './conditions.ts';
 import { openDriver } from './driver.ts';
 import { logDrops } from './drop-log.ts';
 import { flowOf } from './flows.ts';
+import { Identity } from './identity.ts';
 import { KeyRing } from './key-ring.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
@@ -41,7 +37,7 @@ import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
 import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
-import { type ControllerHealth, Reports } from './reports.ts';
+import { Reports } from './reports.ts';
 import { RuleNames } from './rule-names.ts';
 import { Serial } from './serial.ts';
 import { SettingsFeed } from './settings-feed.ts';
@@ -202,46 +198,17 @@ export class Agent {
     });
     this.#closers.push(() => policy.stop());
 
-    const bundles = new BundleStore(bundleFromPem(options.trustDomain, readFileSync(options.ca, 'utf8')));
-    const nodeCertificate = new NodeCertificate(
-      { node: options.node, certFile: options.nodeCert, keyFile: options.nodeKey },
-      {
-        issue: (csr, signal) => issuer.issueNode(csr, signal),
-        bundles,
-        logger,
-        onRenewed: () => {
-          showNewest();
-          quarantine.refresh();
-        },
-      },
-    );
-    // Where the kubeconfig is this node's, the API is shown the newest certificate too, also after a restart.
-    const showNewest = () => {
-      const { chain, privateKey: key } = nodeCertificate.credentials;
-      if (kubeconfig.key !== undefined && sameKey(kubeconfig.key, key))
-        api.useEndpoint({ ...kubeconfig, cert: chain, key });
-    };
-    showNewest();
-    const issuer = new ControllerIssuer(
-      { url: options.controller },
-      {
-        credentials: () => nodeCertificate.credentials,
-        roots: () => bundles.current.roots.map(({ native }) => native.toString()).join(''),
-      },
-    );
-    this.#closers.push(() => issuer.close());
+    const identity = new Identity(options, {
+      api,
+      kubeconfig,
+      svidLifetimeMs: settings.current.svidLifetimeSeconds * 1000,
+      onNodeRenewed: () => quarantine.refresh(),
+      logger,
+    });
+    this.#closers.push(() => identity.close());
+    const { bundles, nodeCertificate, svids, controller } = identity;
     const stop = new AbortController();
     this.#closers.push(() => stop.abort());
-    const controller: ControllerHealth = { error: undefined, clockSkewMs: () => issuer.clockSkewMs };
-    const onState = (error?: string) => {
-      controller.error = error;
-    };
-    void watchBundle(issuer, bundles, { logger, onState }, stop.signal);
-    const svids = new SvidStore(
-      { lifetimeMs: settings.current.svidLifetimeSeconds * 1000 },
-      { issuer, bundles, logger },
-    );
-    this.#closers.push(() => svids.close());
 
     const peers = new ClusterPeers(state, {
       node: options.node,
@@ -375,7 +342,7 @@ export class Agent {
     await policy.start();
     await services.start();
     reconcile.start();
-    void nodeCertificate.keep(stop.signal);
+    identity.keep();
     pods.refresh();
     this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
     if (options.natKeepaliveSeconds > 0)
@@ -385,6 +352,21 @@ export class Agent {
         logger,
       );
 
+    const conditions = new Conditions({
+      datapath,
+      driver: driver.driver,
+      tunnels,
+      feed,
+      policy,
+      services,
+      svids,
+      endpoints,
+      bundles,
+      settings,
+      quarantine,
+      nodeCertificate,
+      controller,
+    });
     const metrics = new AgentMetrics({
       datapath,
       driver: driver.driver,
@@ -394,7 +376,7 @@ export class Agent {
       bundles,
       nodeCertificate,
       quarantine,
-      conditions: () => reports.conditions(),
+      conditions: () => conditions.all(),
     });
     const reports = new Reports({
       options,
@@ -404,18 +386,11 @@ export class Agent {
       state,
       feed,
       policy,
-      services,
-      svids,
-      endpoints,
       pods,
       flows,
       metrics,
-      bundles,
-      settings,
-      quarantine,
+      conditions,
       keyRing,
-      nodeCertificate,
-      controller,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));
@@ -488,9 +463,4 @@ function waitForSelf(
     listen(look);
     look();
   });
-}
-
-/** Whether two private keys (PEM) are the same. */
-function sameKey(one: string, other: string): boolean {
-  return createPublicKey(createPrivateKey(one)).equals(createPublicKey(createPrivateKey(other)));
 }
