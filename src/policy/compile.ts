@@ -1,9 +1,10 @@
 import { familyOf, type IpAddress } from '../model/address.ts';
 import type { PodView } from '../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
-import { type ClassifiedPeer, classify, worldClass } from './compile/classes.ts';
+import { namedLabels, worldClass } from './compile/classes.ts';
 import { numberIdentities, numberRules } from './compile/numbering.ts';
 import { PeerIndex } from './compile/peers.ts';
+import { Population } from './compile/population.ts';
 import { prefixTable, worldRegions } from './compile/prefixes.ts';
 import { Regions } from './compile/regions.ts';
 import { RuleSets } from './compile/sets.ts';
@@ -11,8 +12,15 @@ import { localPods, subjectSides } from './compile/subjects.ts';
 import { type EndpointEntry, type PeerEntry, type PolicyImage, stages } from './image.ts';
 import type { ClusterView } from './view.ts';
 
+/** Caches that go from an image to the next: each says only what the view and the image before make it say. */
+interface Derived {
+  readonly regions: Regions;
+  readonly index: PeerIndex;
+  readonly population: Population;
+}
+
 /** What compiling an image has found out, to be found out again only where it changed. */
-const derived = new WeakMap<PolicyImage, { readonly regions: Regions; readonly index: PeerIndex }>();
+const derived = new WeakMap<PolicyImage, Derived>();
 
 /**
  * Turns the cluster's policies into what one node's datapath holds. Deterministic; with `previous`, whatever still means
@@ -30,19 +38,21 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const rules = new Set(asked.flatMap((stage) => stage.rules.map(({ rule }) => rule)));
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
-  const known = previous === undefined ? undefined : derived.get(previous);
+  const known = previous?.node === node ? derived.get(previous) : undefined;
   const regions = Regions.of(rules, view.settings, known?.regions);
-  const { peers: classified, conflicts } = classify(view, node, rules, regions);
+  const population = known?.population ?? new Population(node);
+  population.update(view, regions, namedLabels(rules));
+  const { conflicts } = population;
   const world = worldRegions(regions.prefixes, view.settings).map((region) => worldClass(region));
-  const classes = [...[...classified.values()].flatMap((peer) => peer.class ?? []), ...world];
+  const classes = [...population.classes(), ...world];
   const { identities, byKey, next: nextIdentity } = numberIdentities(classes, previous);
   const ruleNumbers = numberRules([...[...rules].map(({ ref }) => ref), ...isolating], previous);
 
-  const peers = new Map<IpAddress, PeerEntry>();
-  for (const [address, peer] of classified)
-    peers.set(address, { identity: identityOfPeer(peer, byKey), kind: peer.kind, owner: peer.owner });
+  population.number(byKey);
+  const { peers } = population;
   const grounds = { identities, view, node, regions };
-  const index = known?.index.answersFor(grounds) ? known.index : new PeerIndex(grounds);
+  const index = known?.index ?? new PeerIndex(grounds);
+  index.update(grounds);
   const sets = new RuleSets(index, identities, ruleNumbers.byRef, previous);
   const endpoints = new Map<string, EndpointEntry>();
   for (const [pod, own] of sides)
@@ -70,16 +80,8 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
     conflicts,
     counters: { identity: nextIdentity, rule: ruleNumbers.next, ruleSet: sets.next },
   };
-  derived.set(image, { regions, index });
+  derived.set(image, { regions, index, population });
   return image;
-}
-
-function identityOfPeer(
-  { class: own, kind }: ClassifiedPeer,
-  byKey: ReadonlyMap<string, IdentityNumber>,
-): IdentityNumber {
-  const identity = own === undefined ? undefined : byKey.get(own.key);
-  return identity ?? (kind === 'this-node' ? reservedIdentity.host : reservedIdentity.remoteNode);
 }
 
 function identitiesOfPod(

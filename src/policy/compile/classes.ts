@@ -1,11 +1,9 @@
 import { createHash } from 'node:crypto';
-import type { IpAddress } from '../../model/address.ts';
 import type { PodView } from '../../model/endpoint.ts';
 import { type Labels, labelsKey, type Selector } from '../../model/labels.ts';
 import type { Prefix } from '../../model/prefix.ts';
-import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
+import type { IdentityClass } from '../image.ts';
 import { leavesOfRules, type Rule } from '../rule.ts';
-import type { ClusterView, NodeView } from '../view.ts';
 import { push } from './lists.ts';
 import type { Regions } from './regions.ts';
 
@@ -26,77 +24,52 @@ const replicaLabels: ReadonlySet<string> = new Set([
   'job-name',
 ]);
 
-/** Whose address it is, before numbers are given. */
-export interface ClassifiedPeer {
-  readonly kind: PeerEntry['kind'];
-  readonly owner: string;
-  /** Undefined for a node in no region without labels that matter: it has a reserved identity. */
-  readonly class: IdentityClass | undefined;
+/** Those replica labels of pods, and those labels of nodes, that policies name: all the others tell nobody apart. */
+export interface NamedLabels {
+  /** Equal for equal labels. */
+  readonly key: string;
+  readonly ofPods: string;
+  readonly ofNodes: ReadonlySet<string>;
 }
 
-interface Owner {
-  /** The pod's UID, or the node's name. */
-  readonly id: string;
-  /** Where it is, or itself. */
-  readonly node: string;
-  readonly pod?: PodView;
-  readonly nodeLabels?: Labels;
-  readonly region: Prefix | undefined;
+/** A region, and its part of a class key. */
+interface Where {
+  readonly region: Prefix;
+  readonly key: string;
 }
 
-/**
- * Finds the class of every pod's and node's address.
- * @param node The node that compiles.
- * @param rules All rules that peers are matched against: they say which replica labels matter.
- */
-export function classify(
-  view: ClusterView,
-  node: string,
-  rules: Iterable<Rule>,
-  regions: Regions,
-): { peers: Map<IpAddress, ClassifiedPeer>; conflicts: AddressConflict[] } {
-  const { owners, conflicts } = ownersByAddress(view, regions);
-  const inhabited = new Set<Prefix>();
-  for (const { region } of owners.values()) if (region !== undefined) inhabited.add(region);
-  const regionKeys = keysOfRegions(regions, inhabited);
-  const { named, namedOfNodes } = namedLabels(rules);
-  const classes = new Map<string, IdentityClass>();
-  const intern = (key: string, make: () => IdentityClass): IdentityClass => {
-    const known = classes.get(key);
-    if (known !== undefined) return known;
-    const made = make();
-    classes.set(key, made);
-    return made;
-  };
-  const classOf = (
-    { pod, nodeLabels = {}, region }: Owner,
-    kind: ClassifiedPeer['kind'],
-  ): IdentityClass | undefined => {
-    const place = region === undefined ? {} : { region };
-    const placeKey = region === undefined ? '' : ` ${regionKeys.get(region) ?? region}`;
-    if (pod !== undefined) {
-      const traits = traitsOfPod(pod, named);
-      const key = `${traits.key}${placeKey}`;
-      const { namespace, serviceAccount, namedPorts } = pod;
-      const { labels } = traits;
-      return intern(key, () => ({ key, kind: 'pod', namespace, serviceAccount, labels, namedPorts, ...place }));
-    }
-    const labels = Object.fromEntries(Object.entries(nodeLabels).filter(([label]) => namedOfNodes.has(label)));
-    if (region === undefined && Object.keys(labels).length === 0) return undefined;
-    const nodeKind = kind === 'this-node' ? kind : 'other-node';
-    const key = `${nodeKind} ${labelsKey(labels)}${placeKey}`;
-    return intern(key, () => ({ key, kind: nodeKind, labels, ...place }));
-  };
-
-  const peers = new Map<IpAddress, ClassifiedPeer>();
-  for (const [address, owner] of owners) {
-    const here = owner.node === node;
-    const podKind = here ? 'local-pod' : 'remote-pod';
-    const nodeKind = here ? 'this-node' : 'other-node';
-    const kind = owner.pod === undefined ? nodeKind : podKind;
-    peers.set(address, { kind, owner: owner.id, class: classOf(owner, kind) });
+/** @param rules All rules that peers are matched against. */
+export function namedLabels(rules: Iterable<Rule>): NamedLabels {
+  const pods = new Set<string>();
+  const nodes = new Set<string>();
+  for (const peer of leavesOfRules(rules)) {
+    if (peer.kind === 'pods') for (const key of keysOf(peer.pods)) if (replicaLabels.has(key)) pods.add(key);
+    if (peer.kind === 'node') for (const key of keysOf(peer.labels ?? {})) nodes.add(key);
   }
-  return { peers, conflicts };
+  const ofPods = [...pods].sort().join(' ');
+  return { key: `${ofPods},${[...nodes].sort().join(' ')}`, ofPods, ofNodes: nodes };
+}
+
+export function classOfPod(pod: PodView, where: Where | undefined, { ofPods }: NamedLabels): IdentityClass {
+  const { key, labels } = traitsOfPod(pod, ofPods);
+  const { namespace, serviceAccount, namedPorts } = pod;
+  const common = { kind: 'pod', namespace, serviceAccount, labels, namedPorts } as const;
+  return where === undefined ? { key, ...common } : { key: `${key} ${where.key}`, ...common, region: where.region };
+}
+
+/** @returns Undefined for a node in no region without labels that matter: it has a reserved identity. */
+export function classOfNode(
+  kind: 'this-node' | 'other-node',
+  allLabels: Labels,
+  where: Where | undefined,
+  { ofNodes }: NamedLabels,
+): IdentityClass | undefined {
+  const labels = Object.fromEntries(Object.entries(allLabels).filter(([label]) => ofNodes.has(label)));
+  if (where === undefined && Object.keys(labels).length === 0) return undefined;
+  const key = `${kind} ${labelsKey(labels)}`;
+  return where === undefined
+    ? { key, kind, labels }
+    : { key: `${key} ${where.key}`, kind, labels, region: where.region };
 }
 
 /** The class of those addresses of a region that are nobody's. */
@@ -104,35 +77,12 @@ export function worldClass(region: Prefix): IdentityClass & { readonly region: P
   return { key: `world ${region}`, kind: 'world', region };
 }
 
-/** Owners of addresses that have exactly one. */
-function ownersByAddress(
-  view: ClusterView,
-  regions: Regions,
-): { owners: Map<IpAddress, Owner>; conflicts: AddressConflict[] } {
-  const owners = new Map<IpAddress, Owner>();
-  const claims = new Map<IpAddress, Set<string>>();
-  const claim = (id: string, node: string, source: PodView | NodeView, who: Partial<Owner>): void => {
-    const found = regions.find(source);
-    for (const [i, address] of source.addresses.entries()) {
-      const first = owners.get(address);
-      const own = { id, node, region: found[i], ...who };
-      if (first === undefined) owners.set(address, own);
-      else if (first.id !== id) claims.set(address, (claims.get(address) ?? new Set([first.id])).add(id));
-    }
-  };
-  for (const [name, nodeView] of view.nodes) claim(name, name, nodeView, { nodeLabels: nodeView.labels ?? {} });
-  for (const pod of view.pods.values()) if (!pod.hostNetwork) claim(pod.uid, pod.node, pod, { pod });
-  for (const address of claims.keys()) owners.delete(address);
-  const conflicts = [...claims].map(([address, ids]) => ({ address, owners: [...ids].sort() }));
-  return { owners, conflicts: conflicts.sort((a, b) => (a.address < b.address ? -1 : 1)) };
-}
-
 /**
  * A region's part of a class key. A class must mean the same under the same key for ever, because who holds its number
  * (a proven tunnel) learns of a change later than the rule sets do. So the key also names the smaller regions with pods
  * or nodes that are cut out of this one: where one more is cut out, or one less, the rest gets a new number.
  */
-function keysOfRegions(regions: Regions, inhabited: ReadonlySet<Prefix>): Map<Prefix, string> {
+export function keysOfRegions(regions: Regions, inhabited: ReadonlySet<Prefix>): Map<Prefix, string> {
   const holes = new Map<Prefix, Prefix[]>();
   for (const region of inhabited) for (const outer of regions.around(region)) push(holes, outer, region);
   const keyOf = (region: Prefix): string => {
@@ -141,17 +91,6 @@ function keysOfRegions(regions: Regions, inhabited: ReadonlySet<Prefix>): Map<Pr
     return `${region} without ${createHash('sha256').update(own.sort().join()).digest('base64')}`;
   };
   return new Map([...inhabited].map((region) => [region, keyOf(region)]));
-}
-
-/** Those replica labels of pods (as one text), and those labels of nodes, that some rule's peer names. */
-function namedLabels(rules: Iterable<Rule>): { named: string; namedOfNodes: ReadonlySet<string> } {
-  const named = new Set<string>();
-  const namedOfNodes = new Set<string>();
-  for (const peer of leavesOfRules(rules)) {
-    if (peer.kind === 'pods') for (const key of keysOf(peer.pods)) if (replicaLabels.has(key)) named.add(key);
-    if (peer.kind === 'node') for (const key of keysOf(peer.labels ?? {})) namedOfNodes.add(key);
-  }
-  return { named: [...named].sort().join(' '), namedOfNodes };
 }
 
 function keysOf({ matchLabels = {}, matchExpressions = [] }: Selector): string[] {

@@ -1,16 +1,13 @@
 import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
-import { type Labels, selects } from '../../model/labels.ts';
+import { selects } from '../../model/labels.ts';
 import { hostPrefix, type Prefix } from '../../model/prefix.ts';
 import type { IdentityClass } from '../image.ts';
 import { addressesNamed, matchesName, matchesNamespace, principalOf } from '../match.ts';
-import type { CidrMatch, PeerMatch, PodMatch, Rule } from '../rule.ts';
+import { leavesOf, type PeerMatch, type Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { push } from './lists.ts';
 import type { Regions } from './regions.ts';
-
-type PodClass = Extract<IdentityClass, { kind: 'pod' }>;
-type Numbered<C> = { readonly number: IdentityNumber; readonly class: C };
 
 /** What the answers depend on. */
 export interface Grounds {
@@ -22,157 +19,218 @@ export interface Grounds {
   readonly regions: Regions;
 }
 
+interface Found {
+  readonly peer: PeerMatch;
+  /** Sorted, without duplicates. */
+  readonly numbers: readonly IdentityNumber[];
+}
+
+/** Who has no class: this node, the world, another node. */
+const classless: readonly IdentityNumber[] = [
+  reservedIdentity.host,
+  reservedIdentity.world,
+  reservedIdentity.remoteNode,
+];
+
 /**
- * Finds the identities that a rule's peers match. Equal peers are looked for once, however many rules have them.
- * Who has no class is one of three reserved identities: this node, another node, the world.
+ * Finds the identities that a rule's peers match. Equal peers are looked for once, however many rules have them, and what
+ * was found is kept from one compilation to the next: then only identities that came or went are looked at. A cache:
+ * what it says depends on nothing but the last grounds.
  */
 export class PeerIndex {
-  readonly #grounds: Grounds;
-  readonly #podsByNamespace = new Map<string, Numbered<PodClass>[]>();
-  readonly #nodes: { readonly number: IdentityNumber; readonly own: boolean; readonly labels: Labels }[];
-  readonly #world: IdentityNumber[] = [reservedIdentity.world];
-  readonly #byRegion = new Map<Prefix, IdentityNumber[]>();
-  readonly #portsByNumber = new Map<IdentityNumber, readonly NamedPort[]>();
-  readonly #found = new Map<string, readonly IdentityNumber[]>();
-  readonly #byRule = new WeakMap<Rule, readonly IdentityNumber[]>();
+  #grounds: Grounds;
+  #byNamespace = new Map<string, IdentityNumber[]>();
+  #found = new Map<string, Found>();
+  #prefixes = new WeakMap<PeerMatch, ReadonlySet<Prefix>>();
 
   constructor(grounds: Grounds) {
     this.#grounds = grounds;
-    const { identities, view, node } = grounds;
-    this.#nodes = [
-      { number: reservedIdentity.host, own: true, labels: view.nodes.get(node)?.labels ?? {} },
-      { number: reservedIdentity.remoteNode, own: false, labels: {} },
-    ];
-    for (const [number, made] of identities) {
-      if (made.region !== undefined) push(this.#byRegion, made.region, number);
-      if (made.kind === 'world') this.#world.push(number);
-      else if (made.kind === 'pod') {
-        if (made.namedPorts.length > 0) this.#portsByNumber.set(number, made.namedPorts);
-        push(this.#podsByNamespace, made.namespace, { number, class: made });
-      } else this.#nodes.push({ number, own: made.kind === 'this-node', labels: made.labels });
-    }
+    this.#reset();
   }
 
-  /** Whether an index of these grounds would have the same answers. A number's class never changes, so the numbers suffice. */
-  answersFor({ identities, view, node, regions }: Grounds): boolean {
-    const own = this.#grounds;
-    return (
-      own.regions === regions &&
-      own.node === node &&
-      own.view.nodes.get(node)?.labels === view.nodes.get(node)?.labels &&
-      own.view.settings.trustDomain === view.settings.trustDomain &&
-      own.view.settings.names === view.settings.names &&
-      identities.size === own.identities.size &&
-      view.namespaces.size === own.view.namespaces.size &&
-      [...view.namespaces].every(([name, labels]) => own.view.namespaces.get(name) === labels) &&
-      [...identities.keys()].every((number) => own.identities.has(number))
-    );
+  update(grounds: Grounds): void {
+    const old = this.#grounds;
+    this.#grounds = grounds;
+    if (!sameSurroundings(old, grounds)) {
+      this.#reset();
+      return;
+    }
+    if (old.regions !== grounds.regions || old.view.settings.names !== grounds.view.settings.names) {
+      this.#prefixes = new WeakMap();
+      for (const [key, { peer }] of this.#found) if (asksForAddresses(peer)) this.#found.delete(key);
+    }
+    this.#replace(old.identities, grounds.identities);
   }
 
   /** @returns Sorted, without duplicates; `[any]` where the rule is about everybody. */
-  identitiesOf(rule: Rule): readonly IdentityNumber[] {
-    if (rule.peers === 'any') return [reservedIdentity.any];
-    const known = this.#byRule.get(rule);
-    if (known !== undefined) return known;
-    const [only, ...others] = rule.peers;
-    const found = only !== undefined && others.length === 0 ? this.#find(only) : this.#union(rule.peers);
-    this.#byRule.set(rule, found);
-    return found;
-  }
-
-  #union(peers: readonly PeerMatch[]): IdentityNumber[] {
-    return [...new Set(peers.flatMap((peer) => this.#find(peer)))].sort((a, b) => a - b);
+  identitiesOf({ peers }: Rule): readonly IdentityNumber[] {
+    if (peers === 'any') return [reservedIdentity.any];
+    const [only, ...others] = peers;
+    return this.#find(only !== undefined && others.length === 0 ? only : someOf(peers)).numbers;
   }
 
   /** The identities that stand for pods with named ports, which `any` has to be spelt out to where a rule names a port. */
   get withNamedPorts(): readonly IdentityNumber[] {
-    return [...this.#portsByNumber.keys()];
+    const { identities } = this.#grounds;
+    return [...identities].flatMap(([number, made]) =>
+      made.kind === 'pod' && made.namedPorts.length > 0 ? [number] : [],
+    );
   }
 
   namedPortsOf(identity: IdentityNumber): readonly NamedPort[] {
-    return this.#portsByNumber.get(identity) ?? [];
+    const made = this.#grounds.identities.get(identity);
+    return made?.kind === 'pod' ? made.namedPorts : [];
   }
 
-  #find(peer: PeerMatch): readonly IdentityNumber[] {
-    const key = JSON.stringify(peer);
+  #reset(): void {
+    this.#found = new Map();
+    this.#prefixes = new WeakMap();
+    this.#byNamespace = new Map();
+    for (const [number, made] of this.#grounds.identities)
+      if (made.kind === 'pod') push(this.#byNamespace, made.namespace, number);
+  }
+
+  #replace(before: Grounds['identities'], now: Grounds['identities']): void {
+    if (before === now) return;
+    const gone = [...before].flatMap(([number, { key }]) => (now.get(number)?.key === key ? [] : [number]));
+    const come = [...now].flatMap(([number, { key }]) => (before.get(number)?.key === key ? [] : [number]));
+    if (gone.length + come.length > 1000) {
+      this.#reset();
+      return;
+    }
+    if (gone.length + come.length === 0) return;
+    const left = new Set(gone);
+    for (const number of gone) {
+      const made = before.get(number);
+      if (made?.kind !== 'pod') continue;
+      const others = this.#byNamespace.get(made.namespace)?.filter((own) => own !== number) ?? [];
+      this.#byNamespace.set(made.namespace, others);
+    }
+    for (const number of come) {
+      const made = now.get(number);
+      if (made?.kind === 'pod') push(this.#byNamespace, made.namespace, number);
+    }
+    for (const [key, { peer, numbers }] of this.#found) {
+      const added = come.filter((number) => this.#holds(peer, number));
+      if (added.length === 0 && !numbers.some((number) => left.has(number))) continue;
+      const kept = numbers.filter((number) => !left.has(number));
+      this.#found.set(key, { peer, numbers: [...kept, ...added].sort((a, b) => a - b) });
+    }
+  }
+
+  #find(peer: PeerMatch): Found {
+    const key = keyOf(peer);
     const known = this.#found.get(key);
     if (known !== undefined) return known;
-    const found = [...new Set(this.#search(peer))].sort((a, b) => a - b);
+    const numbers = this.#candidates(peer).filter((number) => this.#holds(peer, number));
+    const found = { peer, numbers: numbers.sort((a, b) => a - b) };
     this.#found.set(key, found);
     return found;
   }
 
-  /** @returns In any order, perhaps repeated. */
-  #search(peer: PeerMatch): readonly IdentityNumber[] {
-    const { settings } = this.#grounds.view;
+  /** Everybody who could match, and perhaps others. */
+  #candidates(peer: PeerMatch): IdentityNumber[] {
+    if (peer.kind === 'pods') {
+      const { namespaces } = this.#grounds.view;
+      const lists = [...this.#byNamespace].filter(([name]) =>
+        matchesNamespace(peer.namespaces, name, namespaces.get(name)),
+      );
+      return lists.flatMap(([, numbers]) => numbers);
+    }
+    return [...classless, ...this.#grounds.identities.keys()];
+  }
+
+  #holds(peer: PeerMatch, number: IdentityNumber): boolean {
+    const { view, identities, node } = this.#grounds;
+    const made = identities.get(number);
+    const pod = made?.kind === 'pod' ? made : undefined;
+    const world = number === reservedIdentity.world || made?.kind === 'world';
     switch (peer.kind) {
       case 'pods':
-        return this.#selected(peer);
+        return (
+          pod !== undefined &&
+          matchesNamespace(peer.namespaces, pod.namespace, view.namespaces.get(pod.namespace)) &&
+          selects(peer.pods, pod.labels)
+        );
       case 'cidr':
-        return this.#inCidr(peer);
+      case 'name':
+        return (
+          made?.region !== undefined &&
+          (world || (peer.kind === 'cidr' && peer.worldOnly !== true)) &&
+          this.#prefixesOf(peer).has(made.region)
+        );
       case 'node': {
-        const { which, labels } = peer;
-        const nodes = this.#nodes.filter(({ own }) => which === 'any' || (which === 'own') === own);
-        const selected = labels === undefined ? nodes : nodes.filter((node) => selects(labels, node.labels));
-        return selected.map(({ number }) => number);
+        const own = number === reservedIdentity.host || made?.kind === 'this-node';
+        const other = number === reservedIdentity.remoteNode || made?.kind === 'other-node';
+        if (!(peer.which === 'own' ? own : peer.which === 'other' ? other : own || other)) return false;
+        if (peer.labels === undefined) return true;
+        const labels = own ? view.nodes.get(node)?.labels : made?.kind === 'other-node' ? made.labels : {};
+        return selects(peer.labels, labels ?? {});
       }
       case 'world':
-        return this.#world;
+        return world;
       case 'account':
-        return this.#pods(({ serviceAccount }) => matchesName(peer.match, serviceAccount));
+        return pod !== undefined && matchesName(peer.match, pod.serviceAccount);
       case 'namespace':
-        return this.#pods(({ namespace }) => matchesName(peer.match, namespace));
+        return pod !== undefined && matchesName(peer.match, pod.namespace);
       case 'principal':
-        return this.#pods((pod) => matchesName(peer.match, principalOf(settings, pod)));
+        return pod !== undefined && matchesName(peer.match, principalOf(view.settings, pod));
       case 'authenticated':
-        return this.#pods(() => true);
-      case 'name': {
-        const addresses = [...addressesNamed(settings, peer.pattern)];
-        return addresses.flatMap((address) => this.#worldIn(this.#byRegion.get(hostPrefix(address)) ?? []));
-      }
-      case 'all': {
-        const [first = this.#everybody(), ...others] = peer.of.map((one) => this.#find(one));
-        return others.reduce((left, other) => intersection(left, other), first);
-      }
+        return pod !== undefined;
+      case 'all':
+        return peer.of.every((one) => this.#holds(one, number));
       case 'some':
-        return peer.of.flatMap((one) => this.#find(one));
-      case 'not': {
-        const excluded = new Set(this.#find(peer.peer));
-        return this.#everybody().filter((number) => !excluded.has(number));
-      }
+        return peer.of.some((one) => this.#holds(one, number));
+      case 'not':
+        return !this.#holds(peer.peer, number);
     }
   }
 
-  #everybody(): readonly IdentityNumber[] {
-    const { host, remoteNode, world } = reservedIdentity;
-    return [host, world, remoteNode, ...this.#grounds.identities.keys()];
-  }
-
-  #pods(matches: (pod: PodClass) => boolean): IdentityNumber[] {
-    const all = [...this.#podsByNamespace.values()].flat();
-    return all.filter((pod) => matches(pod.class)).map(({ number }) => number);
-  }
-
-  #selected({ namespaces, pods }: PodMatch): IdentityNumber[] {
-    const found: IdentityNumber[] = [];
-    for (const [name, classes] of this.#podsByNamespace) {
-      if (!matchesNamespace(namespaces, name, this.#grounds.view.namespaces.get(name))) continue;
-      for (const { number, class: own } of classes) if (selects(pods, own.labels)) found.push(number);
-    }
-    return found;
-  }
-
-  #inCidr({ cidr, except, worldOnly }: CidrMatch): IdentityNumber[] {
-    const found = [...this.#grounds.regions.within(cidr, except)].flatMap((region) => this.#byRegion.get(region) ?? []);
-    return worldOnly ? this.#worldIn(found) : found;
-  }
-
-  #worldIn(numbers: readonly IdentityNumber[]): IdentityNumber[] {
-    return numbers.filter((number) => this.#grounds.identities.get(number)?.kind === 'world');
+  /** The regions that are inside. */
+  #prefixesOf(peer: Extract<PeerMatch, { kind: 'cidr' | 'name' }>): ReadonlySet<Prefix> {
+    const known = this.#prefixes.get(peer);
+    if (known !== undefined) return known;
+    const { regions, view } = this.#grounds;
+    const made =
+      peer.kind === 'cidr'
+        ? new Set(regions.within(peer.cidr, peer.except))
+        : new Set([...addressesNamed(view.settings, peer.pattern)].map(hostPrefix));
+    this.#prefixes.set(peer, made);
+    return made;
   }
 }
 
-function intersection<T>(a: readonly T[], b: readonly T[]): readonly T[] {
-  const other = new Set(b);
-  return a.filter((one) => other.has(one));
+/** Whether all but identities, regions and names are as they were. */
+function sameSurroundings(a: Grounds, b: Grounds): boolean {
+  return (
+    a.node === b.node &&
+    a.view.nodes.get(a.node)?.labels === b.view.nodes.get(b.node)?.labels &&
+    a.view.settings.trustDomain === b.view.settings.trustDomain &&
+    a.view.namespaces.size === b.view.namespaces.size &&
+    [...b.view.namespaces].every(([name, labels]) => a.view.namespaces.get(name) === labels)
+  );
+}
+
+function asksForAddresses(peer: PeerMatch): boolean {
+  return [...leavesOf(peer)].some(({ kind }) => kind === 'cidr' || kind === 'name');
+}
+
+/** Peers and lists of them stay the same objects from compilation to compilation. */
+const keys = new WeakMap<PeerMatch, string>();
+const unions = new WeakMap<readonly PeerMatch[], PeerMatch>();
+
+function keyOf(peer: PeerMatch): string {
+  const known = keys.get(peer);
+  if (known !== undefined) return known;
+  const key = JSON.stringify(peer);
+  keys.set(peer, key);
+  return key;
+}
+
+function someOf(peers: readonly PeerMatch[]): PeerMatch {
+  const known = unions.get(peers);
+  if (known !== undefined) return known;
+  const made: PeerMatch = { kind: 'some', of: peers };
+  unions.set(peers, made);
+  return made;
 }

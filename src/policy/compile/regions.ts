@@ -17,8 +17,6 @@ export class Regions {
   readonly #lengths: Readonly<Record<Family, readonly number[]>>;
   /** Directly below each prefix. */
   readonly #below = new Map<Prefix, Prefix[]>();
-  /** Per owner of addresses: these are never changed in place, and are asked for again with every compilation. */
-  readonly #found = new WeakMap<object, readonly (Prefix | undefined)[]>();
 
   /** @param prefixes Sorted, without duplicates. */
   private constructor(prefixes: readonly Prefix[]) {
@@ -48,13 +46,9 @@ export class Regions {
     return same ? previous : new Regions([...prefixes].sort());
   }
 
-  /** @returns For each of the owner's addresses the longest prefix that holds it. */
-  find(owner: { readonly addresses: readonly IpAddress[] }): readonly (Prefix | undefined)[] {
-    const known = this.#found.get(owner);
-    if (known !== undefined) return known;
-    const found = owner.addresses.map((address): Prefix | undefined => this.#holding(address, 128).next().value);
-    this.#found.set(owner, found);
-    return found;
+  /** @returns The longest prefix that holds the address. */
+  holding(address: IpAddress): Prefix | undefined {
+    return this.#holding(address, 128).next().value;
   }
 
   /** @returns The prefixes that hold all of `prefix` and more, the longest first. */
