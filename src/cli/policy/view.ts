@@ -1,0 +1,50 @@
+import { ClusterState } from '../../agent/cluster-state.ts';
+import { isApiError } from '../../api/client/error.ts';
+import type { Api, Entry } from '../../api/client/types.ts';
+import { readClusterSettings } from '../../api/cluster-settings.ts';
+import { clusterSettingsName } from '../../api/kinds/myelin.ts';
+import { apiVersionOf, type KubeObject, kinds, ownKinds, policyResources, type Resource } from '../../api/kinds.ts';
+import { policyKindOf } from '../../policy/kinds.ts';
+import type { Policy } from '../../policy/rule.ts';
+
+/**
+ * The cluster as its agents see it, read once from the API. Policies are by `kind namespace/name`, so that one that is put
+ * there again takes the place of the one that is.
+ * @throws {ApiError}
+ */
+export async function readClusterState(api: Api): Promise<ClusterState> {
+  const settings = await entriesOf(api, ownKinds.ClusterSettings);
+  const { defaultVerdict } = readClusterSettings(settings.find(({ key }) => key === clusterSettingsName));
+  const state = new ClusterState({ defaultDeny: defaultVerdict === 'deny' }, () => {});
+  for (const { object } of await entriesOf(api, kinds.Namespace)) if (object !== undefined) state.setNamespace(object);
+  for (const { object } of await entriesOf(api, kinds.Node)) if (object !== undefined) state.setNode(object);
+  for (const { object } of await entriesOf(api, kinds.Pod)) if (object !== undefined) state.setPod(object);
+  for (const resource of [kinds.NetworkPolicy, ...policyResources])
+    for (const { raw } of await entriesOf<KubeObject>(api, resource))
+      putPolicy(state, { ...raw, apiVersion: apiVersionOf(resource), kind: resource.kind });
+  return state;
+}
+
+/** Puts an object's policies into the state; in place of one that is not understood, what closes for it. */
+export function putPolicy(state: ClusterState, object: unknown, defaultNamespace?: string): readonly Policy[] {
+  if (typeof object !== 'object' || object === null) return [];
+  const kind = policyKindOf(object);
+  const parsed = kind?.parse(object, defaultNamespace === undefined ? {} : { defaultNamespace });
+  if (kind === undefined || parsed === undefined) return [];
+  const policies = parsed.ok ? parsed.policies : parsed.broken === undefined ? [] : [parsed.broken];
+  const [first] = policies;
+  if (first === undefined) return [];
+  const name = first.name.replace(/ specs\[\d+\]$/, '');
+  state.setPolicies(`${kind.kind} ${first.namespace === '' ? name : `${first.namespace}/${name}`}`, policies);
+  return policies;
+}
+
+/** None of a kind that the cluster does not know. */
+async function entriesOf<T extends KubeObject>(api: Api, resource: Resource<T>): Promise<readonly Entry<T>[]> {
+  try {
+    return (await api.list(resource)).entries;
+  } catch (error) {
+    if (isApiError(error, 'NotFound')) return [];
+    throw error;
+  }
+}
