@@ -87,6 +87,7 @@ export class Reports implements Answers {
         view: state.view,
         node: options.node,
         image: datapath.policy,
+        serviceAt: (front, protocol) => datapath.serviceAt(front, protocol),
         explain: (view, flow) => explain(view, flow).text.split('\n').slice(1),
       },
       question,

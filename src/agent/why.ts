@@ -1,4 +1,4 @@
-import { tryParseIp } from '../model/address.ts';
+import { familyOf, type IpAddress, tryParseIp } from '../model/address.ts';
 import { type PodView, podName } from '../model/endpoint.ts';
 import { MyelinError } from '../model/error.ts';
 import { type Direction, dropReasons, formatRule, type SideDecision } from '../model/verdict.ts';
@@ -10,6 +10,11 @@ import type { WhyAnswer, WhyQuestion } from './wire.ts';
 /** An outside address for `world` where the question names none (RFC 5737, RFC 3849). */
 const anyWorldAddress = '203.0.113.1';
 
+interface TransportAddress {
+  readonly address: IpAddress;
+  readonly port: number;
+}
+
 export class WhyError extends MyelinError<'NoSuchPod'> {}
 
 /** What the answer needs to know. */
@@ -18,6 +23,11 @@ export interface WhyContext {
   readonly node: string;
   /** What is in force in this node's datapath. */
   readonly image: PolicyImage | undefined;
+  /** What the datapath translates an address and port to, where a service stands there. */
+  readonly serviceAt?: (
+    front: TransportAddress,
+    protocol: WhyQuestion['protocol'],
+  ) => { readonly name: string; readonly backends: readonly TransportAddress[] } | undefined;
   /** In words, a line each: who selects the pods, and what would have to be different. */
   readonly explain: (
     view: ClusterView,
@@ -30,10 +40,47 @@ export interface WhyContext {
  * @throws {WhyError} `NoSuchPod`
  */
 export function answerWhy(context: WhyContext, question: WhyQuestion): WhyAnswer {
-  const { view } = context;
   const source = endOf(context, question.source);
   const destination = endOf(context, question.destination);
-  const flow = { source, destination, protocol: question.protocol, port: question.port };
+  const { port } = question;
+  if ('address' in destination) {
+    const service = context.serviceAt?.({ address: destination.address, port }, question.protocol);
+    // Without a backend it is what it looks like: an address that nobody has.
+    if (service !== undefined && service.backends.length > 0)
+      return answerForService(context, question, source, service);
+  }
+  return answerFor(context, question, source, destination, port);
+}
+
+/** Policy is about the backend that a packet is sent to: where they differ, the answer is about one that is denied. */
+function answerForService(
+  context: WhyContext,
+  question: WhyQuestion,
+  source: FlowEnd,
+  { name, backends }: { readonly name: string; readonly backends: readonly TransportAddress[] },
+): WhyAnswer {
+  const all = backends.map(({ address, port }) => ({
+    backend: `${familyOf(address) === 6 ? `[${address}]` : address}:${port}`,
+    answer: answerFor(context, question, source, { address }, port),
+  }));
+  const denied = all.filter(({ answer }) => answer.verdict === 'deny');
+  const [shown] = [...denied, ...all];
+  if (shown === undefined) throw new Error('a service without backends');
+  const some = denied.length > 0 && denied.length < all.length ? `, of which ${denied.length} are denied` : '';
+  const which = all.length === 1 ? shown.backend : `one of ${all.length} backends${some}; this is ${shown.backend}`;
+  return { ...shown.answer, explanation: [`service ${name} sends it to ${which}`, ...shown.answer.explanation] };
+}
+
+/** @param port Of the destination, after translation. */
+function answerFor(
+  context: WhyContext,
+  question: WhyQuestion,
+  source: FlowEnd,
+  destination: FlowEnd,
+  port: number,
+): WhyAnswer {
+  const { view } = context;
+  const flow = { source, destination, protocol: question.protocol, port };
   const resolved = resolveFlow(view, flow);
   const sides = (['egress', 'ingress'] as const).map((direction) => {
     const decision = decideSide(view, resolved, direction);

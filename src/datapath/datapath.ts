@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { attachTc, queryTc, type TcDirection } from '../kernel/bpf/tc.ts';
 import type { IpAddress } from '../model/address.ts';
 import { reservedIdentity } from '../model/identity.ts';
+import type { Protocol } from '../model/port.ts';
 import type { PolicyImage } from '../policy/image.ts';
 import { type Collected, type Connection, ConnectionTable } from './connections.ts';
 import { type EndpointInterface, EndpointTable, type KnownEndpoint } from './endpoints.ts';
@@ -11,7 +12,7 @@ import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
 import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
-import { type ServiceFront, ServiceTable } from './services.ts';
+import { type ServiceFront, type ServiceHere, ServiceTable, type TransportAddress } from './services.ts';
 import { surveyConnections } from './survey.ts';
 import { PathTable, type TunnelProof, TunnelTable } from './tunnels.ts';
 
@@ -200,6 +201,11 @@ export class Datapath {
   /** Makes `fronts` all the services there are, or changes nothing. @throws {RevisionRefused} `ServicesRefused` */
   async applyServices(fronts: readonly ServiceFront[]): Promise<void> {
     await this.#services.apply(fronts);
+  }
+
+  /** @returns What connections to an address and port are translated to, or undefined where no service stands there. */
+  serviceAt(front: TransportAddress, protocol: Protocol): ServiceHere | undefined {
+    return this.#services.at(front, protocol);
   }
 
   /** @returns The name of a service by the id that events carry. */

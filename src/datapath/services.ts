@@ -25,6 +25,13 @@ export interface ServiceFront {
   readonly backends: readonly TransportAddress[];
 }
 
+/** A service as it is in force. */
+export interface ServiceHere {
+  /** `namespace/name:port`. */
+  readonly name: string;
+  readonly backends: readonly TransportAddress[];
+}
+
 interface Installed {
   readonly id: number;
   readonly key: ServiceKey;
@@ -71,6 +78,12 @@ export class ServiceTable {
   /** @returns The name of a service, also of one that is gone, if not for long. */
   nameOf(id: number): string | undefined {
     return this.#names.get(id);
+  }
+
+  /** @returns What connections to an address and port are translated to, or undefined where no service stands there. */
+  at(front: TransportAddress, protocol: Protocol): ServiceHere | undefined {
+    const { name, backends } = this.#installed.get(keyText({ ...front, protocol: protocolNumbers[protocol] })) ?? {};
+    return backends === undefined ? undefined : { name: name ?? 'of unknown name', backends };
   }
 
   /**

@@ -23,6 +23,7 @@ describe('the commands that ask agents', () => {
   let friend: TestPod;
   let stranger: TestPod;
   let web: TestPod;
+  let serviceAddresses: string[];
 
   before(async () => {
     lab = await TestLab.up({ nodes: 2 });
@@ -33,7 +34,11 @@ describe('the commands that ask agents', () => {
     [friend, stranger] = await Promise.all([client('friend'), client('stranger')]);
     const pods = await agents.pods('shop');
     web = await lab.running(pods.find(({ metadata }) => metadata.labels?.app === 'web')?.metadata.name ?? '', 'shop');
-    await lab.service('web', { selector: { app: 'web' }, ports: [{ port: 8080, targetPort: 80 }] }, 'shop');
+    serviceAddresses = await lab.service(
+      'web',
+      { selector: { app: 'web' }, ports: [{ port: 8080, targetPort: 80 }] },
+      'shop',
+    );
     const ingress = [{ from: [{ podSelector: { matchLabels: { app: 'friend' } } }], ports: [{ port: 80 }] }];
     await lab.policy(
       'web',
@@ -289,6 +294,20 @@ describe('the commands that ask agents', () => {
         const answer = await why(source, destination, '--port', '80');
         assert.equal(answer.code, code, `${source} → ${destination}: ${answer.stdout}${answer.stderr}`);
       }
+    });
+
+    test('about a Service’s address, as packets to it fare', async () => {
+      for (const address of serviceAddresses)
+        for (const [source, port] of [
+          ['friend', 8080],
+          ['stranger', 8080],
+          ['friend', 8081],
+        ] as const) {
+          const answer = await why(`shop/${source}`, address, '--port', String(port));
+          const pod = source === 'friend' ? friend : stranger;
+          const { ok } = await lab.probe(pod, address, { port, timeoutMs: 1000 });
+          assert.equal(answer.code, ok ? 0 : 3, `${source} → ${address} ${port}: ${answer.stdout}`);
+        }
     });
 
     test('what it cannot answer is said in one line, with exit code 1', async () => {
