@@ -40,8 +40,8 @@ export interface WhyContext {
  * @throws {WhyError} `NoSuchPod`
  */
 export function answerWhy(context: WhyContext, question: WhyQuestion): WhyAnswer {
-  const source = endOf(context, question.source);
-  const destination = endOf(context, question.destination);
+  const source = endOf(context, question.source, question.destination);
+  const destination = endOf(context, question.destination, question.source);
   const { port } = question;
   if ('address' in destination) {
     const service = context.serviceAt?.({ address: destination.address, port }, question.protocol);
@@ -105,8 +105,9 @@ function answerFor(
   };
 }
 
-function endOf({ view, node }: WhyContext, text: string): FlowEnd {
-  if (text === 'host') return { host: node };
+/** @param other The other end: `host` is the node that it is on, whichever node is asked. */
+function endOf({ view, node }: WhyContext, text: string, other: string): FlowEnd {
+  if (text === 'host') return { host: findPod(view.pods.values(), other)?.node ?? node };
   const ip = tryParseIp(text === 'world' ? anyWorldAddress : text);
   if (ip !== undefined) return { address: ip };
   const pod = findPod(view.pods.values(), text);

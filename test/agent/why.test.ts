@@ -15,15 +15,21 @@ const view = clusterWith([
   }),
 ]);
 
-function why(source: string, port: number, backends: WhyContext['serviceAt']) {
+function why(
+  source: string,
+  port: number,
+  backends: WhyContext['serviceAt'],
+  destination: string = front,
+  node = 'node-1',
+) {
   const context: WhyContext = {
     view,
-    node: 'node-1',
+    node,
     image: undefined,
     explain: (seen, flow) => explain(seen, flow).text.split('\n').slice(1),
     ...(backends === undefined ? {} : { serviceAt: backends }),
   };
-  return answerWhy(context, { source, destination: front, protocol: 'TCP', port });
+  return answerWhy(context, { source, destination, protocol: 'TCP', port });
 }
 
 test('a Service’s address is answered for by its backends, at the port that they are reached at', () => {
@@ -49,4 +55,11 @@ test('of backends that differ, one that is denied is shown, and how many are', (
   );
   const none = why('shop/front-1', 80, () => ({ name: 'x/y:80', backends: [] }));
   assert.match(none.sides[0]?.by ?? '', /NO_SERVICE_BACKEND/);
+});
+
+test('the host is the other end’s node, whichever node is asked', () => {
+  for (const node of ['node-1', 'node-2']) {
+    const answer = why('host', 80, undefined, 'shop/cart', node);
+    assert.equal(answer.verdict, 'allow', `asked on ${node}: ${answer.explanation.join('; ')}`);
+  }
 });
