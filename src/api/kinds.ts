@@ -164,6 +164,9 @@ export const builtinResources: readonly Resource[] = [
   kinds.Event,
 ];
 
+/** All kinds that a manifest may have: the built-in ones and Myelin's own. */
+export const knownResources: readonly Resource[] = [...builtinResources, ...Object.values(ownKinds)];
+
 /** @returns `v1` or `group/version`. */
 export function apiVersionOf(resource: { readonly group: string; readonly version: string }): string {
   return resource.group === '' ? resource.version : `${resource.group}/${resource.version}`;

@@ -2,7 +2,7 @@ import { policyKindOf } from '../policy/kinds.ts';
 import { type FieldIssue, parseFieldPath } from './issue.ts';
 import { type AnyObject, isKubeObject, isList, isObject, objectOr, stringOr, withoutNulls } from './json.ts';
 import { shapeOf } from './kinds/shape.ts';
-import { apiVersionOf, builtinResources, type KubeObject, type Resource } from './kinds.ts';
+import { apiVersionOf, builtinResources, type KubeObject, knownResources, type Resource } from './kinds.ts';
 import {
   type ManifestDocument,
   ManifestError,
@@ -99,7 +99,7 @@ function loadOne(
   const missing = ['apiVersion', 'kind', 'metadata'].filter((field) => raw[field] === undefined);
   for (const field of missing) report(requiredValue(field));
   if (missing.length > 0) return undefined;
-  const resource = [...builtinResources, ...(options.resources ?? [])].find(
+  const resource = [...knownResources, ...(options.resources ?? [])].find(
     (known) => known.kind === raw.kind && (apiVersionOf(known) === raw.apiVersion || isOlder(known, raw)),
   );
   if (resource === undefined) {
@@ -148,9 +148,9 @@ function checkMeaning(resource: Resource, object: AnyObject): FieldIssue[] {
 }
 
 function suggestion(kind: unknown): string {
-  const known = builtinResources.find((resource) => resource.kind.toLowerCase() === String(kind).toLowerCase());
+  const known = knownResources.find((resource) => resource.kind.toLowerCase() === String(kind).toLowerCase());
   if (known !== undefined) return `; ${known.kind} is in ${apiVersionOf(known)}`;
-  return `: expected ${builtinResources.map((resource) => resource.kind).join(', ')}`;
+  return `: expected ${knownResources.map((resource) => resource.kind).join(', ')}`;
 }
 
 function inOrder(objects: readonly ManifestObject[]): ManifestObject[] {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isApiError } from '../api/client/error.ts';
-import type { Api } from '../api/client/types.ts';
-import { kinds, type Live, ownKinds, type Revocation } from '../api/kinds.ts';
+import type { Api, ObjectRef } from '../api/client/types.ts';
+import { kinds, type Live, ownKinds, type Resource, type Revocation } from '../api/kinds.ts';
 import { MyelinError } from '../model/error.ts';
 import { type ClusterFlags, clusterFlags, openCluster } from './cluster.ts';
 import { formatDuration, paint, table } from './output.ts';
@@ -50,20 +50,24 @@ Examples:
     );
   command('pod', '<pod>', 'namespace/name, or a UID', 'one pod').action((pod: string, flags: RevokeFlags) =>
     revokeIt(flags, async (api) => {
-      const podUID = pod.includes('/') ? await uidOf(api, pod) : pod;
+      const podUID = uid.test(pod) ? pod : await uidOf(api, pod);
       return { name: `pod-${podUID}`, target: { podUID } };
     }),
   );
   command('serviceaccount', '<account>', 'namespace/name', 'every pod of a service account')
     .alias('sa')
     .action((account: string, flags: RevokeFlags) =>
-      revokeIt(flags, async () => {
+      revokeIt(flags, async (api) => {
         const { namespace, name } = namespaced(account);
+        await noteAbsence(api, kinds.ServiceAccount, { namespace, name });
         return { name: `sa-${namespace}-${name}`, target: { serviceAccount: { namespace, name } } };
       }),
     );
   command('node', '<node>', 'its name', 'a node with every pod on it').action((node: string, flags: RevokeFlags) =>
-    revokeIt(flags, async () => ({ name: `node-${node}`, target: { node } })),
+    revokeIt(flags, async (api) => {
+      await noteAbsence(api, kinds.Node, { name: node });
+      return { name: `node-${node}`, target: { node } };
+    }),
   );
   command('serial', '<serial>', 'hexadecimal', 'one certificate').action((serial: string, flags: RevokeFlags) =>
     revokeIt(flags, async () => ({ name: `serial-${serial.replaceAll(':', '').toLowerCase()}`, target: { serial } })),
@@ -78,6 +82,9 @@ Examples:
     revoke.command('undo').description('believe it again').argument('<name...>', 'as `revoke list` says'),
   ).action(undo);
 }
+
+/** As Kubernetes gives them: a UUID, or (static pods) a digest. */
+const uid = /^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})$/;
 
 function namespaced(text: string): { namespace: string; name: string } {
   const [namespace = '', name = '', ...rest] = text.split('/');
@@ -94,6 +101,21 @@ async function uidOf(api: Api, pod: string): Promise<string> {
     throw new MyelinError(
       'NoSuchPod',
       `there is no pod ${pod}: if it is gone already, revoke its UID or service account`,
+    );
+  }
+}
+
+/** What is not there can be revoked, before it comes or after it is gone; but it may be a slip of the pen. */
+async function noteAbsence(api: Api, resource: Resource, ref: ObjectRef): Promise<void> {
+  try {
+    await api.get(resource, ref);
+  } catch (error) {
+    if (!isApiError(error, 'NotFound')) throw error;
+    console.error(
+      paint(
+        'yellow',
+        `there is no ${resource.singular} ${ref.namespace ?? ''}${ref.namespace ? '/' : ''}${ref.name} now: is the name right?`,
+      ),
     );
   }
 }

@@ -1,6 +1,6 @@
 import { ApiError, isApiError } from '../api/client/error.ts';
 import type { Api } from '../api/client/types.ts';
-import { apiVersionOf, builtinResources, type KubeObject } from '../api/kinds.ts';
+import { apiVersionOf, type KubeObject, knownResources } from '../api/kinds.ts';
 import { checkDocuments, loadManifests, type ManifestObject } from '../api/manifest.ts';
 import { applyManifests, deleteManifests } from '../api/manifest-apply.ts';
 import { waitUntil } from './process.ts';
@@ -44,7 +44,7 @@ export function deleteFiles(api: Api, files: readonly string[], options: Manifes
 export function deleteObjects(api: Api, objects: readonly KubeObject[], options: ManifestOptions): Promise<Applied[]> {
   const { namespace = 'default', signal } = options;
   const manifests = objects.map((object): ManifestObject => {
-    const resource = builtinResources.find(
+    const resource = knownResources.find(
       (known) => known.kind === object.kind && apiVersionOf(known) === object.apiVersion,
     );
     if (resource === undefined)

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { definitionDirectory, definitionFiles } from '../../setup/crds.ts';
 import { installDefinitions } from '../../src/api/definitions.ts';
 import { objectOr } from '../../src/api/json.ts';
 import { kinds, ownKinds } from '../../src/api/kinds.ts';
+import { loadManifests } from '../../src/api/manifest.ts';
 import { causesOf, TestApi } from './harness.ts';
 import { findKubectls, Kubectl } from './kubectl.ts';
 
@@ -76,6 +78,19 @@ test('who may write them: administrators, and nodes only read', async (t) => {
   assert.equal((await api.raw(`${base}/revocations`, { method: 'POST', body })).status, 201);
   assert.equal((await api.raw(`${base}/revocations`, { as: node })).status, 200);
   assert.equal((await api.raw(`${base}/revocations/r`, { method: 'DELETE', as: node })).status, 403);
+});
+
+test('manifests have them too, and what is wrong is said with its place', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), `myelin-own-kinds-${process.pid}-`));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const file = join(directory, 'own.json');
+  writeFileSync(file, JSON.stringify(revocation({ node: 'n', reason: 'r' })));
+  assert.deepEqual(
+    loadManifests([file]).map(({ resource }) => resource.plural),
+    ['revocations'],
+  );
+  writeFileSync(file, JSON.stringify(revocation({ node: 'n', podUID: 'u', reason: 'r', untill: 5 })));
+  assert.throws(() => loadManifests([file]), /own\.json:1:\d+: .*untill[\s\S]*exactly one of podUID/);
 });
 
 test('the client reads and writes them, and the status is written apart', async (t) => {
