@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { policyResources } from '../../src/api/kinds.ts';
+import { loadManifests } from '../../src/api/manifest.ts';
 import { causesOf, TestApi } from './harness.ts';
 import { findKubectls, Kubectl } from './kubectl.ts';
 
@@ -127,4 +128,30 @@ test('kubectl is told which fields only close', async (t) => {
     assert.match(err, /Warning: spec\.ingress\[0\]\.toPorts\[0\]\.rules\.http: .* denied/);
     await kubectl.try('delete', '-f', file);
   }
+});
+
+test('Istio’s older version is the same kind under another name', async (t) => {
+  const api = await TestApi.start(t);
+  const [binary] = findKubectls();
+  assert.ok(binary !== undefined);
+  const kubectl = new Kubectl(binary, api);
+  const file = join(api.directory, 'older.yaml');
+  writeFileSync(
+    file,
+    `apiVersion: security.istio.io/v1beta1
+kind: AuthorizationPolicy
+metadata: {name: older, namespace: default}
+spec: {action: DENY, rules: [{}]}
+`,
+  );
+  const applied = await kubectl.try('apply', '-f', file);
+  assert.equal(applied.code, 0, applied.err);
+  for (const version of ['v1', 'v1beta1']) {
+    const plural = `authorizationpolicies.${version}.security.istio.io`;
+    const read = await kubectl.try('get', plural, 'older', '-o', 'jsonpath={.apiVersion} {.spec.action}');
+    assert.equal(read.out, `security.istio.io/${version} DENY`, read.err);
+  }
+  assert.match((await kubectl.try('get', 'ap')).out, /^NAME +ACTION +ENFORCED +AGE\nolder +DENY +True/);
+  const [manifest] = loadManifests([file]);
+  assert.deepEqual([manifest?.resource.version, manifest?.object.apiVersion], ['v1', 'security.istio.io/v1']);
 });
