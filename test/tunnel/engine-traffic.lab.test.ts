@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../src/kernel/command.ts';
-import type { TrafficSelector } from '../../src/tunnel/driver.ts';
+import type { InstalledSa, TrafficSelector } from '../../src/tunnel/driver.ts';
 import { EngineLab, type EngineLabOptions } from '../support/engine-lab.ts';
 
 const tcpStream = fileURLToPath(new URL('../support/tcp-stream.ts', import.meta.url));
@@ -107,6 +107,14 @@ for (const { name, options, mebibytes } of variants)
     });
   });
 
+/** Whether everything that was sent under these keys has been received: nothing of it is under way any more. */
+async function arrived(lab: EngineLab, sas: readonly InstalledSa[]): Promise<boolean> {
+  const now = (await Promise.all(lab.nodes.map((node) => node.driver.list()))).flat();
+  const packets = (direction: 'in' | 'out', spi: number) =>
+    now.find((sa) => sa.direction === direction && sa.spi === spi)?.statistics.packets;
+  return sas.every(({ spi }) => packets('in', spi) === packets('out', spi));
+}
+
 test('keys change under traffic without a packet lost', async () => {
   const lab = await EngineLab.open();
   try {
@@ -120,7 +128,7 @@ test('keys change under traffic without a packet lost', async () => {
     for (let round = 1; round <= 20; round++) {
       const old = await Promise.all(lab.nodes.map((node) => node.driver.list()));
       await lab.connect(0x1000 + round * 16);
-      await new Promise((resolve) => setTimeout(resolve, 60)); // what is under way with the old key
+      for (let tries = 0; !(await arrived(lab, old.flat())); tries++) assert.ok(tries < 5000, 'something never came');
       for (const [i, node] of lab.nodes.entries()) for (const sa of old[i] ?? []) await node.driver.remove(sa);
     }
     assert.deepEqual(await both, [count, count]);
