@@ -79,17 +79,15 @@ static void look_ahead(struct inbound *in, const struct udp_received *r, uint32_
   if (sa != NULL) sa_warm(sa, aead->hot);
 }
 
-static void message(struct inbound *in, int index) {
-  struct udp_received received = udp_in_message(&in->udp, index);
-  struct underlay from = udp_in_sender(&in->udp, index);
+void inbound_message(struct inbound *in, const struct udp_received *received, const struct underlay *from) {
   uint32_t at = 0;
-  in->outer_tos = received.tos;
+  in->outer_tos = received->tos;
   do {
-    uint32_t rest = received.length - at;
-    look_ahead(in, &received, at);
-    inbound_datagram(in, received.data + at, rest < received.segment ? rest : received.segment, &from);
-    at += received.segment;
-  } while (at < received.length);
+    uint32_t rest = received->length - at;
+    look_ahead(in, received, at);
+    inbound_datagram(in, received->data + at, rest < received->segment ? rest : received->segment, from);
+    at += received->segment;
+  } while (at < received->length);
 }
 
 void *inbound_run(void *argument) {
@@ -108,7 +106,11 @@ void *inbound_run(void *argument) {
     }
     COUNT(worker->counters.udp_receive_calls, 1);
     COUNT(worker->counters.udp_messages_received, (uint64_t)count);
-    for (int i = 0; i < count; i++) message(in, i);
+    for (int i = 0; i < count; i++) {
+      struct udp_received received = udp_in_message(&in->udp, i);
+      struct underlay from = udp_in_sender(&in->udp, i);
+      inbound_message(in, &received, &from);
+    }
     inbound_flush(in);
   }
   return NULL;

@@ -24,6 +24,8 @@ bool inbound_init(struct inbound *inbound, struct worker *worker, struct sa_tabl
                   int udp_fd);
 // One datagram from the underlay. What it carried waits in the coalescer, in place, for inbound_flush.
 void inbound_datagram(struct inbound *inbound, uint8_t *data, size_t length, const struct underlay *from);
+// The same for a message of the socket: datagrams of one sender and one size but for the last.
+void inbound_message(struct inbound *inbound, const struct udp_received *received, const struct underlay *from);
 // Writes what waits.
 void inbound_flush(struct inbound *inbound);
 // The thread.

@@ -113,6 +113,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   inbound_flush(&e->inbound);
   CHECK(packets_written() == c->opened_packets - opened);
+
+  // And as one message of the socket, cut where its first byte says, whatever stands there by now.
+  if (used > 0) {
+    uint8_t *exact = malloc(used);
+    memcpy(exact, arena, used);
+    const struct udp_received received = {.data = exact, .length = (uint32_t)used, .segment = 1 + 7u * exact[0]};
+    inbound_message(&e->inbound, &received, &sender);
+    inbound_flush(&e->inbound);
+    free(exact);
+  }
   sa_destroy(out);
   sink_clear();
   return 0;
