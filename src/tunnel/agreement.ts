@@ -50,6 +50,8 @@ export function outboundSa(installation: Installation): OutboundSa {
   return { direction: 'out', spi: installation.agreement.spiOut, ...parameters(installation) };
 }
 
+const notes = new WeakMap<Established, string>();
+
 function parameters({
   agreement,
   established,
@@ -59,18 +61,23 @@ function parameters({
   keys,
 }: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
   const { peer, cipher, group, radius, nodeSerial } = agreement;
-  const note = encodeNote({
-    ...established,
-    localUid: local.pod.uid,
-    remote: remote.pod,
-    remoteSpiffeId: peer.spiffeId,
-    remoteSerial: peer.serialNumber,
-    node: remote.node.name,
-    cipher,
-    group,
-    radius,
-    nodeSerial,
-  });
+  // Both halves have the same.
+  const known = notes.get(established);
+  const note =
+    known ??
+    encodeNote({
+      ...established,
+      localUid: local.pod.uid,
+      remote: remote.pod,
+      remoteSpiffeId: peer.spiffeId,
+      remoteSerial: peer.serialNumber,
+      node: remote.node.name,
+      cipher,
+      group,
+      radius,
+      nodeSerial,
+    });
+  notes.set(established, note);
   return {
     selectors: agreement.selectors,
     peer: path ?? { address: remote.node.address, port: agreement.peerPort },

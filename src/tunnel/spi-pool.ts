@@ -8,16 +8,29 @@ const lowest = 256;
 /** Random SPIs, none of them twice at a time: an SPI says nothing about when or for whom it was made. */
 export class RandomSpis implements SpiPool {
   readonly #used = new Set<number>();
+  /** Drawn many at a time: one call costs as much for four bytes as for a thousand. */
+  #drawn = Buffer.alloc(0);
+  #at = 0;
 
   /** @throws {TunnelError} `DriverFull` when no free one can be found, which four billion make unlikely. */
   reserve(): number {
     for (let attempt = 0; attempt < 100; attempt++) {
-      const spi = randomBytes(4).readUInt32BE();
+      const spi = this.#draw();
       if (spi < lowest || this.#used.has(spi)) continue;
       this.#used.add(spi);
       return spi;
     }
     throw new TunnelError('DriverFull', 'no SPI is free');
+  }
+
+  #draw(): number {
+    if (this.#at >= this.#drawn.length) {
+      this.#drawn = randomBytes(1024);
+      this.#at = 0;
+    }
+    const spi = this.#drawn.readUInt32BE(this.#at);
+    this.#at += 4;
+    return spi;
   }
 
   /** Marks one that an earlier agent of this node chose. */

@@ -43,7 +43,7 @@ export async function initiatePair(
   hurry: boolean,
 ): Promise<Agreement> {
   const selectors = proposal.selectors.map(({ local, remote }) => ({ initiator: local, responder: remote }));
-  const nonce = randomBytes(nonceLength);
+  const nonce = drawNonce();
   const offer: PairOffer = {
     type: 'pair-offer',
     to: remoteUid,
@@ -104,7 +104,7 @@ export async function respondPair(
   checkFamilies(selectors);
   const { peer, own, proposal } = decide(offer.to, decodeChain(offer.svid), selectors);
   const lifetime = shorter(proposal.lifetime, offer.lifetime);
-  const nonce = randomBytes(nonceLength);
+  const nonce = drawNonce();
   const answer: PairAnswer = {
     type: 'pair-answer',
     ...wireTerms({ ...proposal, lifetime }),
@@ -137,6 +137,16 @@ export async function respondPair(
   );
   await installAsResponder(conversation, installer, agreement, keys, answerLine);
   return agreement;
+}
+
+let drawn = Buffer.alloc(0);
+
+/** Nonces are no secrets, and are drawn many at a time: a call costs as much for one as for a hundred. */
+function drawNonce(): Buffer {
+  if (drawn.length < nonceLength) drawn = randomBytes(64 * nonceLength);
+  const nonce = drawn.subarray(0, nonceLength);
+  drawn = drawn.subarray(nonceLength);
+  return nonce;
 }
 
 function end(own: OwnPod, addresses: PairEnd['addresses'], spi: number, nonce: Buffer): PairEnd {
