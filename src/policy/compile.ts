@@ -44,8 +44,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   population.update(view, regions, namedLabels(rules));
   const { conflicts } = population;
   const world = worldRegions(regions.prefixes, view.settings).map((region) => worldClass(region));
-  const classes = [...population.classes(), ...world];
-  const { identities, byKey, next: nextIdentity } = numberIdentities(classes, previous);
+  const { identities, byKey, next: nextIdentity } = numberIdentities(population.classes, world, previous);
   const ruleNumbers = numberRules([...[...rules].map(({ ref }) => ref), ...isolating], previous);
 
   population.number(byKey);

@@ -1,6 +1,7 @@
 import type { IpAddress } from '../model/address.ts';
 import { firstFreeIdentity } from '../model/identity.ts';
 import { type Prefix, prefixParts } from '../model/prefix.ts';
+import { addressesThatMayDiffer } from './compile/changes.ts';
 import { entryKey } from './compile/keys.ts';
 import { sameEntry } from './compile/sets.ts';
 import {
@@ -81,10 +82,14 @@ function diffEntries(
   next: readonly PolicyEntry[],
 ): { added: readonly PolicyEntry[]; removed: readonly PolicyEntry[] } {
   if (old.length === 0) return { added: next, removed: [] };
-  const before = new Map(old.map((entry) => [entryKey(entry), entry]));
-  const added = next.filter((entry) => !sameEntry(entry, before.get(entryKey(entry))));
-  const after = new Set(next.map(entryKey));
-  return { added, removed: old.filter((entry) => !after.has(entryKey(entry))) };
+  // Entries that stay are mostly the same objects: what is left to compare by key is little.
+  const kept = new Set(next);
+  const before = new Map(old.filter((entry) => !kept.has(entry)).map((entry) => [entryKey(entry), entry]));
+  const known = new Set(old);
+  const fresh = next.filter((entry) => !known.has(entry));
+  const added = fresh.filter((entry) => !sameEntry(entry, before.get(entryKey(entry))));
+  const after = new Set(fresh.map(entryKey));
+  return { added, removed: [...before].flatMap(([key, entry]) => (after.has(key) ? [] : [entry])) };
 }
 
 /** Peers and prefixes: those that may be placed before the endpoints change their sets, and those that must come after. */
@@ -100,12 +105,16 @@ function diffPlaces(
   // The longest first, so that no address falls into a prefix that is about to be cut out again.
   for (const [prefix, entry] of [...next.prefixes].sort(([a], [b]) => mapLength(b) - mapLength(a)))
     if (!samePlace(old?.prefixes.get(prefix), entry)) phase(entry).push({ kind: 'put-prefix', prefix, entry });
-  for (const [address, peer] of next.peers) {
+  const deletions: PolicyOperation[] = [];
+  for (const address of addressesThatMayDiffer(old?.peers, next.peers)) {
     const before = old?.peers.get(address);
-    if (!samePlace(before, peer) || before?.owner !== peer.owner) phase(peer).push({ kind: 'put-peer', address, peer });
+    const peer = next.peers.get(address);
+    if (peer === undefined) {
+      if (before !== undefined) deletions.push({ kind: 'delete-peer', address });
+    } else if (!samePlace(before, peer) || before?.owner !== peer.owner)
+      phase(peer).push({ kind: 'put-peer', address, peer });
   }
-  for (const address of old?.peers.keys() ?? [])
-    if (!next.peers.has(address)) late.push({ kind: 'delete-peer', address });
+  late.push(...deletions);
   const gone = [...(old?.prefixes.keys() ?? [])].filter((prefix) => !next.prefixes.has(prefix));
   for (const prefix of gone.sort((a, b) => mapLength(a) - mapLength(b))) late.push({ kind: 'delete-prefix', prefix });
   return { early, late };

@@ -5,24 +5,58 @@ import { Numbers } from './numbers.ts';
 
 const lastRule = 0xffff_ffff;
 
-/** Numbers for the classes, kept from the previous image where the class was there. `byKey` is keyed by `IdentityClass.key`. */
+/**
+ * Numbers for the classes, kept from the previous image where the class was there. `byKey` is keyed by `IdentityClass.key`.
+ * @param inhabited Classes of pods and nodes, by key.
+ * @param world Classes of addresses that are nobody's.
+ */
 export function numberIdentities(
-  classes: Iterable<IdentityClass>,
+  inhabited: ReadonlyMap<string, { readonly class: IdentityClass }>,
+  world: readonly IdentityClass[],
   previous: PolicyImage | undefined,
-): { identities: Map<IdentityNumber, IdentityClass>; byKey: Map<string, IdentityNumber>; next: number } {
-  const known = new Map([...(previous?.identities ?? [])].map(([number, { key }]) => [key, number]));
+): IdentityNumbers {
+  const old = numbersOf(previous);
+  const worldByKey = new Map(world.map((made) => [made.key, made]));
+  const gone = [...old.byKey].filter(([key]) => !inhabited.has(key) && !worldByKey.has(key));
+  const come: IdentityClass[] = world.filter(({ key }) => !old.byKey.has(key));
+  for (const [key, { class: made }] of inhabited) if (!old.byKey.has(key)) come.push(made);
+  if (gone.length + come.length === 0) return old;
+
   const range = { first: firstFreeIdentity, last: lastIdentity };
-  const numbers = new Numbers(known, previous?.counters.identity ?? range.first, range);
-  const byClassKey = new Map([...classes].map((made) => [made.key, made]));
-  const identities = new Map<IdentityNumber, IdentityClass>();
-  const byKey = new Map<string, IdentityNumber>();
-  for (const [key, number] of [...numbers.assign(byClassKey.keys())].sort(([, a], [, b]) => a - b)) {
-    const identity = identityNumber(number);
-    const made = byClassKey.get(key);
-    byKey.set(key, identity);
-    if (made !== undefined) identities.set(identity, made);
+  const numbers = new Numbers(old.byKey, old.next, range);
+  const fresh = numbers.assign(come.map(({ key }) => key));
+  const identities = new Map(old.identities);
+  const byKey = new Map(old.byKey);
+  for (const [key, number] of gone) {
+    identities.delete(number);
+    byKey.delete(key);
   }
-  return { identities, byKey, next: numbers.next };
+  for (const made of come) {
+    const number = identityNumber(fresh.get(made.key) ?? 0);
+    identities.set(number, made);
+    byKey.set(made.key, number);
+  }
+  const made = { identities, byKey, next: numbers.next };
+  numbered.set(identities, made);
+  return made;
+}
+
+export interface IdentityNumbers {
+  /** The very object of the previous image where nothing changed. */
+  readonly identities: ReadonlyMap<IdentityNumber, IdentityClass>;
+  readonly byKey: ReadonlyMap<string, IdentityNumber>;
+  readonly next: number;
+}
+
+/** By the identities of an image. */
+const numbered = new WeakMap<PolicyImage['identities'], IdentityNumbers>();
+
+function numbersOf(image: PolicyImage | undefined): IdentityNumbers {
+  const next = image?.counters.identity ?? firstFreeIdentity;
+  const identities = image?.identities ?? new Map<IdentityNumber, IdentityClass>();
+  const known = numbered.get(identities);
+  if (known?.next === next) return known;
+  return { identities, byKey: new Map([...identities].map(([number, { key }]) => [key, number])), next };
 }
 
 /** Numbers for rules, kept from the previous image where the rule was there. `byRef` is by object, not by value. */

@@ -5,6 +5,7 @@ import type { Labels } from '../../model/labels.ts';
 import { type Prefix, prefixParts } from '../../model/prefix.ts';
 import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
 import type { ClusterView, NodeView } from '../view.ts';
+import { noteChanges } from './changes.ts';
 import { classOfNode, classOfPod, keysOfRegions, type NamedLabels } from './classes.ts';
 import type { Regions } from './regions.ts';
 
@@ -32,6 +33,8 @@ interface Place {
 interface Counted {
   readonly class: IdentityClass;
   places: number;
+  /** As of the last `number`. */
+  number: IdentityNumber | undefined;
 }
 
 /**
@@ -70,8 +73,9 @@ export class Population {
     return conflicts.sort((a, b) => (a.address < b.address ? -1 : 1));
   }
 
-  classes(): IdentityClass[] {
-    return [...this.#classes.values()].map((counted) => counted.class);
+  /** By key. */
+  get classes(): ReadonlyMap<string, { readonly class: IdentityClass }> {
+    return this.#classes;
   }
 
   update(view: Pick<ClusterView, 'pods' | 'nodes'>, regions: Regions, named: NamedLabels): void {
@@ -96,10 +100,15 @@ export class Population {
 
   /** Gives the places their numbers: `byKey` by `IdentityClass.key`, for every class there is. */
   number(byKey: ReadonlyMap<string, IdentityNumber>): void {
+    let renumbered = false;
+    for (const counted of this.#classes.values()) {
+      const number = byKey.get(counted.class.key);
+      renumbered ||= counted.number !== undefined && counted.number !== number;
+      counted.number = number;
+    }
     const changes = new Map<IpAddress, PeerEntry | undefined>();
-    for (const place of this.#places.values()) {
-      const identity = this.#identityOf(place, byKey);
-      if (!this.#dirty.has(place) && place.entry?.identity === identity) continue;
+    for (const place of renumbered ? [...this.#places.values(), ...this.#dirty] : this.#dirty) {
+      const identity = this.#identityOf(place);
       const entry = identity === undefined ? undefined : this.#entryOf(place, identity);
       if (sameEntry(place.entry, entry)) continue;
       place.entry = entry;
@@ -112,6 +121,7 @@ export class Population {
     for (const [address, entry] of changes)
       if (entry === undefined) peers.delete(address);
       else peers.set(address, entry);
+    noteChanges(this.#peers, peers, [...changes.keys()]);
     this.#peers = peers;
   }
 
@@ -187,7 +197,7 @@ export class Population {
     if (place.class !== undefined && --place.class.places === 0) this.#classes.delete(place.class.class.key);
     place.class = undefined;
     if (made === undefined) return;
-    const known = this.#classes.get(made.key) ?? { class: made, places: 0 };
+    const known = this.#classes.get(made.key) ?? { class: made, places: 0, number: undefined };
     known.places++;
     this.#classes.set(made.key, known);
     place.class = known;
@@ -199,11 +209,10 @@ export class Population {
     return classOfNode(node === this.#node ? 'this-node' : 'other-node', labels, where, named);
   }
 
-  #identityOf({ owners, class: own }: Place, byKey: ReadonlyMap<string, IdentityNumber>): IdentityNumber | undefined {
+  #identityOf({ owners, class: own }: Place): IdentityNumber | undefined {
     const [owner, ...others] = owners;
     if (owner === undefined || others.length > 0) return undefined;
-    const identity = own === undefined ? undefined : byKey.get(own.class.key);
-    return identity ?? (owner.node === this.#node ? reservedIdentity.host : reservedIdentity.remoteNode);
+    return own?.number ?? (owner.node === this.#node ? reservedIdentity.host : reservedIdentity.remoteNode);
   }
 
   #entryOf({ owners: [owner] }: Place, identity: IdentityNumber): PeerEntry | undefined {
