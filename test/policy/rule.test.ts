@@ -84,7 +84,9 @@ test('rules and policies have one order', () => {
     fc.property(policiesArbitrary({ tiered: true, maxLength: 8 }), (policies) => {
       const rules = policies.flatMap((policy) => policy.rules).filter((rule) => rule.ref.direction === 'ingress');
       const sorted = [...rules].sort(compareRules);
-      assert.deepEqual([...rules].reverse().sort(compareRules), sorted);
+      // Rules that one rule of a manifest was taken apart into share its reference and stay as they stood.
+      const refs = (list: readonly Rule[]) => list.map(({ ref }) => ref);
+      assert.deepEqual(refs([...rules].reverse().sort(compareRules)), refs(sorted));
       for (const [i, a] of sorted.entries()) for (const b of sorted.slice(i + 1)) assert.ok(compareRules(a, b) <= 0);
       assert.deepEqual([...policies].reverse().sort(comparePolicies), [...policies].sort(comparePolicies));
     }),
