@@ -425,7 +425,13 @@ export class Tunnel {
   ): Promise<Agreement | undefined> {
     const { nodes, verifier } = this.#services;
     const { remote, selectors, own } = asked;
-    const { conversation, leave } = await nodes.begin(remote.node, signal);
+    const begun = await nodes.begin(remote.node, signal).catch((error: unknown) => {
+      // An older agent: it has only what is stricter.
+      if (error instanceof HandshakeError && error.code === 'alpn') return undefined;
+      throw error;
+    });
+    if (begun === undefined) return undefined;
+    const { conversation, leave } = begun;
     opening.leave = leave;
     opening.conversation = conversation;
     const expected = expectation(remote, selectors);

@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
-import { connect, type TLSSocket } from 'node:tls';
+import { connect, createServer, type TLSSocket } from 'node:tls';
 import { toPem } from '../../src/identity/certificate.ts';
 import { nodeServerName } from '../../src/identity/names.ts';
 import type { BreachRadius } from '../../src/tunnel/handshake/exchange.ts';
-import { defaultGroups, nodeProtocol, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
+import {
+  applicationProtocol,
+  defaultGroups,
+  nodeProtocol,
+  tlsParameters,
+} from '../../src/tunnel/handshake/tls-parameters.ts';
 import type { RemotePod } from '../../src/tunnel/peers.ts';
 import { issueSvid, podIdentity, trustDomain } from '../identity/fixtures.ts';
 import { addressesOf, between, type ManagerOver, TestCluster, type TestNode, until } from './fixtures.ts';
@@ -311,4 +317,35 @@ test('garbage within a session ends it, and nothing else', async (t) => {
   // The session that stands is untouched.
   a.driver.reachLimit(between(web, db), 'soft');
   await until('rekeyed', async () => (await a.manager.list())[0]?.rekeys === 1);
+});
+
+test('an agent that knows no node sessions is asked for a handshake of the pair’s own', async (t) => {
+  const { a, b, web, db } = await two(t);
+  const svid = b.svids.get(db.pod.uid);
+  assert.ok(svid);
+  const asked: string[] = [];
+  const older = createServer(
+    {
+      ...tlsParameters(defaultGroups),
+      ALPNProtocols: [applicationProtocol],
+      cert: toPem(svid.chain),
+      key: svid.privateKey.export({ type: 'pkcs8', format: 'pem' }),
+      requestCert: true,
+      rejectUnauthorized: false,
+    },
+    (socket) => {
+      asked.push(`${'servername' in socket ? String(socket.servername) : ''} ${String(socket.alpnProtocol)}`);
+      socket.on('error', () => {}).destroy();
+    },
+  );
+  older.on('tlsClientError', () => asked.push('refused'));
+  older.listen(0, b.address);
+  t.after(() => older.close());
+  await once(older, 'listening');
+  const address = older.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  a.view.learn({ ...db, node: { ...b.peer, handshakePort: address.port } });
+  a.driver.send(between(web, db));
+  await until('asked for the pod', () => asked.length >= 2);
+  assert.deepEqual(asked.slice(0, 2), ['refused', `${db.pod.uid}.${trustDomain} ${applicationProtocol}`]);
 });

@@ -119,6 +119,8 @@ function explain(failure: ThreadFailure | undefined, connected: boolean, destina
     );
   if (failure === undefined || code === 'ECONNRESET' || code === 'EPIPE')
     return new HandshakeError('disconnected', `${host}:${port} hung up during TLS: it may not have ${serverName}`);
+  if (code === 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL')
+    return new HandshakeError('alpn', `${host}:${port} does not speak ${destination.protocol}`, { data });
   if (code === 'MALFORMED') return new HandshakeError('malformed', message);
   return new HandshakeError('tls', `TLS with ${host}:${port} failed: ${reason ?? message}`, { data });
 }
