@@ -1,13 +1,16 @@
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { UpPlan } from '../lab/up.ts';
+import { MyelinError } from '../model/error.ts';
 import type { Outcome } from './demo/attacks.ts';
 import { formatDuration, paint } from './output.ts';
 
 interface DemoFlags {
   readonly keep?: boolean;
-  readonly output: string;
+  readonly lab?: string;
+  readonly output?: string;
 }
 
 const labName = 'demo';
@@ -19,36 +22,54 @@ export function registerDemo(program: Command): void {
     .command('demo')
     .description('bring up three nodes and a shop, attack them, and report what held')
     .option('--keep', 'leave the lab up and say what to try next')
-    .option('--output <file>', 'also write what was measured, as JSON', '')
+    .option('--lab <name>', 'the lab to make; one that is left of that name is replaced', labName)
+    .option('--output <file>', 'also write what was measured, as JSON')
     .action(demo);
 }
 
 async function demo(flags: DemoFlags): Promise<void> {
   // The lab, the tunnels and their libraries are loaded only when they are wanted.
-  const [{ prepareUp }, { Lab }] = await Promise.all([import('../lab/up.ts'), import('../lab/lab.ts')]);
+  const [{ prepareUp }, { down }, { readState }] = await Promise.all([
+    import('../lab/up.ts'),
+    import('../lab/down.ts'),
+    import('../lab/state.ts'),
+  ]);
+  const name = flags.lab ?? labName;
+  await refuseIfAtWork(name);
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => stop.abort(new Error(`ended by ${signal}`)));
-  const { down } = await import('../lab/down.ts');
-  await down(labName);
-  const upPlan = prepareUp({ name: labName, nodes: 3, files: [manifests], signal: stop.signal });
+  let endedBy: NodeJS.Signals | undefined;
+  // Not only once: who presses Ctrl-C again while the lab is taken down would leave half of it.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (endedBy === undefined) console.error(`\nmyelin: ended by ${signal}; taking the lab down`);
+      endedBy ??= signal;
+      stop.abort(new Error(`ended by ${signal}`));
+    });
+  await down(name);
+  const upPlan = prepareUp({ name, nodes: 3, files: [manifests], signal: stop.signal });
   try {
     const succeeded = await play(upPlan, stop.signal, flags);
     process.exitCode = succeeded ? 0 : 1;
   } catch (error) {
-    // 128 and the signal's number, as shells have it.
-    process.exitCode = stop.signal.aborted ? 130 : 1;
-    if (!stop.signal.aborted) throw error;
-    console.error(
-      `\nmyelin: the demo was ${stop.signal.reason instanceof Error ? stop.signal.reason.message : 'ended'}`,
-    );
+    if (endedBy === undefined) throw error;
   } finally {
-    if (flags.keep === true && !stop.signal.aborted) console.log(whatNext());
-    else
-      await Lab.open(labName)
-        .down()
-        .catch(() => down(labName));
+    // 128 and the signal's number, as shells have it.
+    if (endedBy !== undefined) process.exitCode = 128 + constants.signals[endedBy];
+    if (flags.keep === true && endedBy === undefined && readState(name)?.complete === true)
+      console.log(await whatNext(name));
+    else await down(name);
   }
+}
+
+/** Two demos of one name would take each other's lab down. @throws {MyelinError} `LabExists` */
+async function refuseIfAtWork(name: string): Promise<void> {
+  const [{ readState }, { isRunning }] = await Promise.all([import('../lab/state.ts'), import('../lab/process.ts')]);
+  const starter = readState(name)?.starter;
+  if (starter === undefined || !isRunning(starter)) return;
+  throw new MyelinError(
+    'LabExists',
+    `process ${starter.pid} is at work in the lab ${name}: wait for it, or give this demo another lab with --lab`,
+  );
 }
 
 async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Promise<boolean> {
@@ -135,7 +156,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
   const result = { edges, tunnels, wire, framesLost: capture.lost, control, attacks: outcomes, times };
   const expected = expectations(result);
   console.log(`\n${formatReport(result, expected)}`);
-  if (flags.output !== '') {
+  if (flags.output !== undefined) {
     const { writeFileSync } = await import('node:fs');
     writeFileSync(
       flags.output,
@@ -145,14 +166,17 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
   return expected.every(({ met }) => met);
 }
 
-function whatNext(): string {
+/** @param name Of the lab; said only where it is not the only one. */
+async function whatNext(name: string): Promise<string> {
+  const { listLabs } = await import('../lab/state.ts');
+  const lab = listLabs().length > 1 ? ` --lab ${name}` : '';
   const commands = [
-    ['bin/myelin lab status', 'nodes and pods'],
-    ['bin/myelin observe --follow', 'who talks to whom, and which rule decided'],
-    ['bin/myelin tunnels', 'which pods, proved as whom'],
-    ['bin/myelin why boutique/frontend boutique/redis --port 6379', 'why this is denied'],
-    ['bin/myelin lab exec -n boutique deploy/frontend -- sh', 'a shell in a pod'],
-    ['bin/myelin lab down', 'take it all away'],
+    [`bin/myelin lab status${lab}`, 'nodes and pods'],
+    [`bin/myelin observe --follow${lab}`, 'who talks to whom, and which rule decided'],
+    [`bin/myelin tunnels${lab}`, 'which pods, proved as whom'],
+    [`bin/myelin why boutique/frontend boutique/redis --port 6379${lab}`, 'why this is denied'],
+    [`bin/myelin lab exec${lab} -n boutique deploy/frontend -- sh`, 'a shell in a pod'],
+    [`bin/myelin lab down${lab}`, 'take it all away'],
   ];
   const width = Math.max(...commands.map(([command = '']) => command.length));
   const lines = commands.map(([command = '', what = '']) => `  ${command.padEnd(width)}  ${paint('dim', what)}`);

@@ -37,11 +37,13 @@ registerTunnels(program);
 registerWhy(program);
 registerCompletion(program);
 
-// Whoever reads has seen enough (`myelin observe | head`): no reason for a stack.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit();
+// Whoever reads has seen enough (`myelin observe | head`), or the terminal is gone: no reason for a stack. A command that
+// has something to tidy up does so on SIGTERM.
+process.stdout.on('error', () => {
+  if (process.listenerCount('SIGTERM') > 0) process.kill(process.pid, 'SIGTERM');
+  else process.exit();
 });
+process.stderr.on('error', () => {});
 
 try {
   await program.parseAsync();
