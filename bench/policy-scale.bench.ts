@@ -1,0 +1,30 @@
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { absoluteBar, type BenchResult, percentile } from './result.ts';
+
+/** More than a hundred, so that the 99th percentile is not the largest. */
+const changes = 300;
+
+const measured = z.object({
+  fullMs: z.number(),
+  times: z.array(z.object({ kind: z.string(), ms: z.number() })),
+  peakMib: z.number(),
+});
+
+/**
+ * A thousand nodes, fifty thousand pods and five thousand policies of all kinds in the memory of one node's compiler, in a
+ * process of its own with the settings of an agent's: all of it compiled once, then one change after the other.
+ */
+export async function run(): Promise<BenchResult[]> {
+  const tight = ['--max-semi-space-size=1', '--heap-growing-percent=10', '--v8-pool-size=1'];
+  const child = join(import.meta.dirname, 'support/policy-scale.ts');
+  const output = execFileSync(process.execPath, [...tight, child, String(changes)], { encoding: 'utf8' });
+  const { fullMs, times, peakMib } = measured.parse(JSON.parse(output));
+  const all = times.map(({ ms }) => ms);
+  return [
+    absoluteBar('one node’s share of 50,000 pods and 5,000 policies, compiled whole', 'ms', fullMs, { atMost: 5000 }),
+    absoluteBar('one change of them, compiled and compared, p99', 'ms', percentile(all, 0.99), { atMost: 50 }),
+    absoluteBar('the compiler’s resident memory with all of them', 'MiB', peakMib, { atMost: 400 }),
+  ];
+}
