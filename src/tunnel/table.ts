@@ -96,15 +96,22 @@ export class TunnelTable {
     for (const { remote } of claimant.selectors) {
       if (this.#resolver.podAt(remote)?.pod.uid !== uid)
         throw new HandshakeError('unknown-peer', `pod ${uid} is not known at ${remote} any more`);
-      const others = [...(this.#remoteAt.get(remote) ?? [])].filter(
-        (other) => other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other)),
-      );
+      const others = this.#inTheWay(remote, claimant);
       if (others.length === 0) continue;
       const aborted = new Promise<never>((_, reject) => {
         signal.addEventListener('abort', () => reject(new HandshakeError('aborted')), { once: true });
       });
       await Promise.race([Promise.all(others.map((other) => this.end(other))), aborted]);
     }
+  }
+
+  /** A node may have a thousand tunnels to one address, and claims it for each: they are gone through without a copy. */
+  #inTheWay(address: IpAddress, claimant: Tunnel): Tunnel[] {
+    const { uid } = claimant.remote.pod;
+    const found: Tunnel[] = [];
+    for (const other of this.#remoteAt.get(address) ?? [])
+      if (other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other))) found.push(other);
+    return found;
   }
 
   #unlist({ local, remote }: Tunnel): void {
