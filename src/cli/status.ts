@@ -36,6 +36,8 @@ function formatStatus(report: StatusReport): string {
     `  policy        revision ${policy.revision}: ${policy.policies} policies, ${policy.ruleSets} rule sets, ${policy.identities} identities`,
     `  tunnels       ${tunnels.up} up, ${tunnels.opening} opening, ${tunnels.failed} failed${counts('; refused: ', tunnels.refusals)}`,
   );
+  const entries = Object.entries(policy.maps).map(([map, { used, capacity }]) => `${map} ${used} of ${capacity}`);
+  lines.push(`  map entries   ${entries.join(', ')}`);
   for (const [map, { used, capacity }] of Object.entries(policy.maps))
     if (used > capacity / 2)
       lines.push(

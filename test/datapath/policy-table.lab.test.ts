@@ -238,6 +238,27 @@ test('a revision that cannot fit is refused before anything is written', async (
   assertNothingLeft(smaller);
 });
 
+test('what the mesh gate or the admin level is too large for is refused whole, with what else is in the revision', async () => {
+  const view = clusterWith([ports(10)]);
+  const owner = new Owner(view);
+  await owner.policy.apply(compile(view, node, owner.policy.image));
+  await owner.policy.settled;
+  const before = { dump: kernel.dump(), config: maps.config.get(0), image: owner.policy.image };
+  const large = ports(9000);
+  const admin = large.rules.map((rule) => ({ ...rule, level: 'admin' as const }));
+  for (const other of [
+    { ...large, name: 'mesh', gate: 'mesh' as const },
+    { ...large, name: 'admin', isolates: [], rules: admin },
+  ]) {
+    const huge = compile(clusterWith([ports(20), other]), node, owner.policy.image);
+    await assert.rejects(
+      owner.policy.apply(huge),
+      (error) => error instanceof RevisionRefused && error.map === 'policy',
+    );
+    assert.deepEqual({ dump: kernel.dump(), config: maps.config.get(0), image: owner.policy.image }, before);
+  }
+});
+
 test('a revision that the kernel refuses half way is undone to the last entry', async () => {
   const view = clusterWith([ports(10)]);
   const owner = new Owner(view);

@@ -230,14 +230,25 @@ function replaced<V>(
   changed: (key: string, before: V | undefined, now: V | undefined) => void,
 ): void {
   if (before === now) return;
-  let kept = 0;
+  // A map that was copied and changed has its entries in the same order, which is faster to walk than to look up.
+  const olds = before.entries();
+  let next = olds.next();
+  const skipTo = (key: string): void => {
+    for (; next.done !== true && next.value[0] !== key && !now.has(next.value[0]); next = olds.next())
+      changed(next.value[0], next.value[1], undefined);
+  };
   for (const [key, value] of now) {
+    if (next.done !== true && next.value[0] !== key) skipTo(key);
+    if (next.done !== true && next.value[0] === key) {
+      if (next.value[1] !== value) changed(key, next.value[1], value);
+      next = olds.next();
+      continue;
+    }
     const old = before.get(key);
-    if (old !== undefined) kept++;
     if (old !== value) changed(key, old, value);
   }
-  if (kept === before.size) return;
-  for (const [key, old] of before) if (!now.has(key)) changed(key, old, undefined);
+  for (; next.done !== true; next = olds.next())
+    if (!now.has(next.value[0])) changed(next.value[0], next.value[1], undefined);
 }
 
 function sameEntry(a: PeerEntry | undefined, b: PeerEntry | undefined): boolean {
