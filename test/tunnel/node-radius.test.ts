@@ -349,3 +349,35 @@ test('an agent that knows no node sessions is asked for a handshake of the pairâ
   await until('asked for the pod', () => asked.length >= 2);
   assert.deepEqual(asked.slice(0, 2), ['refused', `${db.pod.uid}.${trustDomain} ${applicationProtocol}`]);
 });
+
+test('a node that has fallen silent is noticed: the next pair has a new handshake', async (t) => {
+  const { a, b, web, db } = await two(t, { timeoutMs: 250, timing: { firstRetryMs: 5, longestRetryMs: 20 } });
+  const { chain, privateKey } = b.identity;
+  let sessions = 0;
+  // Says hello, and then nothing more, for ever: as a connection whose other end lost its power.
+  const mute = createServer(
+    {
+      ...tlsParameters(defaultGroups),
+      ALPNProtocols: [nodeProtocol],
+      cert: toPem(chain),
+      key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+      requestCert: true,
+      rejectUnauthorized: false,
+    },
+    (socket) => {
+      sessions++;
+      socket.on('error', () => {}).resume();
+      socket.write('0 {"type":"hello","version":1}\n');
+    },
+  );
+  mute.listen(0, b.address);
+  t.after(() => mute.close());
+  await once(mute, 'listening');
+  const address = mute.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  a.view.learn({ ...db, node: { ...b.peer, handshakePort: address.port } });
+  a.driver.send(between(web, db));
+  await until('another session', () => sessions >= 2);
+  assert.ok((a.manager.statistics().refused.timeout ?? 0) >= 1);
+  assert.deepEqual(await a.driver.list(), []);
+});
