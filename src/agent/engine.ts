@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { KernelError } from '../kernel/error.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
 import { findLink, ipBatch } from '../kernel/ip.ts';
+import { listenError } from '../kernel/listen.ts';
 import { listenUnix, openUdp } from '../kernel/sockets.ts';
 import { openTun } from '../kernel/tun.ts';
 import type { IpAddress } from '../model/address.ts';
@@ -64,7 +65,7 @@ export class Engine {
   }
 
   /**
-   * @throws {KernelError} `Missing` (no TUN), `Errno` (the port is taken)
+   * @throws {KernelError} `Missing` (no TUN), `Errno`; {ListenError} `PortTaken`
    * @throws {TunnelError} `DriverDown`
    */
   static async open(options: EngineOptions, log: Logger): Promise<Engine> {
@@ -145,8 +146,9 @@ export class Engine {
     } catch (error) {
       if (error instanceof KernelError && error.errno === 'EBUSY') return false;
       // The one that was started with this device lives, or has not quite gone.
-      if (this.#tunFd !== undefined && error instanceof KernelError && error.errno === 'EADDRINUSE') return false;
-      throw error;
+      if (!(error instanceof KernelError && error.errno === 'EADDRINUSE')) throw error;
+      if (this.#tunFd !== undefined) return false;
+      throw listenError(error, { what: `UDP port ${port}`, host: address, option: '--esp-port' });
     } finally {
       for (const fd of held) if (fd !== this.#tunFd) closeSync(fd);
     }

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -12,6 +11,7 @@ import { adminOrganization } from '../identity/names.ts';
 import { revocationRequestSchema } from '../identity/revocation.ts';
 import { verifyPeer } from '../identity/verify.ts';
 import { oid } from '../identity/x509.ts';
+import { listenTcp } from '../kernel/listen.ts';
 import { MyelinError } from '../model/error.ts';
 import { deny } from './admission.ts';
 import type { SvidService } from './svid-service.ts';
@@ -74,15 +74,10 @@ export class CaServer {
     );
   }
 
-  /** @returns The port that is listened on. */
-  async listen(): Promise<number> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#server.once('error', reject);
-    this.#server.listen(this.#options.port, this.#options.host, resolve);
-    await promise;
-    this.#server.off('error', reject);
-    const address: AddressInfo | string | null = this.#server.address();
-    return typeof address === 'object' && address !== null ? address.port : this.#options.port;
+  /** @returns The port that is listened on. @throws {ListenError} */
+  listen(): Promise<number> {
+    const { host, port } = this.#options;
+    return listenTcp(this.#server, { host, port, option: '--listen' });
   }
 
   async close(): Promise<void> {

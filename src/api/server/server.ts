@@ -1,7 +1,7 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:https';
+import { createServer } from 'node:https';
 import type { Logger } from 'pino';
-import { MyelinError } from '../../model/error.ts';
+import { listenTcp } from '../../kernel/listen.ts';
 import { type Prefix, parsePrefix } from '../../model/prefix.ts';
 import { ContentsRemover } from './background/contents.ts';
 import { ClusterDefaults } from './background/defaults.ts';
@@ -37,8 +37,6 @@ export interface ApiServerOptions {
   readonly bookmarkMs?: number;
 }
 
-export type ApiServerErrorCode = 'PortTaken' | 'ListenFailed';
-
 const defaultServiceCidrs = ['10.96.0.0/16', 'fd00:10:96::/112'].map(parsePrefix);
 const drainMs = 2000;
 
@@ -56,7 +54,7 @@ export interface ApiServer {
 /**
  * Starts the server.
  * @returns When it accepts connections.
- * @throws {MyelinError} `PortTaken`, `ListenFailed`, `StorageLocked`, `StorageCorrupt`
+ * @throws {ListenError}; {MyelinError} `StorageLocked`, `StorageCorrupt`
  */
 export async function startApiServer(options: ApiServerOptions, deps: { logger: Logger }): Promise<ApiServer> {
   const { logger } = deps;
@@ -99,7 +97,7 @@ export async function startApiServer(options: ApiServerOptions, deps: { logger: 
     for (const part of background) part.close();
     store.close();
   };
-  const port = await listen(server, options.listen).catch((error: unknown) => {
+  const port = await listenTcp(server, { ...options.listen, option: '--listen' }).catch((error: unknown) => {
     shut();
     throw error;
   });
@@ -123,22 +121,4 @@ export async function startApiServer(options: ApiServerOptions, deps: { logger: 
 
 function tlsOptions({ cert, key, clientCa }: ServerTls) {
   return { cert, key, ca: clientCa };
-}
-
-async function listen(server: Server, { host, port }: ApiServerOptions['listen']): Promise<number> {
-  server.listen(port, host);
-  try {
-    await once(server, 'listening');
-  } catch (cause) {
-    const taken = cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE';
-    throw new MyelinError<ApiServerErrorCode>(
-      taken ? 'PortTaken' : 'ListenFailed',
-      taken
-        ? `port ${port} of ${host} is taken by another program; stop it, or give another --listen`
-        : `cannot listen on ${host} port ${port}: ${cause instanceof Error ? cause.message : String(cause)}`,
-      { cause, data: { host, port } },
-    );
-  }
-  const address = server.address();
-  return typeof address === 'object' && address !== null ? address.port : port;
 }

@@ -1,9 +1,10 @@
 import { constants } from 'node:crypto';
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
 import type { Logger } from 'pino';
 import { parseServerName } from '../../identity/names.ts';
 import type { NodePeer, PodPeer } from '../../identity/verify.ts';
+import { listenTcp } from '../../kernel/listen.ts';
 import { takeSocket } from '../../kernel/sockets.ts';
 import { type IpAddress, tryParseIp } from '../../model/address.ts';
 import { Admission, type AdmissionLimits } from './admission.ts';
@@ -112,17 +113,12 @@ export class HandshakeServer {
     this.#listener = createServer((socket) => this.#admit(socket));
   }
 
-  /** @returns The port that is listened on. */
+  /** @returns The port that is listened on. @throws {ListenError} */
   async listen(): Promise<number> {
     const { host = '::', port } = this.#options;
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#listener.once('error', reject);
-    this.#listener.listen({ host, port, backlog: 1024 }, resolve);
-    await promise;
-    this.#listener.off('error', reject);
+    const listening = await listenTcp(this.#listener, { host, port, option: '--handshake-port' });
     this.#listener.on('error', (error) => this.#deps.logger.error({ error: error.message }, 'handshake port'));
-    const address: AddressInfo | string | null = this.#listener.address();
-    return typeof address === 'object' && address !== null ? address.port : port;
+    return listening;
   }
 
   async close(): Promise<void> {
