@@ -9,8 +9,8 @@ export class TunnelTable {
   readonly #resolver: PeerResolver;
   /** By local and remote UID. */
   readonly #tunnels = new Map<string, Tunnel>();
-  /** Those that are being taken down, too, until their keys are gone. */
-  readonly #remoteAt = new Map<IpAddress, Set<Tunnel>>();
+  /** By address, then by the remote pod's UID. Those that are being taken down, too, until their keys are gone. */
+  readonly #remoteAt = new Map<IpAddress, Map<string, Set<Tunnel>>>();
   readonly #leaving = new Map<Tunnel, Promise<void>>();
 
   constructor(resolver: PeerResolver) {
@@ -28,7 +28,7 @@ export class TunnelTable {
   }
 
   to(addresses: readonly IpAddress[]): readonly Tunnel[] {
-    const found = addresses.flatMap((address) => [...(this.#remoteAt.get(address) ?? [])]);
+    const found = addresses.flatMap((address) => this.#at(address));
     return [...new Set(found)].filter((tunnel) => !this.#leaving.has(tunnel));
   }
 
@@ -105,13 +105,18 @@ export class TunnelTable {
     }
   }
 
-  /** A node may have a thousand tunnels to one address, and claims it for each: they are gone through without a copy. */
+  #at(address: IpAddress): Tunnel[] {
+    return [...(this.#remoteAt.get(address)?.values() ?? [])].flatMap((tunnels) => [...tunnels]);
+  }
+
   #inTheWay(address: IpAddress, claimant: Tunnel): Tunnel[] {
     const { uid } = claimant.remote.pod;
-    const found: Tunnel[] = [];
-    for (const other of this.#remoteAt.get(address) ?? [])
-      if (other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other))) found.push(other);
-    return found;
+    const at = this.#remoteAt.get(address);
+    // A node may have a thousand tunnels to one pod, and claims its address for each.
+    if (at?.size === 1 && at.has(uid) && this.#leaving.size === 0) return [];
+    return this.#at(address).filter(
+      (other) => other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other)),
+    );
   }
 
   #unlist({ local, remote }: Tunnel): void {
@@ -119,14 +124,21 @@ export class TunnelTable {
   }
 
   #occupy(tunnel: Tunnel): void {
-    for (const address of tunnel.remote.addresses)
-      this.#remoteAt.set(address, (this.#remoteAt.get(address) ?? new Set()).add(tunnel));
+    const { addresses, pod } = tunnel.remote;
+    for (const address of addresses) {
+      const at = this.#remoteAt.get(address) ?? new Map<string, Set<Tunnel>>();
+      this.#remoteAt.set(address, at);
+      at.set(pod.uid, (at.get(pod.uid) ?? new Set()).add(tunnel));
+    }
   }
 
   #vacate(tunnel: Tunnel): void {
-    for (const address of tunnel.remote.addresses) {
+    const { addresses, pod } = tunnel.remote;
+    for (const address of addresses) {
       const at = this.#remoteAt.get(address);
-      at?.delete(tunnel);
+      const tunnels = at?.get(pod.uid);
+      tunnels?.delete(tunnel);
+      if (tunnels?.size === 0) at?.delete(pod.uid);
       if (at?.size === 0) this.#remoteAt.delete(address);
     }
   }
