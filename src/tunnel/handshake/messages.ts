@@ -187,6 +187,8 @@ export function encodeMessage(message: Message): string {
   return JSON.stringify(message);
 }
 
+const encodedInstalled = encodeMessage({ type: 'installed' });
+
 /**
  * Reads the one message that may come now.
  * @throws {HandshakeError} `version`; `bad-message` for anything that is not exactly such a message; the peer's code,
@@ -194,6 +196,8 @@ export function encodeMessage(message: Message): string {
  */
 export function decodeMessage<Type extends MessageType>(type: Type, line: string): MessageOf<Type>;
 export function decodeMessage(type: MessageType, line: string): MessageOf<MessageType> {
+  // Half of all messages, in the words that everybody uses.
+  if (type === 'installed' && line === encodedInstalled) return { type };
   let json: unknown;
   try {
     json = JSON.parse(line);
