@@ -82,14 +82,23 @@ function diffEntries(
   next: readonly PolicyEntry[],
 ): { added: readonly PolicyEntry[]; removed: readonly PolicyEntry[] } {
   if (old.length === 0) return { added: next, removed: [] };
-  // Entries that stay are mostly the same objects: what is left to compare by key is little.
-  const kept = new Set(next);
-  const before = new Map(old.filter((entry) => !kept.has(entry)).map((entry) => [entryKey(entry), entry]));
-  const known = new Set(old);
-  const fresh = next.filter((entry) => !known.has(entry));
-  const added = fresh.filter((entry) => !sameEntry(entry, before.get(entryKey(entry))));
-  const after = new Set(fresh.map(entryKey));
-  return { added, removed: [...before].flatMap(([key, entry]) => (after.has(key) ? [] : [entry])) };
+  // Both are in the order of their keys; entries that stay are mostly the same objects.
+  const added: PolicyEntry[] = [];
+  const removed: PolicyEntry[] = [];
+  let at = 0;
+  for (const entry of next) {
+    if (entry === old[at]) {
+      at++;
+      continue;
+    }
+    const key = entryKey(entry);
+    let before = old[at];
+    for (; before !== undefined && entryKey(before) < key; before = old[++at]) removed.push(before);
+    const replaces = before !== undefined && entryKey(before) === key;
+    if (!replaces || !sameEntry(entry, before)) added.push(entry);
+    if (replaces) at++;
+  }
+  return { added, removed: [...removed, ...old.slice(at)] };
 }
 
 /** Peers and prefixes: those that may be placed before the endpoints change their sets, and those that must come after. */

@@ -153,6 +153,7 @@ export interface RuleSet {
   readonly flags: number;
   /** The rule that is named where isolation denies; `reservedRules.none` where the set does not isolate. */
   readonly rule: number;
+  /** In the order of their keys (`entryKey`). */
   readonly entries: readonly PolicyEntry[];
 }
 

@@ -55,6 +55,45 @@ export function compileEntries(
   return withoutShadowed(entries);
 }
 
+/**
+ * The entries of a set whose rules are as they were, but for some identities that are peers of others of them now.
+ * @param old The set's entries before.
+ * @param changed Those identities; not `any`.
+ */
+export function patchEntries(
+  old: readonly PolicyEntry[],
+  changed: ReadonlySet<IdentityNumber>,
+  rules: readonly NumberedRule[],
+  ownPorts: readonly NamedPort[],
+  peers: PeerIndex,
+): PolicyEntry[] {
+  const touched = [...changed];
+  // What is about everybody may decide in place of what is about one.
+  const left = (sorted: readonly IdentityNumber[]): readonly IdentityNumber[] =>
+    sorted[0] === reservedIdentity.any ? sorted : touched.filter((identity) => includes(sorted, identity));
+  const some = rules.map((rule) => ({ ...rule, identities: left(rule.identities), named: left(rule.named) }));
+  const fresh = compileEntries(some, ownPorts, peers).filter(({ identity }) => changed.has(identity));
+  const entries: PolicyEntry[] = [];
+  let at = 0;
+  for (const entry of old) {
+    if (changed.has(entry.identity)) continue;
+    const key = entryKey(entry);
+    for (let next = fresh[at]; next !== undefined && entryKey(next) < key; next = fresh[++at]) entries.push(next);
+    entries.push(entry);
+  }
+  return [...entries, ...fresh.slice(at)];
+}
+
+function includes(sorted: readonly number[], wanted: number): boolean {
+  let [from, to] = [0, sorted.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    if ((sorted[middle] ?? 0) < wanted) from = middle + 1;
+    else to = middle;
+  }
+  return sorted[from] === wanted;
+}
+
 /** Where there is no level to pass over, a pass is not understood, and denies. */
 function passes({ verdict, level }: Rule): boolean {
   return verdict === 'pass' && (level === 'admin' || level === 'baseline');

@@ -72,9 +72,10 @@ export class PeerIndex {
   /** The identities that stand for pods with named ports, which `any` has to be spelt out to where a rule names a port. */
   get withNamedPorts(): readonly IdentityNumber[] {
     const { identities } = this.#grounds;
-    return [...identities].flatMap(([number, made]) =>
+    const found = [...identities].flatMap(([number, made]) =>
       made.kind === 'pod' && made.namedPorts.length > 0 ? [number] : [],
     );
+    return found.sort((a, b) => a - b);
   }
 
   namedPortsOf(identity: IdentityNumber): readonly NamedPort[] {

@@ -13,7 +13,7 @@ import {
   setNames,
   stages,
 } from '../image.ts';
-import { compileEntries, isNamed, type NumberedRule, namedPortsKey, probesOf } from './entries.ts';
+import { compileEntries, isNamed, type NumberedRule, namedPortsKey, patchEntries, probesOf } from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
 import type { AskedRule, Isolation, StageRules, SubjectSides } from './subjects.ts';
@@ -111,8 +111,13 @@ export class RuleSets {
     const flags =
       (isolation === undefined ? 0 : ruleSetFlags.isolated) | (isolation?.by === 'policy' ? isolation.flags : 0);
     const old = this.#previous.get(key);
-    if (old?.flags === flags && sameOrigin(originOf.get(old), numbered)) return old;
-    const entries = compileEntries(numbered, ownPorts, this.#peers);
+    const changed = changedPeers(old === undefined ? undefined : originOf.get(old), numbered);
+    if (old?.flags === flags && changed?.size === 0) return old;
+    // A few identities that come or go leave the entries of all others as they are.
+    const entries =
+      old === undefined || changed === undefined || changed.size > 500 || changed.has(reservedIdentity.any)
+        ? compileEntries(numbered, ownPorts, this.#peers)
+        : patchEntries(old.entries, changed, numbered, ownPorts, this.#peers);
     const set: RuleSet = {
       id: old !== undefined && this.#meansTheSame(old.entries, entries) ? old.id : this.#numbers.fresh(),
       key,
@@ -165,22 +170,36 @@ export function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
   );
 }
 
-function sameOrigin(old: readonly NumberedRule[] | undefined, now: readonly NumberedRule[]): boolean {
-  return (
-    old?.length === now.length &&
-    now.every((rule, i) => {
-      const before = old[i];
-      return (
-        before?.rule === rule.rule &&
-        before.flags === rule.flags &&
-        before.number === rule.number &&
-        sameNumbers(before.identities, rule.identities) &&
-        sameNumbers(before.named, rule.named)
-      );
-    })
-  );
+/** @returns The identities that are peers of others of the rules now; undefined where the rules are not the same. */
+function changedPeers(
+  old: readonly NumberedRule[] | undefined,
+  now: readonly NumberedRule[],
+): Set<IdentityNumber> | undefined {
+  if (old?.length !== now.length) return undefined;
+  const changed = new Set<IdentityNumber>();
+  for (const [i, rule] of now.entries()) {
+    const before = old[i];
+    if (before?.rule !== rule.rule || before.number !== rule.number || before.flags !== rule.flags) return undefined;
+    addDifference(changed, before.identities, rule.identities);
+    addDifference(changed, before.named, rule.named);
+  }
+  return changed;
 }
 
-function sameNumbers(a: readonly number[], b: readonly number[]): boolean {
-  return a === b || (a.length === b.length && a.every((number, i) => number === b[i]));
+/** Adds what is in one of two sorted lists only. */
+function addDifference<T extends number>(into: Set<T>, a: readonly T[], b: readonly T[]): void {
+  if (a === b) return;
+  for (let [i, j] = [0, 0]; i < a.length || j < b.length; ) {
+    const [left, right] = [a[i], b[j]];
+    if (left !== undefined && left === right) {
+      i++;
+      j++;
+    } else if (left !== undefined && (right === undefined || left < right)) {
+      into.add(left);
+      i++;
+    } else if (right !== undefined) {
+      into.add(right);
+      j++;
+    }
+  }
 }
