@@ -215,7 +215,11 @@ async function status(flags: LabFlag & { output: 'text' | 'json' }): Promise<voi
   const lab = await open(flags);
   const report = await lab.status();
   console.log(flags.output === 'json' ? JSON.stringify(report, null, 2) : formatLabStatus(report, Date.now()));
-  const well = report.complete && report.processes.every(({ running }) => running) && report.pods.every(isWell);
+  const well =
+    report.complete &&
+    report.unreachable === undefined &&
+    report.processes.every(({ running }) => running) &&
+    report.pods.every(isWell);
   if (!well) process.exitCode = 1;
 }
 
@@ -225,11 +229,12 @@ function isWell(pod: LabStatus['pods'][number]): boolean {
 
 /** @param now Unix milliseconds. */
 export function formatLabStatus(report: LabStatus, now: number): string {
-  const { lab, createdAt, complete, nodes, pods, processes } = report;
+  const { lab, createdAt, complete, unreachable, nodes, pods, processes } = report;
   const mark = (ok: boolean) => (ok ? paint('green', '✓') : paint('red', '✗'));
   const age = formatDuration(now - Date.parse(createdAt));
   const ready = pods.filter(isWell).length;
-  const head = `${paint('bold', lab)}  ${complete ? `up ${age}` : paint('yellow', 'not complete')}, ${nodes.length} nodes, ${ready} of ${pods.length} pods ready`;
+  const count = unreachable === undefined ? `${nodes.length} nodes, ${ready} of ${pods.length} pods ready` : 'no API';
+  const head = `${paint('bold', lab)}  ${complete ? `up ${age}` : paint('yellow', 'not complete')}, ${count}`;
   const dead = processes.filter(({ running }) => !running);
   const nodeTable = table(
     [
@@ -254,14 +259,16 @@ export function formatLabStatus(report: LabStatus, now: number): string {
     pods,
   );
   const notes = [
+    ...(unreachable === undefined ? [] : [unreachable]),
     ...dead.map(({ name, log }) => `${paint('red', name)} is not running; it left its last words in ${log}`),
+    ...(dead.length > 0 ? ["what runs goes on; to have all of it again: 'myelin lab down', then 'myelin lab up'"] : []),
     ...pods.flatMap(({ namespace, name, message }) =>
       message === undefined ? [] : [`${namespace}/${name}: ${message}`],
     ),
   ];
   return [
     head,
-    nodeTable,
+    ...(nodes.length > 0 ? [nodeTable] : []),
     ...(pods.length > 0 ? [podTable] : []),
     ...(notes.length > 0 ? [notes.join('\n')] : []),
   ].join('\n\n');

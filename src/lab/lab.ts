@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { isApiError } from '../api/client/error.ts';
 import type { Api, ObjectList } from '../api/client/types.ts';
 import { type Deployment, type KubeObject, kinds, type Live, type Pod } from '../api/kinds.ts';
 import type { ManifestObject } from '../api/manifest.ts';
@@ -150,9 +151,15 @@ export class Lab {
     );
   }
 
+  /** Where the API does not answer, what the machine alone knows. */
   async status(): Promise<LabStatus> {
-    const [nodes, pods] = await Promise.all([this.api.list(kinds.Node), this.api.list(kinds.Pod)]);
-    return labStatus(this.state, understood(nodes), understood(pods));
+    try {
+      const [nodes, pods] = await Promise.all([this.api.list(kinds.Node), this.api.list(kinds.Pod)]);
+      return labStatus(this.state, understood(nodes), understood(pods));
+    } catch (error) {
+      if (!isApiError(error, 'Unreachable')) throw error;
+      return { ...labStatus(this.state, [], []), unreachable: error.message };
+    }
   }
 
   /** Whether the API answers. */

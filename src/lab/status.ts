@@ -8,6 +8,8 @@ export interface LabStatus {
   readonly lab: string;
   readonly createdAt: string;
   readonly complete: boolean;
+  /** Why the API does not answer; nodes and pods are empty then. */
+  readonly unreachable?: string;
   readonly nodes: readonly NodeStatus[];
   readonly pods: readonly PodSummary[];
   /** API server, controller, daemon, agents. */
