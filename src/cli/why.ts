@@ -76,5 +76,6 @@ async function why(source: string, destination: string, flags: WhyFlags): Promis
     }
     for (const line of answer.explanation) console.log(`  ${line}`);
   }
-  if (answer.verdict === 'deny') process.exitCode = 3;
+  // Where an agent did not answer, that is said already, and counts more.
+  if (answer.verdict === 'deny') process.exitCode ??= 3;
 }
