@@ -7,6 +7,7 @@ import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
 import type { ClusterView, NodeView } from '../view.ts';
 import { noteChanges } from './changes.ts';
 import { classOfNode, classOfPod, keysOfRegions, type NamedLabels } from './classes.ts';
+import { changed } from './overlay.ts';
 import type { Regions } from './regions.ts';
 
 interface Owner {
@@ -117,10 +118,7 @@ export class Population {
     for (const place of this.#dirty) if (place.owners.length === 0) changes.set(place.address, undefined);
     this.#dirty.clear();
     if (changes.size === 0) return;
-    const peers = new Map(this.#peers);
-    for (const [address, entry] of changes)
-      if (entry === undefined) peers.delete(address);
-      else peers.set(address, entry);
+    const peers = changed(this.#peers, changes);
     noteChanges(this.#peers, peers, [...changes.keys()]);
     this.#peers = peers;
   }
@@ -155,9 +153,9 @@ export class Population {
   /** Only addresses in prefixes that came or went can be in another region now. */
   #moveRegions(before: Regions, now: Regions): void {
     const [old, next] = [new Set(before.prefixes), new Set(now.prefixes)];
-    const changed = [...old, ...next].filter((prefix) => old.has(prefix) !== next.has(prefix)).map(rangeOf);
+    const ranges = [...old, ...next].filter((prefix) => old.has(prefix) !== next.has(prefix)).map(rangeOf);
     for (const place of this.#places.values()) {
-      if (!changed.some(([first, last]) => first <= place.digits && place.digits <= last)) continue;
+      if (!ranges.some(([first, last]) => first <= place.digits && place.digits <= last)) continue;
       this.#count(place.region, -1);
       place.region = now.holding(place.address);
       this.#count(place.region, 1);
@@ -227,7 +225,7 @@ export class Population {
 function replaced<V>(
   before: ReadonlyMap<string, V>,
   now: ReadonlyMap<string, V>,
-  changed: (key: string, before: V | undefined, now: V | undefined) => void,
+  replace: (key: string, before: V | undefined, now: V | undefined) => void,
 ): void {
   if (before === now) return;
   // A map that was copied and changed has its entries in the same order, which is faster to walk than to look up.
@@ -235,20 +233,20 @@ function replaced<V>(
   let next = olds.next();
   const skipTo = (key: string): void => {
     for (; next.done !== true && next.value[0] !== key && !now.has(next.value[0]); next = olds.next())
-      changed(next.value[0], next.value[1], undefined);
+      replace(next.value[0], next.value[1], undefined);
   };
   for (const [key, value] of now) {
     if (next.done !== true && next.value[0] !== key) skipTo(key);
     if (next.done !== true && next.value[0] === key) {
-      if (next.value[1] !== value) changed(key, next.value[1], value);
+      if (next.value[1] !== value) replace(key, next.value[1], value);
       next = olds.next();
       continue;
     }
     const old = before.get(key);
-    if (old !== value) changed(key, old, value);
+    if (old !== value) replace(key, old, value);
   }
   for (; next.done !== true; next = olds.next())
-    if (!now.has(next.value[0])) changed(next.value[0], next.value[1], undefined);
+    if (!now.has(next.value[0])) replace(next.value[0], next.value[1], undefined);
 }
 
 function sameEntry(a: PeerEntry | undefined, b: PeerEntry | undefined): boolean {

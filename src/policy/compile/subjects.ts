@@ -42,7 +42,8 @@ export type SubjectSides = Readonly<Record<Direction, SubjectSide>>;
 
 /** The pods that have an endpoint on the node, by UID in order. */
 export function localPods(view: ClusterView, node: string): PodView[] {
-  const pods = [...view.pods.values()].filter((pod) => pod.node === node && !pod.hostNetwork);
+  const pods: PodView[] = [];
+  for (const pod of view.pods.values()) if (pod.node === node && !pod.hostNetwork) pods.push(pod);
   return pods.sort((a, b) => (a.uid < b.uid ? -1 : 1));
 }
 
