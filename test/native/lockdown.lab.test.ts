@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../src/kernel/command.ts';
@@ -46,6 +46,40 @@ describe('a running engine', () => {
     assert.match(smaps, /^VmFlags:.* lo .*dd/m);
     assert.equal(lab.nodes[0].driver.engine?.keysLocked, true);
     assert.ok(Number.parseInt(field('VmLck') ?? '0', 10) > 0);
+  });
+
+  /** Where these bytes stand in the engine's memory: whether the pages are left out of dumps. */
+  function finds(secret: Buffer): boolean[] {
+    const found: boolean[] = [];
+    const memory = openSync(`/proc/${pid}/mem`, 'r');
+    try {
+      // One entry of smaps: a line of addresses, then lines of its properties, the flags last.
+      const entries = readFileSync(`/proc/${pid}/smaps`, 'utf8').matchAll(
+        /^([0-9a-f]+)-([0-9a-f]+) (r\S+).*\n(?:(?!VmFlags)[^\n]*\n)*VmFlags:(.*)$/gm,
+      );
+      for (const [, start = '', end = '', , flags = ''] of entries) {
+        const bytes = Buffer.alloc(Number.parseInt(end, 16) - Number.parseInt(start, 16));
+        try {
+          readSync(memory, bytes, 0, bytes.length, BigInt(`0x${start}`));
+        } catch {
+          continue; // the kernel's own pages
+        }
+        for (let at = bytes.indexOf(secret); at >= 0; at = bytes.indexOf(secret, at + 1))
+          found.push(/ dd\b/.test(flags) && / lo\b/.test(flags));
+      }
+    } finally {
+      closeSync(memory);
+    }
+    return found;
+  }
+
+  test('has a key in the locked memory that no dump takes, nowhere else, and not when its SA has gone', async () => {
+    const { outbound, key } = lab.makeSa(lab.nodes[0], 0x9000);
+    assert.deepEqual(finds(key), []);
+    await lab.nodes[0].driver.installOutbound(outbound);
+    assert.deepEqual(finds(key), [true]);
+    await lab.nodes[0].driver.remove(outbound);
+    assert.deepEqual(finds(key), []);
   });
 
   test('holds three descriptors of the agent’s, its own two, and the connection', () => {
