@@ -415,7 +415,12 @@ describe('the commands that ask agents', () => {
     test('an agent that is down is said to be, in one line, and the others answer', async () => {
       await lab.lab.stopAgent('node-2', 'SIGKILL');
       try {
-        for (const question of [['status'], ['tunnels'], ['observe'], ['why', 'shop/friend', 'shop/web']])
+        for (const question of [
+          ['status'],
+          ['tunnels'],
+          ['observe'],
+          ['why', 'shop/friend', 'shop/web', '--port', '80'],
+        ])
           await fails(/the agent of node-2 does not answer/, ...question, '--lab', lab.name);
         assert.match((await myelin('status', '--lab', lab.name)).stdout, /^node-1 {2}engine driver/m);
       } finally {
