@@ -17,13 +17,17 @@ export function numberIdentities(
 ): IdentityNumbers {
   const old = numbersOf(previous);
   const worldByKey = new Map(world.map((made) => [made.key, made]));
-  const gone = [...old.byKey].filter(([key]) => !inhabited.has(key) && !worldByKey.has(key));
+  const gone = new Map<string, IdentityNumber>();
+  for (const [key, number] of old.byKey) if (!inhabited.has(key) && !worldByKey.has(key)) gone.set(key, number);
   const come: IdentityClass[] = world.filter(({ key }) => !old.byKey.has(key));
   for (const [key, { class: made }] of inhabited) if (!old.byKey.has(key)) come.push(made);
-  if (gone.length + come.length === 0) return old;
+  if (gone.size + come.length === 0) return old;
 
   const range = { first: firstFreeIdentity, last: lastIdentity };
-  const numbers = new Numbers(old.byKey, old.next, range);
+  const numbers = new Numbers(old.byKey, old.next, range, {
+    has: (number) => old.identities.has(identityNumber(number)),
+    size: old.identities.size,
+  });
   const fresh = numbers.assign(come.map(({ key }) => key));
   const identities = new Map(old.identities);
   const byKey = new Map(old.byKey);

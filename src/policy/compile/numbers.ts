@@ -1,12 +1,17 @@
 import { MyelinError } from '../../model/error.ts';
 
+interface Used {
+  has(number: number): boolean;
+  readonly size: number;
+}
+
 /**
  * Gives every key a number and keeps it. A number that falls free is not given to another key: somewhere in the datapath
  * (a packet's mark, a proven tunnel, an event on its way) it may still stand for the old one.
  */
 export class Numbers {
   readonly #byKey: ReadonlyMap<string, number>;
-  readonly #used: ReadonlySet<number>;
+  readonly #used: Used;
   readonly #first: number;
   readonly #last: number;
   #next: number;
@@ -14,11 +19,17 @@ export class Numbers {
   /**
    * @param previous What the numbers stand for so far.
    * @param next The number to try next.
+   * @param used The numbers of `previous`, where the caller has them by number already.
    * @param range First and last number there is; after the last the first that is not in use comes again.
    */
-  constructor(previous: ReadonlyMap<string, number>, next: number, range: { first: number; last: number }) {
+  constructor(
+    previous: ReadonlyMap<string, number>,
+    next: number,
+    range: { first: number; last: number },
+    used: Used = new Set(previous.values()),
+  ) {
     this.#byKey = previous;
-    this.#used = new Set(previous.values());
+    this.#used = used;
     this.#first = range.first;
     this.#last = range.last;
     this.#next = next;

@@ -93,8 +93,10 @@ export class PeerIndex {
 
   #replace(before: Grounds['identities'], now: Grounds['identities']): void {
     if (before === now) return;
-    const gone = [...before].flatMap(([number, { key }]) => (now.get(number)?.key === key ? [] : [number]));
-    const come = [...now].flatMap(([number, { key }]) => (before.get(number)?.key === key ? [] : [number]));
+    const gone: IdentityNumber[] = [];
+    const come: IdentityNumber[] = [];
+    for (const [number, { key }] of before) if (now.get(number)?.key !== key) gone.push(number);
+    for (const [number, { key }] of now) if (before.get(number)?.key !== key) come.push(number);
     if (gone.length + come.length > 1000) {
       this.#reset();
       return;
