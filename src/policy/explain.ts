@@ -17,7 +17,7 @@ import {
 import { describeFlowPort, describeParty, describeRule } from './explain/describe.ts';
 import { nearestMiss } from './explain/nearest.ts';
 import { isAbout } from './match.ts';
-import { type Gate, gates, type Policy, policyRef, type Rule } from './rule.ts';
+import { compareRules, type Gate, gates, type Policy, policyRef, type Rule } from './rule.ts';
 import type { ClusterView } from './view.ts';
 
 /** One side of an explanation, for programs; `Explanation.text` says the same to people. */
@@ -73,9 +73,7 @@ function explainSide(
   const denied = asked.find(({ decided }) => decided.decision.verdict === 'deny');
   const isolated = denied?.decided.decision.by === 'isolation';
   const nearest =
-    isolated && subject.kind === 'pod'
-      ? nearestOf(view, denied.policies, flow, subject.pod, peer, direction)
-      : undefined;
+    isolated && subject.kind === 'pod' ? nearestOf(view, denied, flow, subject.pod, peer, direction) : undefined;
   const broken = policies.flatMap((policy) =>
     policy.broken === undefined ? [] : [{ policy: policyRef(policy, direction), message: policy.broken }],
   );
@@ -145,7 +143,7 @@ function describeTrail({ rule, passed }: GateDecision, policies: readonly Policy
 
 function nearestOf(
   view: ClusterView,
-  policies: readonly Policy[],
+  { policies, decided }: { policies: readonly Policy[]; decided: GateDecision },
   flow: ResolvedFlow,
   subject: PodView,
   peer: Party,
@@ -155,7 +153,9 @@ function nearestOf(
     .flatMap((policy) => policy.rules)
     .filter((rule) => rule.ref.direction === direction && isAbout(view, rule, subject))
     // The baseline is not asked where policies isolate, whatever it would say.
-    .filter(({ level }) => level !== 'baseline');
+    .filter(({ level }) => level !== 'baseline')
+    // Nor is what was passed over.
+    .filter((rule) => !decided.passed.some((pass) => pass.level === rule.level && compareRules(pass, rule) < 0));
   return nearestMiss(view, rules, toRulePeer(peer, subject), toRulePort(flow), flow.request);
 }
 

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { parseIp } from '../../src/model/address.ts';
 import { decide, type PolicyFlow } from '../../src/policy/decide.ts';
 import { explain } from '../../src/policy/explain.ts';
+import type { Policy, Rule } from '../../src/policy/rule.ts';
 import { flowsArbitrary, flowsIn, viewArbitrary } from '../support/arbitraries.ts';
 import { clusterWith, policy } from '../support/cluster.ts';
 
@@ -195,6 +196,40 @@ test('ends that are not pods', () => {
   assert.match(
     explain(view, { ...toCart(frontPod), destination: { address: parseIp('8.8.8.8') }, protocol: 47 }).text,
     /→ 8\.8\.8\.8, protocol 47: allowed/,
+  );
+});
+
+test('both gates, and what was passed over, are said', () => {
+  const everybody = { kind: 'pods', namespaces: { selector: {} }, pods: {} } as const;
+  const rule = (kind: string, style: Pick<Rule, 'level' | 'verdict' | 'priority'>, index = 0): Rule => ({
+    ref: { kind, namespace: '', name: 'p', direction: 'ingress', index },
+    peers: 'any',
+    ports: 'any',
+    ...style,
+  });
+  const made = (kind: string, gate: Policy['gate'], isolates: Policy['isolates'], ...rules: Rule[]): Policy => ({
+    ...{ kind, namespace: '', name: 'p', gate, subject: everybody, isolates, rules },
+  });
+  const view = clusterWith([
+    made(
+      'Admin',
+      'network',
+      [],
+      rule('Admin', { level: 'admin', verdict: 'pass', priority: 0 }),
+      rule('Admin', { level: 'admin', verdict: 'deny', priority: 1 }, 1),
+    ),
+    made('Mesh', 'mesh', ['ingress']),
+  ]);
+  const { text, ingress: said } = explain(view, toCart(frontPod));
+  assert.match(text, /Admin p ingress\[0\] passes: no further rule of the level admin is asked/);
+  assert.match(text, /network gate: allowed: no policy isolates/);
+  assert.match(text, /mesh gate: denied: no rule of Mesh p allows it/);
+  assert.deepEqual(
+    said.gates.map(({ gate, decision }) => [gate, decision.verdict]),
+    [
+      ['network', 'allow'],
+      ['mesh', 'deny'],
+    ],
   );
 });
 
