@@ -142,6 +142,9 @@ SUBPROGRAM enum drop_reason parse_transport(struct __sk_buff *skb, struct packet
 		packet->icmp_type = header[0];
 		__builtin_memcpy(&id, header + 4, 2);
 		reason = packet->family == 4 ? parse_icmp(packet, header[0], id) : parse_icmpv6(packet, header[0], id);
+		/* RFC 792, RFC 4443: an echo's code is 0. So a rule about a code decides about every echo that there is. */
+		if (!reason && header[1] != 0 && !(packet->flags & (PACKET_RELATED | PACKET_NEIGHBOUR)))
+			return MALFORMED;
 		/* RFC 6980 forbids fragments of ND; a quoted packet must be read whole. */
 		if ((packet->flags & (PACKET_RELATED | PACKET_NEIGHBOUR)) && (packet->flags & PACKET_FIRST_FRAGMENT))
 			return MALFORMED;

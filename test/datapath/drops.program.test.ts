@@ -4,7 +4,19 @@ import { endpointFlags } from '../../src/datapath/layouts.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 import { parseIp, parseMac } from '../../src/model/address.ts';
 import { type DropReason, dropReasons } from '../../src/model/verdict.ts';
-import { concat, etherTypes, fragmentsOf, frame, ip, neighbour, other, ping, tcp, udp } from '../support/packet.ts';
+import {
+  concat,
+  etherTypes,
+  fragmentsOf,
+  frame,
+  icmp,
+  ip,
+  neighbour,
+  other,
+  ping,
+  tcp,
+  udp,
+} from '../support/packet.ts';
 import {
   alice,
   bob,
@@ -171,6 +183,10 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
     },
     'SYN and FIN': (node) => node.send(alice, outOf(alice, bob, 4, tcp({ source: 1, destination: 2, flags: 'SF' }))),
     'no TCP flag': (node) => node.send(alice, outOf(alice, bob, 4, tcp({ source: 1, destination: 2, flags: '' }))),
+    'an echo request with a code': (node) =>
+      node.send(alice, outOf(alice, bob, 4, icmp({ family: 4, type: 8, code: 1 }))),
+    'an ICMPv6 echo request with a code': (node) =>
+      node.send(alice, outOf(alice, bob, 6, icmp({ family: 6, type: 128, code: 1 }))),
     'version 5': (node) => {
       const bytes = outOf(alice, bob, 4, syn);
       bytes[14] = 0x55;
