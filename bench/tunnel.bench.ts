@@ -87,7 +87,7 @@ async function measure({ mtu, loads: chosen, more }: Options): Promise<{ measure
       printProfile('myelin, one stream', (await profiled(seconds, () => loads.one(myelin)))[1]);
       printProfile('myelin, eight streams', (await profiled(seconds, () => loads.eight(myelin)))[1]);
       const most = { length: datagram, from: measured.of('udp', 'myelin') };
-      printProfile('myelin, datagrams', (await profiled(1, () => udpRate(myelin, most)))[1]);
+      printProfile('myelin, datagrams', (await profiled(seconds, () => udpRate(myelin, most)))[1]);
       const strongswan = await openStrongswan(sites, ['10.250.1.0/24', '10.250.2.0/24']);
       const libipsec: number[] = [];
       try {
