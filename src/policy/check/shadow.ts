@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { formatRule } from '../../model/verdict.ts';
 import { enforced } from '../decide.ts';
-import { compareRules, type Policy, type Rule } from '../rule.ts';
+import { compareRules, type Policy, type Rule, withoutRequests } from '../rule.ts';
 import { coversPeer, coversPeers, coversPorts } from './cover.ts';
 
 /** A rule with the policy that it is of. */
@@ -54,6 +54,7 @@ function overrides(first: OwnedRule, second: OwnedRule): boolean {
     first.policy.gate === second.policy.gate &&
     a.ref.direction === b.ref.direction &&
     decidesBefore(a, b) &&
+    decidesUnseen(a, b) &&
     (a.requests === undefined || isDeepStrictEqual(a.requests, b.requests)) &&
     (a.subject === undefined || isDeepStrictEqual(a.subject, b.subject)) &&
     coversPorts(a.ports, b.ports) &&
@@ -65,6 +66,13 @@ function overrides(first: OwnedRule, second: OwnedRule): boolean {
 /** Whether a flow that both match is never left to the second. A pass leaves it to all but the rest of its own level. */
 function decidesBefore(a: Rule, b: Rule): boolean {
   return a.verdict !== 'pass' || a.level === b.level;
+}
+
+/** The same where no request is seen, and rules about requests are others, and stand elsewhere. */
+function decidesUnseen(a: Rule, b: Rule): boolean {
+  const [first, second] = [withoutRequests(a), withoutRequests(b)];
+  if (second === undefined) return true;
+  return first !== undefined && compareRules(first, second) < 0 && decidesBefore(first, second);
 }
 
 function shadow(rule: OwnedRule, by: OwnedRule): Shadow {
