@@ -213,14 +213,14 @@ export class Lab {
     return this.#start(services.agent(this.plan, this.node(name), { ...this.state.agents, ...settings }));
   }
 
-  /** Ends the API server or the controller: the nodes go on with what they know. */
-  stopService(name: 'api' | 'controller', signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+  /** Ends the API server, the controller or the lab's daemon: nodes and pods go on with what they know. */
+  stopService(name: 'api' | 'controller' | 'labd', signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     return this.#stop(name, signal);
   }
 
   /** Starts it again, with the data that it had. @param extra More flags for the controller, as they are. */
-  startService(name: 'api' | 'controller', extra: readonly string[] = []): ProcessRecord {
-    return this.#start(name === 'api' ? services.api(this.plan) : services.controller(this.plan, extra));
+  startService(name: 'api' | 'controller' | 'labd', extra: readonly string[] = []): ProcessRecord {
+    return this.#start(name === 'controller' ? services.controller(this.plan, extra) : services[name](this.plan));
   }
 
   /** The cgroup with a node's agent and its engine. */

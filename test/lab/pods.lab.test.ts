@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { kinds, type Pod } from '../../src/api/kinds.ts';
 import { summarizeCapture } from '../../src/cli/demo/wire.ts';
+import { run } from '../../src/kernel/command.ts';
 import { TestLab, type TestPod } from '../support/lab.ts';
 
 /** What the lab's kubelets, controllers and programs do, seen through the API and from inside pods. */
@@ -294,6 +296,41 @@ describe('pods of a lab', () => {
     await lab.eventually(async () => assert.ok(await lab.reaches(late, echo, { port: 80 })), { timeoutMs: 30_000 });
     const { processes } = await lab.lab.status();
     assert.ok(processes.every(({ running }) => running));
+  });
+
+  test('the lab’s daemon dies and comes back: pods run on, are its own again, and what went meanwhile is gone', async () => {
+    const [echo, goner] = [await lab.running('echo'), await lab.pod('goner').create()];
+    const before = await statusOf('echo');
+    const slice = () => lab.api.list(kinds.EndpointSlice, { namespace: 'default' });
+    const ready = JSON.stringify((await slice()).entries.map(({ object }) => object?.endpoints));
+    await lab.lab.stopService('labd', 'SIGKILL');
+    lab.lab.startService('labd');
+    await lab.eventually(async () => assert.ok(await lab.lab.answers()));
+    // A pod that is made now is made by the new daemon, so that has seen the others.
+    await lab.pod('after').create();
+    const after = await statusOf('echo');
+    assert.deepEqual(after.containerStatuses, before.containerStatuses);
+    assert.deepEqual(after.podIPs, before.podIPs);
+    assert.equal(JSON.stringify((await slice()).entries.map(({ object }) => object?.endpoints)), ready);
+    assert.equal((await lab.running('echo')).uid, echo.uid);
+
+    // What it started no longer is its child: ends of it are seen all the same.
+    await lab.exec(echo, ['sh', '-c', 'kill -9 -1'], { privileged: true }).catch(() => undefined);
+    await lab.eventually(async () => {
+      const [container] = (await statusOf('echo')).containerStatuses ?? [];
+      assert.equal(container?.restartCount, (before.containerStatuses?.[0]?.restartCount ?? 0) + 1);
+      assert.equal(container?.ready, true);
+    });
+
+    await lab.lab.stopService('labd', 'SIGKILL');
+    // The daemon is also the way from here to the API: the lab's own namespaces reach it without.
+    const { kubeconfig, plan } = lab.lab;
+    const remove = ['delete', 'pod', 'goner', '--grace-period=0', '--force'];
+    await run('kubectl', ['--kubeconfig', kubeconfig, ...remove], { netns: plan.control.netns });
+    lab.lab.startService('labd');
+    await lab.eventually(async () => assert.ok(!existsSync(`${plan.directory}/pods/${goner.uid}`)));
+    const { stdout } = await run('ip', ['route'], { netns: lab.lab.node(goner.node).netns });
+    assert.doesNotMatch(stdout, new RegExp(`^${goner.addresses[0]} `, 'm'), 'its interface is still there');
   });
 
   test('a node that loses power comes back with the same pods', async () => {

@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { Server as NetServer } from 'node:net';
 import type { Logger } from 'pino';
@@ -96,6 +97,7 @@ export class LabDaemon {
         return answer(404, error instanceof Error ? error.message : String(error));
       }
     });
+    rmSync(daemonSocket(this.#plan), { force: true });
     return new Promise((resolve, reject) => {
       server.once('error', reject).listen(daemonSocket(this.#plan), () => resolve(server));
     });

@@ -6,7 +6,8 @@
 set -eu
 stage=$1 layer=$2 pidfile=$3
 shift 3
-# Held open, for the file will be out of sight when there is something to say.
+# Held open, for the file will be out of sight when there is something to say: the machine's number of this process,
+# and in the end its exit code, for whoever is not its parent.
 exec 3> "$pidfile"
 mount -t tmpfs -o mode=755,size=256m tmpfs "$stage"
 mkdir "$stage/upper" "$stage/work" "$stage/root"
@@ -52,9 +53,10 @@ trap '[ -z "$child" ] || kill -TERM "$child" 2> /dev/null' TERM
 "$@" 3>&- &
 child=$!
 echo "$pid" >&3
-exec 3>&-
 while :; do
   status=0
   wait "$child" || status=$?
-  kill -0 "$child" 2> /dev/null || exit "$status"
+  kill -0 "$child" 2> /dev/null && continue
+  echo "$status" >&3
+  exit "$status"
 done

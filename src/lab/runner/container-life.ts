@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { Container, Probe } from '../../api/kinds.ts';
+import type { Container, ContainerStatus, Probe } from '../../api/kinds.ts';
 import type { Ending, RunningContainer } from './container.ts';
 import { type ContainerView, waitingView } from './pod-status.ts';
 import { runProbe } from './probe-loop.ts';
@@ -11,12 +11,23 @@ export interface LifeOptions {
   readonly restart: 'Always' | 'OnFailure' | 'Never';
   /** Starts the container's process, or says why that cannot be. */
   readonly start: (restarts: number) => Promise<RunningContainer | { readonly missing: string }>;
+  /** What an earlier process started: gone on with in place of a first start. */
+  readonly adopted?: Adopted;
   readonly tryProbe: (probe: Probe) => Promise<ProbeResult>;
   /** Seconds: the longest initial delay of a probe that is worth waiting for. */
   readonly longestDelay: number;
   readonly graceMs: number;
   readonly onChange: () => void;
   readonly log: Logger;
+}
+
+/** A container that runs, or has run, since before this process. */
+export interface Adopted {
+  readonly container: RunningContainer;
+  /** Where it has ended. */
+  readonly ending?: Ending;
+  /** As the API had it last. */
+  readonly status: ContainerStatus | undefined;
 }
 
 /** Doubles from the first to the last; a container that ran for longer than `healthyMs` starts over. */
@@ -39,6 +50,19 @@ export class ContainerLife {
     this.begun = new Promise((resolve) => {
       this.#firstStart = resolve;
     });
+    if (options.adopted !== undefined) this.view = this.#viewOf(options.adopted);
+  }
+
+  #viewOf({ container: { startedAt }, ending, status }: Adopted): ContainerView {
+    const { restartCount: restarts = 0, ready = false, started = false } = status ?? {};
+    if (ending === undefined)
+      return { state: { kind: 'running', startedAt }, restarts, ready, started, finished: false };
+    const state = { kind: 'terminated', ...ending, startedAt } as const;
+    return { state, restarts, ready: false, started: false, finished: !this.#startsAgain(ending) };
+  }
+
+  #startsAgain({ exitCode }: Ending): boolean {
+    return this.#options.restart === 'Always' || (this.#options.restart === 'OnFailure' && exitCode !== 0);
   }
 
   /** @returns When the container has ended for good: stopped, or finished as its restart policy allows. */
@@ -57,10 +81,15 @@ export class ContainerLife {
   async #live(): Promise<void> {
     const { signal } = this.#stop;
     let delay = backOff.firstMs;
+    if (this.view.finished) return;
+    const { state: before } = this.view;
+    if (before.kind === 'terminated') this.#set(crashed(this.view, before));
+    let adopted = before.kind === 'running' ? this.#options.adopted?.container : undefined;
     while (!signal.aborted) {
-      const started = await this.#options
-        .start(this.view.restarts)
-        .catch((error: Error) => ({ missing: error.message }));
+      const started =
+        adopted ??
+        (await this.#options.start(this.view.restarts).catch((error: Error) => ({ missing: error.message })));
+      adopted = undefined;
       if ('missing' in started) {
         this.#set({ state: { kind: 'waiting', reason: 'CreateContainerConfigError', message: started.missing } });
         await sleep(retryConfigMs, undefined, { signal }).catch(() => undefined);
@@ -68,7 +97,7 @@ export class ContainerLife {
       }
       const ending = await this.#oneLife(started);
       const { exitCode } = ending;
-      const again = this.#options.restart === 'Always' || (this.#options.restart === 'OnFailure' && exitCode !== 0);
+      const again = this.#startsAgain(ending);
       const state = {
         kind: 'terminated',
         exitCode,
@@ -82,11 +111,7 @@ export class ContainerLife {
       await sleep(Math.min(delay, backOff.lastMs), undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
       delay *= 2;
-      this.#set({
-        state: { kind: 'waiting', reason: 'CrashLoopBackOff' },
-        last: state,
-        restarts: this.view.restarts + 1,
-      });
+      this.#set(crashed(this.view, state));
     }
   }
 
@@ -111,13 +136,15 @@ export class ContainerLife {
       if (!ok) void running.stop(this.#options.graceMs);
     };
     const begin = () => {
-      this.#set({ started: true, ready: readinessProbe === undefined });
+      // One that was adopted is as ready as it was.
+      const { ready } = this.view;
+      this.#set({ started: true, ready: ready || readinessProbe === undefined });
       this.#firstStart?.();
-      if (readinessProbe !== undefined) probe(readinessProbe, false, true, (ready) => this.#set({ ready }));
+      if (readinessProbe !== undefined) probe(readinessProbe, ready, true, (now) => this.#set({ ready: now }));
       if (livenessProbe !== undefined) probe(livenessProbe, true, false, kill);
     };
     this.#set({ state: { kind: 'running', startedAt: running.startedAt }, finished: false });
-    if (startupProbe === undefined) begin();
+    if (startupProbe === undefined || this.view.started) begin();
     else {
       const startup = new AbortController();
       probing.signal.addEventListener('abort', () => startup.abort());
@@ -145,4 +172,9 @@ export class ContainerLife {
     this.view = { ...this.view, ...change };
     this.#options.onChange();
   }
+}
+
+/** What a container is between an end and its next start. */
+function crashed(view: ContainerView, last: NonNullable<ContainerView['last']>): Partial<ContainerView> {
+  return { state: { kind: 'waiting', reason: 'CrashLoopBackOff' }, last, restarts: view.restarts + 1 };
 }

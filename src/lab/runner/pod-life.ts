@@ -6,17 +6,29 @@ import type { Api } from '../../api/client/types.ts';
 import { type Container, kinds, type Live, type Pod } from '../../api/kinds.ts';
 import { removeCgroup } from '../../kernel/cgroup.ts';
 import { run } from '../../kernel/command.ts';
-import { deleteNamespace } from '../../kernel/netns.ts';
+import { deleteNamespace, isNamespace } from '../../kernel/netns.ts';
 import { enterCommand, RunningContainer, recordOf } from './container.ts';
-import { ContainerLife } from './container-life.ts';
+import { type Adopted, ContainerLife } from './container-life.ts';
 import { containerSpec, podPaths } from './container-spec.ts';
 import type { NodeContext } from './context.ts';
+import type { Sources } from './environment.ts';
 import { kindOfImage } from './images.ts';
 import { podStatus } from './pod-status.ts';
 import { tryProbe } from './probe-loop.ts';
 import type { ProbeResult } from './prober.ts';
-import { cniSocket, createSandbox, removeSandbox, type Sandbox } from './sandbox.ts';
+import { cniSocket, createSandbox, removeSandbox, type Sandbox, sandboxFor } from './sandbox.ts';
+import { readSandboxRecord, removeSandboxRecord, writeSandboxRecord } from './sandbox-record.ts';
 import { loadSources } from './sources.ts';
+
+type Restart = 'Always' | 'OnFailure' | 'Never';
+
+/** What a container finds when it starts. */
+interface Circumstances {
+  readonly sandbox: Sandbox;
+  readonly sources: Sources;
+  readonly restart: Restart;
+  readonly adopted: Adopted | undefined;
+}
 
 export interface PodLifeDeps {
   readonly api: Api;
@@ -37,13 +49,15 @@ export class PodLife {
   readonly #node: NodeContext;
   readonly #deps: PodLifeDeps;
   readonly #log: Logger;
-  readonly #startTime = new Date();
+  readonly #startTime: Date;
   readonly #end = new AbortController();
   /** Ends the present sandbox only: its node was restarted. */
   #reset = new AbortController();
   #pod: Live<Pod>;
   #sandbox: Sandbox | undefined;
   #attempt = 0;
+  /** The sandbox is one that an earlier daemon made, whose containers may run. */
+  #adopting = false;
   #lives: { init: Map<string, ContainerLife>; main: Map<string, ContainerLife> } = { init: new Map(), main: new Map() };
   #trouble: { reason: string; message: string } | undefined;
   #inApi = true;
@@ -57,6 +71,15 @@ export class PodLife {
     this.#node = node;
     this.#deps = deps;
     this.#log = deps.log.child({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, node: node.name });
+    const { startTime } = pod.status ?? {};
+    this.#startTime = startTime === undefined ? new Date() : new Date(startTime);
+    const left = readSandboxRecord(this.#directory);
+    if (left !== undefined) {
+      this.#attempt = left.attempt;
+      this.#sandbox = left.sandbox ?? sandboxFor(node, pod.metadata, left.attempt);
+      this.#adopting = left.sandbox !== undefined && isNamespace(left.sandbox.netns);
+      this.#log.info({ adopting: this.#adopting }, 'an earlier daemon had this pod');
+    }
     if (pod.metadata.deletionTimestamp !== undefined) this.#end.abort();
     this.done = this.#live();
   }
@@ -78,8 +101,13 @@ export class PodLife {
     this.#reset.abort();
   }
 
+  get #directory(): string {
+    return podPaths(this.#node, this.#pod.metadata.uid).directory;
+  }
+
   async #live(): Promise<void> {
     try {
+      if (!this.#adopting) await this.#removeSandbox();
       while (!this.#end.signal.aborted) {
         this.#reset = new AbortController();
         const signal = AbortSignal.any([this.#end.signal, this.#reset.signal]);
@@ -103,14 +131,19 @@ export class PodLife {
 
   /** @returns Whether all its containers have ended for good, as those of a job do. */
   async #incarnate(signal: AbortSignal): Promise<boolean> {
-    await this.#makeSandbox(signal);
+    const adopted = this.#adopting ? await this.#adoptContainers() : new Map<string, Adopted>();
+    if (!this.#adopting) await this.#makeSandbox(signal);
+    this.#adopting = false;
     const sandbox = this.#sandbox;
     if (sandbox === undefined) return false;
     const sources = await loadSources(this.#deps.api, this.#pod.metadata.namespace, this.#pod.spec);
     const { initContainers = [], containers, restartPolicy = 'Always' } = this.#pod.spec;
-    const lives = (list: readonly Container[], policy: 'Always' | 'OnFailure' | 'Never') =>
+    const lives = (list: readonly Container[], policy: Restart) =>
       new Map(
-        list.map((each) => [each.name, this.#newLife(each, sandbox, sources, sidecar(each) ? 'Always' : policy)]),
+        list.map((each) => {
+          const restart = sidecar(each) ? 'Always' : policy;
+          return [each.name, this.#newLife(each, { sandbox, sources, restart, adopted: adopted.get(each.name) })];
+        }),
       );
     this.#lives = {
       init: lives(initContainers, restartPolicy === 'Never' ? 'Never' : 'OnFailure'),
@@ -127,17 +160,39 @@ export class PodLife {
     return !signal.aborted;
   }
 
+  /** By name, those that an earlier daemon has begun. */
+  async #adoptContainers(): Promise<Map<string, Adopted>> {
+    const { spec, status } = this.#pod;
+    const statuses = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
+    const { directory, cgroup } = podPaths(this.#node, this.#pod.metadata.uid);
+    const found = new Map<string, Adopted>();
+    for (const { name } of [...(spec.initContainers ?? []), ...spec.containers]) {
+      const adopted = await RunningContainer.adopt(`${directory}/${name}`, `${cgroup}/${name}`);
+      if (adopted !== undefined) found.set(name, { ...adopted, status: statuses.find((each) => each.name === name) });
+    }
+    return found;
+  }
+
+  #keepRecord(sandbox?: Sandbox): void {
+    const { namespace, name, uid } = this.#pod.metadata;
+    const pod = { namespace, name, uid };
+    writeSandboxRecord(this.#directory, { node: this.#node.name, pod, attempt: this.#attempt, sandbox });
+  }
+
   async #makeSandbox(signal: AbortSignal): Promise<void> {
     const pod = { ...this.#pod.metadata };
     if (this.#pod.spec.hostNetwork === true) {
       this.#sandbox = { id: '', netns: this.#node.netns, addresses: this.#node.addresses };
+      this.#keepRecord(this.#sandbox);
       return this.#report();
     }
     for (let delay = retryMs.first; !signal.aborted; delay = Math.min(2 * delay, retryMs.last)) {
       await this.#networkReady(signal);
       if (signal.aborted) return;
       try {
+        this.#keepRecord();
         this.#sandbox = await this.#deps.turn(() => createSandbox(this.#node, pod, this.#attempt));
+        this.#keepRecord(this.#sandbox);
         this.#trouble = undefined;
         return this.#report();
       } catch (error) {
@@ -161,18 +216,14 @@ export class PodLife {
     }
   }
 
-  #newLife(
-    container: Container,
-    sandbox: Sandbox,
-    sources: Awaited<ReturnType<typeof loadSources>>,
-    restart: 'Always' | 'OnFailure' | 'Never',
-  ): ContainerLife {
+  #newLife(container: Container, { sandbox, sources, restart, adopted }: Circumstances): ContainerLife {
     const node = this.#node;
     const address = sandbox.addresses[0] ?? node.addresses[0];
     const standIn = kindOfImage(container.image ?? '') === 'standin';
     return new ContainerLife({
       container,
       restart,
+      ...(adopted === undefined ? {} : { adopted }),
       longestDelay: standIn ? standInDelay : Number.POSITIVE_INFINITY,
       graceMs: this.#graceMs(),
       log: this.#log,
@@ -190,7 +241,7 @@ export class PodLife {
   }
 
   async #exec(container: Container, command: readonly string[], timeout: number): Promise<ProbeResult> {
-    const record = recordOf(`${podPaths(this.#node, this.#pod.metadata.uid).directory}/${container.name}`);
+    const record = recordOf(`${this.#directory}/${container.name}`);
     if (record === undefined) return { ok: false, ms: 0, error: 'the container is not running' };
     const [file = '', ...args] = enterCommand(record, command);
     return await run(file, args, { timeout }).then(
@@ -217,6 +268,7 @@ export class PodLife {
       try {
         await removeSandbox(this.#node, sandbox, this.#pod.metadata);
         this.#sandbox = undefined;
+        removeSandboxRecord(this.#directory);
         return;
       } catch (error) {
         this.#log.warn({ err: error }, 'the sandbox cannot be removed yet');

@@ -1,9 +1,15 @@
+import { rmSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Api, Change, ObjectStore } from '../../api/client/types.ts';
 import type { Live, Pod } from '../../api/kinds.ts';
+import { removeCgroup } from '../../kernel/cgroup.ts';
 import { LabError } from '../error.ts';
+import { podPaths } from './container-spec.ts';
 import type { NodeContext } from './context.ts';
 import { PodLife } from './pod-life.ts';
+import { removeSandbox, sandboxFor } from './sandbox.ts';
+import { listSandboxRecords, type SandboxRecord } from './sandbox-record.ts';
 
 export interface PodRunnerOptions {
   readonly nodes: readonly NodeContext[];
@@ -17,6 +23,7 @@ export interface PodRunnerDeps {
 
 /** How many sandboxes are made at once: each is a handful of processes, and there are two cores. */
 const sandboxesAtOnce = 4;
+const sweepRetryMs = 2000;
 
 /** Runs the pods that are bound to the lab's nodes: the kubelets of all of them in one process. */
 export class PodRunner {
@@ -33,8 +40,34 @@ export class PodRunner {
     this.#deps = deps;
   }
 
+  /** The pods of the API must be known: whatever else an earlier daemon left is removed. */
   start(): void {
     this.#stop = this.#deps.pods.onChange((change) => this.#observe(change));
+    const directories = new Set([...this.#nodes.values()].map(({ podsDirectory }) => podsDirectory));
+    for (const directory of directories)
+      for (const record of listSandboxRecords(directory))
+        if (!this.#lives.has(record.pod.uid)) void this.#sweep(record);
+  }
+
+  /** A pod that went from the API while no daemon was there. */
+  async #sweep({ node: name, pod, sandbox, attempt }: SandboxRecord): Promise<void> {
+    const node = this.#nodes.get(name);
+    if (node === undefined) return;
+    const { directory, cgroup } = podPaths(node, pod.uid);
+    const log = this.#deps.log.child({ pod: `${pod.namespace}/${pod.name}`, node: name });
+    log.info('an earlier daemon had this pod, and it is gone');
+    for (;;)
+      try {
+        await removeCgroup(cgroup);
+        const left = sandbox ?? sandboxFor(node, pod, attempt);
+        // Its node's own namespace is nobody's to remove.
+        if (left.id !== '') await removeSandbox(node, left, pod);
+        rmSync(directory, { recursive: true, force: true });
+        return;
+      } catch (err) {
+        log.warn({ err }, 'what is left of it cannot be removed yet');
+        await sleep(sweepRetryMs, undefined, { ref: false });
+      }
   }
 
   /** Ends the watching and the probers; the pods' processes are left as they are. */
