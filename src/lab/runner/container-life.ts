@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { z } from 'zod';
 import type { Container, ContainerStatus, Probe } from '../../api/kinds.ts';
 import type { Ending, RunningContainer } from './container.ts';
 import { type ContainerView, waitingView } from './pod-status.ts';
@@ -30,6 +31,8 @@ export interface Adopted {
   readonly status: ContainerStatus | undefined;
 }
 
+const runningState = z.object({ running: z.object({ startedAt: z.iso.datetime() }) });
+
 /** Doubles from the first to the last; a container that ran for longer than `healthyMs` starts over. */
 const backOff = { firstMs: 500, lastMs: 30_000, healthyMs: 60_000 };
 const retryConfigMs = 1000;
@@ -53,8 +56,11 @@ export class ContainerLife {
     if (options.adopted !== undefined) this.view = this.#viewOf(options.adopted);
   }
 
-  #viewOf({ container: { startedAt }, ending, status }: Adopted): ContainerView {
+  #viewOf({ container, ending, status }: Adopted): ContainerView {
     const { restartCount: restarts = 0, ready = false, started = false } = status ?? {};
+    // As it was reported, whatever the file system keeps of it.
+    const reported = runningState.safeParse(status?.state).data?.running.startedAt;
+    const startedAt = reported === undefined ? container.startedAt : new Date(reported);
     if (ending === undefined)
       return { state: { kind: 'running', startedAt }, restarts, ready, started, finished: false };
     const state = { kind: 'terminated', ...ending, startedAt } as const;

@@ -11,7 +11,6 @@ import { enterCommand, RunningContainer, recordOf } from './container.ts';
 import { type Adopted, ContainerLife } from './container-life.ts';
 import { containerSpec, podPaths } from './container-spec.ts';
 import type { NodeContext } from './context.ts';
-import type { Sources } from './environment.ts';
 import { kindOfImage } from './images.ts';
 import { podStatus } from './pod-status.ts';
 import { tryProbe } from './probe-loop.ts';
@@ -25,7 +24,6 @@ type Restart = 'Always' | 'OnFailure' | 'Never';
 /** What a container finds when it starts. */
 interface Circumstances {
   readonly sandbox: Sandbox;
-  readonly sources: Sources;
   readonly restart: Restart;
   readonly adopted: Adopted | undefined;
 }
@@ -136,13 +134,12 @@ export class PodLife {
     this.#adopting = false;
     const sandbox = this.#sandbox;
     if (sandbox === undefined) return false;
-    const sources = await loadSources(this.#deps.api, this.#pod.metadata.namespace, this.#pod.spec);
     const { initContainers = [], containers, restartPolicy = 'Always' } = this.#pod.spec;
     const lives = (list: readonly Container[], policy: Restart) =>
       new Map(
         list.map((each) => {
           const restart = sidecar(each) ? 'Always' : policy;
-          return [each.name, this.#newLife(each, { sandbox, sources, restart, adopted: adopted.get(each.name) })];
+          return [each.name, this.#newLife(each, { sandbox, restart, adopted: adopted.get(each.name) })];
         }),
       );
     this.#lives = {
@@ -216,7 +213,7 @@ export class PodLife {
     }
   }
 
-  #newLife(container: Container, { sandbox, sources, restart, adopted }: Circumstances): ContainerLife {
+  #newLife(container: Container, { sandbox, restart, adopted }: Circumstances): ContainerLife {
     const node = this.#node;
     const address = sandbox.addresses[0] ?? node.addresses[0];
     const standIn = kindOfImage(container.image ?? '') === 'standin';
@@ -229,6 +226,8 @@ export class PodLife {
       log: this.#log,
       onChange: () => this.#report(),
       start: async () => {
+        // Anew each time: what was missing may be there now.
+        const sources = await loadSources(this.#deps.api, this.#pod.metadata.namespace, this.#pod.spec);
         const spec = containerSpec(node, this.#pod, container, sandbox, sources);
         return 'missing' in spec ? spec : await RunningContainer.start(spec);
       },
