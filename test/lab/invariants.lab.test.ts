@@ -129,7 +129,7 @@ describe('what must hold, whatever happens', () => {
       async () => {
         await agents.status(node);
       },
-      { timeoutMs: 30_000 },
+      { timeoutMs: 90_000 },
     );
   }
 
