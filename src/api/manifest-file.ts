@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type Document, isMap, isNode, LineCounter, type ParsedNode, parseAllDocuments } from 'yaml';
 import { MyelinError } from '../model/error.ts';
 
-/** Where something stands: lines and columns count from 1. */
+/** Where something stands: lines and columns count from 1; both are 0 for a file as a whole. */
 export interface Place {
   readonly file: string;
   readonly line: number;
@@ -33,7 +33,8 @@ export class ManifestError extends MyelinError<ManifestErrorCode> {
 
 function formatIssue({ file, line, column, object, field, message }: ManifestIssue): string {
   const what = [object, field].filter((part) => part !== undefined && part !== '').join(' ');
-  return `${file}:${line}:${column}: ${what === '' ? '' : `${what}: `}${message}`;
+  const place = line === 0 ? file : `${file}:${line}:${column}`;
+  return `${place}: ${what === '' ? '' : `${what}: `}${message}`;
 }
 
 /** One document of a file, which can say where its fields stand. */
@@ -121,7 +122,7 @@ function reading<T>(file: string, read: () => T): T {
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new ManifestError(
       'ManifestUnreadable',
-      [{ file, line: 1, column: 1, message: `cannot be read: ${message}` }],
+      [{ file, line: 0, column: 0, message: `cannot be read: ${message}` }],
       cause,
     );
   }

@@ -48,7 +48,13 @@ export function loadManifests(paths: readonly string[], options: LoadOptions = {
       return [];
     }
   });
-  return checkDocuments(documents, options, issues);
+  const objects = checkDocuments(documents, options, issues);
+  const [first] = paths;
+  if (objects.length === 0 && first !== undefined)
+    throw new ManifestError('ManifestInvalid', [
+      { file: first, line: 0, column: 0, message: 'has no object to apply' },
+    ]);
+  return objects;
 }
 
 /** As `loadManifests`, from documents that are already parsed. @param found Issues that there are already. @throws {ManifestError} */

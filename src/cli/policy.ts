@@ -10,12 +10,7 @@ export function registerPolicy(program: Command): void {
     policy
       .command('check')
       .description('what is wrong with policies of any kind, and what in them comes to nothing')
-      .requiredOption(
-        '-f, --file <path>',
-        'a manifest, a directory, or - for standard input; may be repeated',
-        collect,
-        [],
-      )
+      .requiredOption('-f, --file <path>', 'a manifest, a directory, or - for standard input; may be repeated', collect)
       .option('-n, --namespace <name>', 'for manifests that name none', 'default')
       .option('--files-only', 'hold them against the pods of the files only, whatever cluster there is')
       .addOption(new Option('-o, --output <form>').choices(['table', 'json']).default('table')),
@@ -92,6 +87,6 @@ Examples:
     .action((flags: DiffFlags) => diffPolicies(flags));
 }
 
-function collect(path: string, before: readonly string[]): string[] {
+function collect(path: string, before: readonly string[] = []): string[] {
   return [...before, path];
 }

@@ -75,6 +75,10 @@ async function why(source: string, destination: string, flags: WhyFlags): Promis
       );
     }
     for (const line of answer.explanation) console.log(`  ${line}`);
+    if (question.port === 0 && ['TCP', 'UDP', 'SCTP'].includes(question.protocol))
+      console.log(
+        paint('dim', '  No port was asked about, so rules for single ports decide nothing here: add --port.'),
+      );
   }
   // Where an agent did not answer, that is said already, and counts more.
   if (answer.verdict === 'deny') process.exitCode ??= 3;

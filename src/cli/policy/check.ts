@@ -120,7 +120,7 @@ function print(rows: readonly Row[], { policies, pods }: { policies: number; pod
     console.log(
       table<Row>(
         [
-          { title: 'PLACE', value: ({ file, line, column }) => `${file}:${line}:${column}` },
+          { title: 'PLACE', value: ({ file, line, column }) => (line === 0 ? file : `${file}:${line}:${column}`) },
           { title: '', value: ({ severity }) => paint(severity === 'error' ? 'red' : 'yellow', severity) },
           { title: 'POLICY', value: ({ policy }) => policy },
           { title: 'FIELD', value: ({ field }) => field },
