@@ -125,7 +125,7 @@ test('a file that is not there, is no YAML bomb’s victim, or is empty', (t) =>
   const directory = directoryOf(t, { 'bomb.yaml': bomb, 'empty.yaml': '---\n# nothing\n---\n' });
   assert.match(complaints([join(directory, 'none.yaml')], directory)[0] ?? '', /^none.yaml: cannot be read: ENOENT/);
   assert.match(complaints([join(directory, 'bomb.yaml')], directory)[0] ?? '', /^bomb.yaml:1:1: Excessive alias count/);
-  assert.deepEqual(loadManifests([join(directory, 'empty.yaml')]), []);
+  assert.deepEqual(complaints([join(directory, 'empty.yaml')], directory), ['empty.yaml: has no object to apply']);
 });
 
 test('objects are applied in an order that works, changed where they changed, and deleted', async (t) => {
