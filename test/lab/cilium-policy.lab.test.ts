@@ -68,6 +68,7 @@ describe('policies of Cilium’s kinds', { timeout: 120_000 }, () => {
     ];
     for (const one of await Promise.all(made)) pods.set(one.name, one);
     await lab.serve('world', '8080/TCP');
+    await lab.routeWorld();
   });
   after(async () => {
     rmSync(file, { force: true });
@@ -112,6 +113,8 @@ describe('policies of Cilium’s kinds', { timeout: 120_000 }, () => {
     await assertVerdict(pod('far'), web, 81, 'deny');
     await assertVerdict(pod('other'), web, 80, 'deny');
     await assertVerdict(pod('bad'), web, 80, 'deny');
+    await assertVerdict('world', web, 80, 'deny');
+    await assertVerdict('world', web, 81, 'allow');
   });
 
   test('myelin why names the rule by its list, and the drop does too', async () => {

@@ -26,7 +26,7 @@ describe('Istio’s policies', { timeout: 120_000 }, () => {
 
   before(async () => {
     lab = await PolicyLab.up({ nodes: 2 });
-    await lab.routeWorld();
+    await lab.lab.routeWorld();
     await lab.lab.namespace('ops');
     const accounts = ['front', 'other'].map((name) => ({
       apiVersion: 'v1',

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kinds } from '../../src/api/kinds.ts';
 import { loadManifests } from '../../src/api/manifest.ts';
 import { type Agents, agentsOf, endName } from '../support/agents.ts';
 import { type Source, TestLab, type TestPod } from '../support/lab.ts';
@@ -173,7 +172,7 @@ describe('the published policy recipes', () => {
         create(key, labels, [80, ...ports], nodes[i % nodes.length] ?? 'node-1'),
       ),
     ]);
-    await routeWorld();
+    await lab.routeWorld();
   });
   after(() => lab?.down());
 
@@ -192,19 +191,6 @@ describe('the published policy recipes', () => {
       protocol,
     }));
     services.set(key, await lab.service(name, { selector: { name }, ports: front }, namespace));
-  }
-
-  /** As the routers of a network do that knows where pods are. */
-  async function routeWorld(): Promise<void> {
-    const { world } = lab.lab.plan;
-    for (const { name, addresses } of lab.lab.plan.nodes) {
-      const { spec } = await lab.api.get(kinds.Node, { name });
-      for (const [i, prefix] of (spec?.podCIDRs ?? []).entries()) {
-        const route = ['ip', 'route', 'add', prefix, 'via', addresses[i] ?? '', 'src', world.outside[i] ?? ''];
-        const { code, stderr } = await lab.exec('world', route);
-        assert.equal(code, 0, stderr);
-      }
-    }
   }
 
   function hostOf({ to, family, at }: Attempt): string {

@@ -181,6 +181,19 @@ export class TestLab {
     return await this.lab.podCommand({ namespace: where.namespace, pod: where.name }, command, options);
   }
 
+  /** Makes the world find pods, as the routers of a network do that knows where they are. */
+  async routeWorld(): Promise<void> {
+    const { world, nodes } = this.lab.plan;
+    for (const { name, addresses } of nodes) {
+      const { spec } = await this.api.get(kinds.Node, { name });
+      for (const [i, prefix] of (spec?.podCIDRs ?? []).entries()) {
+        const route = ['ip', 'route', 'add', prefix, 'via', addresses[i] ?? '', 'src', world.outside[i] ?? ''];
+        const { code, stderr } = await this.exec('world', route);
+        assert.equal(code, 0, stderr);
+      }
+    }
+  }
+
   /**
    * A server that is not a pod: on a node, or in `world` (at 203.0.113.10 and 2001:db8::10). Answers over TCP (HTTP) and
    * UDP with the machine's name, until the lab goes down.

@@ -3,7 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringOr } from '../../src/api/json.ts';
-import { kinds, policyResources } from '../../src/api/kinds.ts';
+import { policyResources } from '../../src/api/kinds.ts';
 import { type Agents, agentsOf } from './agents.ts';
 import { type CliResult, myelin } from './cli.ts';
 import { type Source, TestLab, type TestPod } from './lab.ts';
@@ -32,19 +32,6 @@ export class PolicyLab {
   async down(): Promise<void> {
     rmSync(this.#file, { force: true });
     await this.lab.down();
-  }
-
-  /** Lets the world find pods, as the routers of a network do that knows where they are. */
-  async routeWorld(): Promise<void> {
-    const { world, nodes } = this.lab.lab.plan;
-    for (const { name, addresses } of nodes) {
-      const { spec } = await this.lab.api.get(kinds.Node, { name });
-      for (const [i, prefix] of (spec?.podCIDRs ?? []).entries()) {
-        const route = ['ip', 'route', 'add', prefix, 'via', addresses[i] ?? '', 'src', world.outside[i] ?? ''];
-        const { code, stderr } = await this.lab.exec('world', route);
-        assert.equal(code, 0, stderr);
-      }
-    }
   }
 
   async kubectl(...args: readonly string[]): Promise<CliResult> {
