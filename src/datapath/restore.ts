@@ -1,6 +1,7 @@
 import type { IpAddress } from '../model/address.ts';
 import { firstFreeIdentity, type IdentityNumber, lastIdentity } from '../model/identity.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
+import { entryKey } from '../policy/compile/keys.ts';
 import {
   firstFreeRule,
   type IdentityClass,
@@ -63,7 +64,7 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
       direction: 'ingress',
       stage: 'network',
       ...head,
-      entries: entriesOf.get(id) ?? [],
+      entries: (entriesOf.get(id) ?? []).sort((a, b) => entryKey(a) - entryKey(b)),
     });
   for (const [id, head] of maps.ruleSets.entries()) {
     lastRule = Math.max(lastRule, head.rule);
