@@ -82,8 +82,8 @@ export class DriverNode extends EventEmitter<TunnelDriverEvents> {
         if (reply.kind === 'ready') resolve();
         else this.#receive(reply);
       });
-      child.once('exit', (code) => {
-        const error = new Error(`the driver host of ${this.#options.node} ended with ${code}`);
+      child.once('exit', (code, signal) => {
+        const error = new Error(`the driver host of ${this.#options.node} ended with ${code ?? signal}`);
         reject(error);
         for (const { reject: refuse } of this.#waiting.values()) refuse(error);
         this.#waiting.clear();

@@ -238,7 +238,7 @@ export class StreamMeter {
     for (const end of this.#ends) end.quit();
   }
 
-  /** Until all has come, or nothing more has for two seconds. */
+  /** Until all has come, or nothing more has for so long. */
   async #settled(): Promise<MeterReport> {
     let last = await this.report();
     for (let quiet = 0; ; ) {
@@ -248,7 +248,8 @@ export class StreamMeter {
       const sum = ({ there, back, tcp }: MeterReport) => there.received + back.received + tcp.received;
       quiet = sum(now) === sum(last) ? quiet + 50 : 0;
       last = now;
-      if (quiet >= 2000) return now;
+      // A transfer whose last segments did not fit the path goes on with a timeout, which doubles each time (RFC 6298).
+      if (quiet >= (now.tcp.state === 'open' ? 15_000 : 2000)) return now;
     }
   }
 
