@@ -384,7 +384,7 @@ describe('the commands that ask agents', () => {
           ['tunnels'],
           ['lab', 'status'],
           ['lab', 'kubeconfig'],
-          ['policy', 'check'],
+          ['policy', 'check', '-f', 'test/vm/guest/pods.yaml'],
         ]) {
           const { code, stderr } = await myelin(...command, option, lab.name);
           assert.equal(code, 0, `${command.join(' ')} ${option}: ${stderr}`);
