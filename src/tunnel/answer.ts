@@ -75,9 +75,6 @@ async function answer(
     return begun.tunnel.installer(begun.attempt);
   };
   const admit: Admit = (local, remote, selectors) => {
-    const isUp = table.find(local, remote)?.state.up !== undefined;
-    const why = isUp ? undefined : services.whyNot(local, remote);
-    if (why !== undefined) throw new HandshakeError('policy', why);
     const tunnel = table.of(local, remote, services);
     begun = { tunnel, attempt: tunnel.admit(abort) };
     return tunnel.proposal(begun.attempt, selectors);

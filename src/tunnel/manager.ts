@@ -76,7 +76,11 @@ export interface TunnelManagerDeps {
   readonly resolver: PeerResolver;
   readonly hooks: TunnelHooks;
   readonly logger: Logger;
-  /** Why policy admits nothing between the two pods in either direction, or undefined. Absent: everybody may try. */
+  /**
+   * Why policy admits nothing between the two pods in either direction, or undefined. Absent: everybody may try. Asked before
+   * this side begins only: whoever is answered gets a tunnel, so that what ingress policy denies is a flow with ports and a
+   * rule, and not a tunnel that never came.
+   */
   readonly whyNot?: (local: LocalPod, remote: RemotePod) => string | undefined;
   /** What the two pods' namespaces ask for: `pod` wherever one of them does. Default `pod`. */
   readonly radius?: (local: LocalPod, remote: RemotePod) => BreachRadius;
