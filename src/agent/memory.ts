@@ -1,11 +1,13 @@
 import { performance } from 'node:perf_hooks';
 
 /** How often to look whether there is time, and reason, to collect. */
-const everyMs = 2000;
-/** Of the time since the last look: an agent that was busier than this has something better to do. */
-const idleBelow = 0.3;
-/** Of what was alive after the last collection: less garbage than this is not worth the pause (tens of milliseconds). */
-const worthwhile = 1.15;
+const everyMs = 1000;
+/** So many looks in a row found the agent idle: whoever is in a burst has something better to do. */
+const quietLooks = 3;
+/** Of the time since the last look. */
+const idleBelow = 0.1;
+/** Bytes of garbage that are worth a pause of a hundred milliseconds and compiling again what the collection forgets. */
+const worthwhile = 12 << 20;
 
 /** What gives pages back to the system too: a usual collection keeps them for what comes next. */
 const thoroughly = { type: 'major', execution: 'sync', flavor: 'last-resort' } as const;
@@ -18,13 +20,14 @@ const thoroughly = { type: 'major', execution: 'sync', flavor: 'last-resort' } a
  */
 export function collectWhenIdle(collect: typeof globalThis.gc): () => void {
   if (collect === undefined) return () => undefined;
-  let utilization = performance.eventLoopUtilization();
-  let alive = 0;
+  let seen = performance.eventLoopUtilization();
+  let alive = process.memoryUsage().heapUsed;
+  let quiet = 0;
   const timer = setInterval(() => {
-    const before = utilization;
-    utilization = performance.eventLoopUtilization();
-    if (performance.eventLoopUtilization(utilization, before).utilization > idleBelow) return;
-    if (process.memoryUsage().heapUsed < alive * worthwhile) return;
+    const before = seen;
+    seen = performance.eventLoopUtilization();
+    quiet = performance.eventLoopUtilization(seen, before).utilization < idleBelow ? quiet + 1 : 0;
+    if (quiet < quietLooks || process.memoryUsage().heapUsed < alive + worthwhile) return;
     collect(thoroughly);
     alive = process.memoryUsage().heapUsed;
   }, everyMs);
