@@ -113,8 +113,8 @@ static __always_inline __u16 ct_policy_port(const struct ct_key *key, bool egres
 }
 
 /* Asks policy about a connection that was, or would be, opened in `direction` between the endpoint and `identity`. */
-static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, const struct config *settings,
-						 const struct track *track, __u32 direction, struct place *place)
+static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, const struct track *track,
+						 __u32 direction, struct place *place)
 {
 	bool egress = direction == DIRECTION_EGRESS;
 	struct policy_query query = {
@@ -122,8 +122,6 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		.network_set = egress ? endpoint->egress_set : endpoint->ingress_set,
 		.mesh_set = egress ? endpoint->egress_mesh_set : endpoint->ingress_mesh_set,
 		.identity = track->identity,
-		.default_deny = settings->flags &
-				(egress ? CONFIG_DEFAULT_DENY_EGRESS : CONFIG_DEFAULT_DENY_INGRESS),
 		.port = ct_policy_port(&track->key, egress),
 		.protocol = track->key.protocol,
 	};
@@ -164,7 +162,7 @@ SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struc
 		entry.flags |= CT_EXEMPT;
 		place->rule = track->flags & TRACK_SELF ? RULE_SELF : RULE_OWN_NODE;
 	} else {
-		reason = ct_judge(endpoint, settings, track, place->direction, place);
+		reason = ct_judge(endpoint, track, place->direction, place);
 		if (reason)
 			return reason;
 	}
@@ -263,7 +261,7 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 		return ENDPOINT_NOT_READY;
 	revision = *(volatile __u32 *)&settings->revision;
 	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity)) {
-		enum drop_reason reason = ct_judge(endpoint, settings, track, entry->direction, place);
+		enum drop_reason reason = ct_judge(endpoint, track, entry->direction, place);
 
 		if (reason)
 			return reason;

@@ -10,8 +10,6 @@
 #include "reasons.h"
 
 /* config.flags */
-#define CONFIG_DEFAULT_DENY_INGRESS (1U << 0)
-#define CONFIG_DEFAULT_DENY_EGRESS (1U << 1)
 #define CONFIG_XFRM (1U << 2) /* the kernel carries tunnels: packets out of them have its proof of the SA, tunnel_out leads in */
 
 /* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */

@@ -13,7 +13,6 @@ struct policy_query {
 	__u32 network_set; /* 0: not loaded */
 	__u32 mesh_set;    /* 0: none */
 	__u32 identity;    /* of the other end */
-	__u32 default_deny;
 	__u16 port; /* the destination's, host order; of ICMP, type << 8 | code */
 	__u8 protocol;
 	__u8 pad;
@@ -143,10 +142,6 @@ SUBPROGRAM enum drop_reason policy_decide(struct policy_query *query)
 		answer = policy_ask_set(&probe, query, query->admin_set);
 	if (answer == POLICY_UNDECIDED)
 		answer = policy_ask_set(&probe, query, query->network_set);
-	if (answer == POLICY_UNDECIDED && query->default_deny) {
-		query->rule = RULE_DEFAULT_DENY;
-		return POLICY_DENIED;
-	}
 	if (answer != POLICY_UNDECIDED && answer != FORWARDED)
 		return answer;
 	if (query->mesh_set == 0)

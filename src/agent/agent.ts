@@ -167,9 +167,6 @@ export class Agent {
       uplinkIfindex: uplink.ifindex,
       tunnelIfindex: driver.ifindex,
       xfrm: driver.driver.name === 'xfrm',
-      // A default to deny is compiled into the rule sets: it is not the same for every namespace.
-      defaultDenyIngress: false,
-      defaultDenyEgress: false,
       reportIntervalNs,
       denyIntervalNs,
     });

@@ -25,9 +25,6 @@ export interface DatapathDeps {
 /** What the programs go by; members that are not given stay as they are. Times in nanoseconds, 0 for the default. */
 export type DatapathSettings = Partial<
   Omit<Config, 'revision' | 'flags'> & {
-    /** For endpoints that no policy selects. */
-    readonly defaultDenyIngress: boolean;
-    readonly defaultDenyEgress: boolean;
     /** Tunnels are the kernel's: packets out of them carry the kernel's proof of the SA. */
     readonly xfrm: boolean;
   }
@@ -106,13 +103,11 @@ export class Datapath {
   }
 
   setConfig(settings: DatapathSettings): void {
-    const { defaultDenyIngress, defaultDenyEgress, xfrm, ...rest } = settings;
+    const { xfrm, ...rest } = settings;
     const map = this.#objects.maps.config;
     const before = map.get(0);
     if (before === undefined) throw new TypeError('the array map config has no entry 0');
-    let { flags } = before;
-    for (const [name, on] of Object.entries({ defaultDenyIngress, defaultDenyEgress, xfrm }))
-      if (on !== undefined && isConfigFlag(name)) flags = on ? flags | configFlags[name] : flags & ~configFlags[name];
+    const flags = xfrm === undefined ? before.flags : xfrm ? configFlags.xfrm : 0;
     map.set(0, { ...before, ...rest, flags });
   }
 
@@ -309,8 +304,4 @@ export class Datapath {
     if (enforced) this.#deferred.set(`${ifindex} ${direction}`, attach);
     else attach();
   }
-}
-
-function isConfigFlag(name: string): name is keyof typeof configFlags {
-  return name in configFlags;
 }

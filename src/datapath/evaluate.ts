@@ -12,7 +12,7 @@ import {
   setIdOf,
   verdictCodes,
 } from '../policy/image.ts';
-import { configFlags, endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
+import { endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
 /** The first packet of a connection, at one endpoint's interface. */
@@ -69,9 +69,6 @@ export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
   };
   const byNetwork = ask('admin') ?? ask('network');
   if (byNetwork?.verdict === 'deny') return byNetwork;
-  const defaultDeny = direction === 'egress' ? configFlags.defaultDenyEgress : configFlags.defaultDenyIngress;
-  if (byNetwork === undefined && ((maps.config.get(0)?.flags ?? 0) & defaultDeny) !== 0)
-    return deny('POLICY_DENIED', reservedRules.defaultDeny);
   const byMesh = ask('mesh');
   if (byMesh?.verdict === 'deny') return byMesh;
   return byNetwork ?? byMesh ?? allow(reservedRules.none);

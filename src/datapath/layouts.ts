@@ -44,7 +44,7 @@ export const config = struct('config', {
   fragmentNs: u64,
 });
 export type Config = Value<typeof config>;
-export const configFlags = { defaultDenyIngress: 1, defaultDenyEgress: 2, xfrm: 4 } as const;
+export const configFlags = { xfrm: 4 } as const;
 
 export const endpoint = struct('endpoint', {
   id: u32,

@@ -60,10 +60,6 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
       node.addPod(bob, { ingressSet: sets.web });
       return node.travel(alice, bob, outOf(alice, bob, 4, udp({ source: 40000, destination: 80 })));
     },
-    'the cluster denies by default': (node) => {
-      node.configure({ flags: 1 });
-      return node.travel(alice, bob, outOf(alice, bob, 4, syn));
-    },
     'an ICMP type is no port': (node) => {
       node.addPod(bob, { ingressSet: sets.web });
       return node.travel(alice, bob, outOf(alice, bob, 4, ping({ id: 80 })));

@@ -46,8 +46,6 @@ const headers = join(import.meta.dirname, '../../bpf');
 
 test('numbers mean the same on both sides', () => {
   const constants: Readonly<Record<string, number>> = {
-    CONFIG_DEFAULT_DENY_INGRESS: layouts.configFlags.defaultDenyIngress,
-    CONFIG_DEFAULT_DENY_EGRESS: layouts.configFlags.defaultDenyEgress,
     CONFIG_XFRM: layouts.configFlags.xfrm,
     ENDPOINT_READY: layouts.endpointFlags.ready,
     SERVICE_FLOW_HAIRPIN_REPLY: layouts.serviceFlowFlags.hairpinReply,

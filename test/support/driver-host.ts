@@ -56,8 +56,6 @@ datapath.setConfig({
   uplinkIfindex: uplink.ifindex,
   tunnelIfindex: opened.ifindex,
   xfrm: driver.name === 'xfrm',
-  defaultDenyIngress: false,
-  defaultDenyEgress: false,
 });
 datapath.attachUplink(uplink.ifindex);
 if (opened.carrier === undefined) datapath.attachTunnel(opened.ifindex);
