@@ -59,7 +59,9 @@ async function runLane(lane: Lane, files: string[]): Promise<void> {
     failures.push(
       `${event.file?.replace(`${root}/`, '')}:${event.line ?? 0} ${event.name}\n${text.replaceAll(/^/gm, '    ')}`,
     );
-    console.log(paint('red', `  FAILED ${event.file?.replace(`${root}/`, '')}: ${event.name}`));
+    // In the line of the test too: of a long log, often only such lines are kept.
+    const inShort = (cause instanceof Error ? cause.message : text).replaceAll(/\s+/g, ' ').slice(0, 600);
+    console.log(paint('red', `  FAILED ${event.file?.replace(`${root}/`, '')}: ${event.name}: ${inShort}`));
   });
   stream.on('test:summary', ({ file, duration_ms: ms }) => {
     if (file === undefined) return;

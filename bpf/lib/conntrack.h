@@ -224,6 +224,20 @@ static __always_inline bool ct_is_live(const struct ct_entry *entry, const struc
 }
 
 /*
+ * Whether a packet may take another way to the backend (directly, or through another service) than its ports took before.
+ * A stream that lives holds its way, since a reply bears the address of one way only. One that nobody answered is given
+ * up by whoever opens another; and where there are no streams, replies go by the way of the newest request: a client's
+ * ports come round again long before such an entry ends.
+ */
+static __always_inline bool ct_may_change_way(const struct ct_entry *entry, const struct packet *packet)
+{
+	if (packet->protocol == IPPROTO_TCP || packet->protocol == IPPROTO_SCTP_NUMBER)
+		return entry->state == CT_CLOSED || (entry->state == CT_OPENING && packet->protocol == IPPROTO_TCP &&
+						     ct_is_syn(packet));
+	return true;
+}
+
+/*
  * Finds the connection of a packet and takes it into account. place->direction is the hook's; place->rule becomes the
  * rule that decided. FORWARDED with track->found 0 means that there is none: ask ct_open.
  */
@@ -244,7 +258,7 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	if (!entry || !ct_is_live(entry, packet, place->direction, now))
 		return FORWARDED;
 	track->reply = entry->direction != place->direction;
-	if (!track->reply && entry->service != track->service && entry->state == CT_CLOSED)
+	if (!track->reply && entry->service != track->service && ct_may_change_way(entry, packet))
 		return FORWARDED;
 	track->found = 1;
 	place->rule = entry->rule;

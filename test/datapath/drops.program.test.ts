@@ -301,12 +301,11 @@ const ways: Readonly<Record<DropReason, Readonly<Record<string, (node: TestNode)
     'a table that is full': () => assert.fail('has a test of its own'),
   },
   SERVICE_CONFLICT: {
-    'the same ports, once directly and once through a service': (node) => {
+    'the ports of a stream that lives, once directly and once through a service': (node) => {
       node.addService({ address: service.address4, port: 80, protocol: 6 }, [{ address: bob.address4, port: 8080 }]);
-      assert.equal(
-        node.send(alice, outOf(alice, bob, 4, tcp({ source: 40000, destination: 8080 }))).action,
-        'redirect',
-      );
+      node.travel(alice, bob, outOf(alice, bob, 4, tcp({ source: 40000, destination: 8080 })));
+      const answer = outOf(bob, alice, 4, tcp({ source: 8080, destination: 40000, flags: 'SA' }));
+      assert.equal(node.travel(bob, alice, answer).action, 'pass');
       return node.send(alice, outOf(alice, service, 4, syn));
     },
   },

@@ -261,6 +261,32 @@ describe('when backends change', () => {
     assert.equal(node.send(alice, query).frame.ip?.destination, carol.address4);
   });
 
+  test('a client’s ports that come round again, directly this time or by the service, are answered from where they asked', () => {
+    using node = new TestNode();
+    node.addService(front(4, protocolNumbers.UDP, 53), [{ address: bob.address4, port: 53 }]);
+    const ports = { source: 40000, destination: 53 };
+    const ways = [
+      { query: outOf(alice, service, 4, udp(ports)), from: service.address4 },
+      { query: outOf(alice, bob, 4, udp(ports)), from: bob.address4 },
+      { query: outOf(alice, service, 4, udp(ports)), from: service.address4 },
+    ];
+    for (const { query, from } of ways) {
+      assert.equal(node.travel(alice, bob, query).action, 'pass');
+      const answer = node.travel(bob, alice, outOf(bob, alice, 4, udp({ source: 53, destination: 40000 })));
+      assert.equal(answer.frame.ip?.source, from);
+    }
+  });
+
+  test('a stream that nobody answered leaves its ports to the next, whichever way that goes', () => {
+    using node = new TestNode();
+    node.addService(front(4), [{ address: bob.address4, port: 8080 }]);
+    assert.equal(node.send(alice, ask(1)).action, 'redirect');
+    const direct = outOf(alice, bob, 4, tcp({ source: 1, destination: 8080 }));
+    assert.equal(node.travel(alice, bob, direct).action, 'pass');
+    const answer = outOf(bob, alice, 4, tcp({ source: 8080, destination: 1, flags: 'SA' }));
+    assert.equal(node.travel(bob, alice, answer).frame.ip?.source, bob.address4);
+  });
+
   test('a stream whose connection entry is lost stays with its backend', () => {
     using node = new TestNode();
     node.addService(front(4), [{ address: bob.address4, port: 8080 }]);
