@@ -35,6 +35,11 @@ enum drop_reason {
 	UNKNOWN_RULE_SET = 26,
 	UNTRANSLATABLE = 27,
 	REVOKED = 28,
+	HTTP_DENIED = 29,
+	HTTP_MALFORMED = 30,
+	HTTP_HEAD_TOO_BIG = 31,
+	HTTP_BODY_MALFORMED = 32,
+	HTTP_UNREAD = 33,
 };
 
 /* Slots of the metrics map per direction; new reasons stay below it. */

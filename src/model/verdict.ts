@@ -31,6 +31,11 @@ export const dropReasons = {
   UNKNOWN_RULE_SET: { code: 26, text: 'the rule set of the pod is not in the map' },
   UNTRANSLATABLE: { code: 27, text: 'a service’s translation cannot be applied to it without breaking it' },
   REVOKED: { code: 28, text: 'the pod, its service account, its certificate or its node is revoked' },
+  HTTP_DENIED: { code: 29, text: 'no rule allows the HTTP request; it was answered 403' },
+  HTTP_MALFORMED: { code: 30, text: 'not canonical HTTP/1.1; it was answered 400' },
+  HTTP_HEAD_TOO_BIG: { code: 31, text: 'the HTTP request’s head is too big; it was answered 431' },
+  HTTP_BODY_MALFORMED: { code: 32, text: 'the HTTP request’s body is broken; the connection was reset' },
+  HTTP_UNREAD: { code: 33, text: 'policy asks for the connection’s HTTP requests, and nothing reads them' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;
