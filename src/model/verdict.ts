@@ -59,6 +59,8 @@ export interface RuleRef {
   readonly list?: string;
   /** Position in the policy's list for that direction; -1 means the policy as a whole (it selects the pod and no rule allows). */
   readonly index: number;
+  /** What the policy wants to be said in the log where the rule decides. */
+  readonly log?: string;
 }
 
 export function formatRule(rule: RuleRef): string {

@@ -1,3 +1,4 @@
+import { withAnnotations } from './annotations.ts';
 import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
 import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
 import type { ParseResult } from './issues.ts';
@@ -28,8 +29,8 @@ export interface PolicyKind {
   parse(object: unknown, context?: PolicyContext): PoliciesResult;
 }
 
-/** Every kind there is, in the order in which people know them. A kind that is added here is served and enforced. */
-export const policyKinds: readonly PolicyKind[] = [
+/** Each kind's own fields; what annotations say is the same for all of them. */
+const frontEnds: readonly PolicyKind[] = [
   {
     ...{ group: 'networking.k8s.io', version: 'v1', kind: 'NetworkPolicy', plural: 'networkpolicies' },
     ...{ namespaced: true, shortNames: ['netpol'] },
@@ -62,6 +63,12 @@ export const policyKinds: readonly PolicyKind[] = [
     parse: (object, context) => one(parsePeerAuthentication(object, context)),
   },
 ];
+
+/** Every kind there is, in the order in which people know them. A kind that is added is served and enforced. */
+export const policyKinds: readonly PolicyKind[] = frontEnds.map((kind) => ({
+  ...kind,
+  parse: (object, context) => withAnnotations(kind.parse(object, context), object),
+}));
 
 /** The kind of an object, by what it says itself. @returns Undefined for what is no policy, or of another version. */
 export function policyKindOf(object: {

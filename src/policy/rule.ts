@@ -58,8 +58,11 @@ export interface PolicyOptions {
   readonly established?: 're-evaluate' | 'keep' | 'reset';
   /** What the sender of a denied packet is told. Default `drop`: nothing. */
   readonly denied?: 'drop' | 'reject';
-  /** An audited policy decides nothing. Default `enforce`. */
+  /** An audited policy decides nothing; what it would have denied is said in events. Default `enforce`. */
   readonly mode?: 'enforce' | 'audit';
+  /** What is said where the policy as a whole denies, and where rules of it decide that have no text of their own. */
+  readonly log?: string;
+  readonly description?: string;
 }
 
 export interface Rule {
@@ -208,7 +211,8 @@ const verdictOrder = { deny: 0, pass: 1, allow: 2 } as const;
 
 /** The policy as a whole, as the decider of what none of its rules allowed. */
 export function policyRef(policy: Policy, direction: Direction): RuleRef {
-  return { kind: policy.kind, namespace: policy.namespace, name: policy.name, direction, index: -1 };
+  const { kind, namespace, name, options: { log } = {} } = policy;
+  return { kind, namespace, name, direction, index: -1, ...(log === undefined ? {} : { log }) };
 }
 
 function compareText(a: string, b: string): number {

@@ -191,7 +191,7 @@ function rulePath(kind: string, { ref }: Rule): (string | number)[] {
 
 /** The parts of `spec.ingress[0].from`. */
 function pathOf(field: string): (string | number)[] {
-  return [...field.matchAll(/\[(\d+)\]|([^.[\]]+)/g)].map(([, index, name]) =>
-    index === undefined ? (name ?? '') : Number(index),
+  return [...field.matchAll(/\[(\d+)\]|\["([^"]+)"\]|([^.[\]"]+)/g)].map(([, index, key, name]) =>
+    index === undefined ? (key ?? name ?? '') : Number(index),
   );
 }

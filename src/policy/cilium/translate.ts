@@ -1,4 +1,5 @@
 import type { Direction } from '../../model/verdict.ts';
+import { withTexts } from '../annotations.ts';
 import { fieldOf } from '../issues.ts';
 import type { PeerMatch, Policy, Rule } from '../rule.ts';
 import { matchPeers, type PeersSpec } from './peers.ts';
@@ -40,9 +41,7 @@ export function toPolicy(origin: Origin, spec: CiliumRuleSpec): Policy {
     ...(spec.log?.value ? { log: spec.log.value } : {}),
     ...(spec.description ? { description: spec.description } : {}),
   };
-  const rules = directed(spec).flatMap((rule) =>
-    toRules(origin, rule, limits).map((one): Rule => ({ ...one, ...said })),
-  );
+  const rules = directed(spec).flatMap((rule) => toRules(origin, rule, limits).map((one) => withTexts(one, said)));
   return {
     ...base,
     subject,

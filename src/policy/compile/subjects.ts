@@ -125,7 +125,9 @@ function askedOf(policy: Policy): readonly AskedRule[] {
 
 function isolationBy(policies: readonly Policy[], direction: Direction): Isolation | undefined {
   const first = policies.find((policy) => policy.isolates.includes(direction));
-  return first === undefined ? undefined : { by: 'policy', ref: policyRef(first, direction), flags: flagsOf(first) };
+  if (first === undefined) return undefined;
+  const log = first.options?.log === undefined ? 0 : optionFlags.log;
+  return { by: 'policy', ref: policyRef(first, direction), flags: flagsOf(first) | log };
 }
 
 function flagsOf({ options = {} }: Policy): number {

@@ -9,6 +9,8 @@ type Mode = Exclude<AuthenticationMode, 'inherit'>;
  * the oldest of its namespace, else the oldest of the mesh; what one leaves unset is as the next wider scope has it. Among
  * equally old ones, the first by name is the oldest.
  *
+ * One that is audited stands alone: what decides nothing overrules nobody.
+ *
  * To be called over all policies of a cluster, whenever a view of it is made. Other policies stay the objects that they
  * are, and so do settled ones that mean what they meant before.
  */
@@ -53,7 +55,7 @@ function modeIn(policy: Weighed | undefined, inherited: Mode): Mode {
 }
 
 function isWeighed(policy: Policy): policy is Weighed {
-  return policy.authentication !== undefined;
+  return policy.authentication !== undefined && policy.options?.mode !== 'audit';
 }
 
 /** RFC 3339 with equal precision sorts as text; without a time it is not there yet, and younger than all. */
