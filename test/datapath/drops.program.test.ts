@@ -45,7 +45,9 @@ const underlay = { source: parseMac('02:00:00:00:ff:01'), destination: parseMac(
 type RequestReason = Extract<DropReason, `HTTP_${string}`>;
 
 /** For each reason, the ways here to be dropped for it. Every one starts on a node of its own. */
-const ways: Readonly<Record<Exclude<DropReason, RequestReason>, Readonly<Record<string, (node: TestNode) => Outcome>>>> = {
+const ways: Readonly<
+  Record<Exclude<DropReason, RequestReason>, Readonly<Record<string, (node: TestNode) => Outcome>>>
+> = {
   POLICY_DENIED: {
     'egress isolated': (node) => {
       node.addPod(alice, { egressSet: sets.isolated });
