@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { changed } from '../../src/model/versions.ts';
 import { compile } from '../../src/policy/compile.ts';
 import { diff } from '../../src/policy/diff.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
@@ -31,10 +32,7 @@ const kinds: readonly [string, (nth: number) => ClusterView][] = [
   ['a local pod’s labels', (nth) => withPod(localAt(nth), { labels: { app: `service-${nth % 20}`, tier: 'front' } })],
   ['a policy of a team here', (nth) => withPolicy(teamOf(localAt(nth)) + scale.namespaces * (nth % 9), nth)],
   ['a policy elsewhere', (nth) => withPolicy((nth * 104_729) % scale.policies, nth)],
-  [
-    'a pod that goes',
-    (nth) => ({ ...view, pods: new Map([...view.pods].filter(([uid]) => uid !== `pod-${nth * 31}`)) }),
-  ],
+  ['a pod that goes', (nth) => ({ ...view, pods: changed(view.pods, new Map([[`pod-${nth * 31}`, undefined]])) })],
   ['a pod that comes', (nth) => withPod(scale.pods + nth, {})],
 ];
 
@@ -46,7 +44,7 @@ function teamOf(pod: number): number {
 }
 function withPod(i: number, change: Parameters<typeof podAt>[1]): ClusterView {
   const pod = podAt(i, change);
-  return { ...view, pods: new Map(view.pods).set(pod.uid, pod) };
+  return { ...view, pods: changed(view.pods, new Map([[pod.uid, pod]])) };
 }
 function withPolicy(i: number, version: number): ClusterView {
   const [made] = policyAt(i, version);

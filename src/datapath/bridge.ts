@@ -1,4 +1,5 @@
 import type { IdentityNumber } from '../model/identity.ts';
+import { differences } from '../model/versions.ts';
 import type { PolicyEntry, PolicyImage } from '../policy/image.ts';
 
 /** Entries to be added to one rule set of the old image for as long as endpoints still use it. */
@@ -43,7 +44,10 @@ function originsOf(old: PolicyImage, next: PolicyImage): Map<IdentityNumber, Set
     if (known === undefined) origins.set(identity, new Set([before]));
     else known.add(before);
   };
-  for (const [address, { identity }] of next.peers) note(identity, old.peers.get(address)?.identity);
+  for (const address of differences(old.peers, next.peers)) {
+    const now = next.peers.get(address);
+    if (now !== undefined) note(now.identity, old.peers.get(address)?.identity);
+  }
   for (const [prefix, { identity }] of next.prefixes) note(identity, old.prefixes.get(prefix)?.identity);
   return origins;
 }

@@ -8,12 +8,13 @@ import { Population } from './compile/population.ts';
 import { prefixTable, worldRegions } from './compile/prefixes.ts';
 import { Regions } from './compile/regions.ts';
 import { RuleSets } from './compile/sets.ts';
-import { localPods, subjectSides } from './compile/subjects.ts';
+import { LocalPods, subjectSides } from './compile/subjects.ts';
 import { type EndpointEntry, type PeerEntry, type PolicyImage, stages } from './image.ts';
 import type { ClusterView } from './view.ts';
 
 /** Caches that go from an image to the next: each says only what the view and the image before make it say. */
 interface Derived {
+  readonly locals: LocalPods;
   readonly regions: Regions;
   readonly index: PeerIndex;
   readonly population: Population;
@@ -30,7 +31,9 @@ const derived = new WeakMap<PolicyImage, Derived>();
  * @throws {MyelinError} `NumbersExhausted`
  */
 export function compile(view: ClusterView, node: string, previous?: PolicyImage): PolicyImage {
-  const pods = localPods(view, node);
+  const known = previous?.node === node ? derived.get(previous) : undefined;
+  const locals = known?.locals ?? new LocalPods(node);
+  const pods = locals.of(view);
   const sides = subjectSides(view, pods);
   const asked = [...new Set(sides.values())]
     .flatMap(({ egress, ingress }) => [egress, ingress])
@@ -38,7 +41,6 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const rules = new Set(asked.flatMap((stage) => stage.rules.map(({ rule }) => rule)));
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
-  const known = previous?.node === node ? derived.get(previous) : undefined;
   const regions = Regions.of(rules, view.settings, known?.regions);
   const population = known?.population ?? new Population(node);
   population.update(view, regions, namedLabels(rules));
@@ -79,7 +81,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
     conflicts,
     counters: { identity: nextIdentity, rule: ruleNumbers.next, ruleSet: sets.next },
   };
-  derived.set(image, { regions, index, population });
+  derived.set(image, { locals, regions, index, population });
   return image;
 }
 

@@ -1,7 +1,7 @@
 import type { IpAddress } from '../model/address.ts';
 import { firstFreeIdentity } from '../model/identity.ts';
 import { type Prefix, prefixParts } from '../model/prefix.ts';
-import { addressesThatMayDiffer } from './compile/changes.ts';
+import { differences } from '../model/versions.ts';
 import { entryKey } from './compile/keys.ts';
 import { sameEntry } from './compile/sets.ts';
 import {
@@ -115,7 +115,7 @@ function diffPlaces(
   for (const [prefix, entry] of [...next.prefixes].sort(([a], [b]) => mapLength(b) - mapLength(a)))
     if (!samePlace(old?.prefixes.get(prefix), entry)) phase(entry).push({ kind: 'put-prefix', prefix, entry });
   const deletions: PolicyOperation[] = [];
-  for (const address of addressesThatMayDiffer(old?.peers, next.peers)) {
+  for (const address of differences(old?.peers ?? new Map(), next.peers)) {
     const before = old?.peers.get(address);
     const peer = next.peers.get(address);
     if (peer === undefined) {

@@ -4,6 +4,7 @@ import { icmpPort, type PortPrefix, portPrefixes, protocolNumbers } from '../../
 import { anyProtocolProbe, type PolicyEntry } from '../image.ts';
 import { levels, type PortMatch, type Rule, type TransportMatch } from '../rule.ts';
 import { entryKey, portBlock } from './keys.ts';
+import { includes, indexFrom } from './lists.ts';
 import type { PeerIndex } from './peers.ts';
 import type { AskedRule } from './subjects.ts';
 
@@ -62,36 +63,36 @@ export function compileEntries(
  */
 export function patchEntries(
   old: readonly PolicyEntry[],
-  changed: ReadonlySet<IdentityNumber>,
+  changed: readonly IdentityNumber[],
   rules: readonly NumberedRule[],
   ownPorts: readonly NamedPort[],
   peers: PeerIndex,
 ): PolicyEntry[] {
-  const touched = [...changed];
+  const touched = [...changed].sort((a, b) => a - b);
   // What is about everybody may decide in place of what is about one.
   const left = (sorted: readonly IdentityNumber[]): readonly IdentityNumber[] =>
     sorted[0] === reservedIdentity.any ? sorted : touched.filter((identity) => includes(sorted, identity));
   const some = rules.map((rule) => ({ ...rule, identities: left(rule.identities), named: left(rule.named) }));
-  const fresh = compileEntries(some, ownPorts, peers).filter(({ identity }) => changed.has(identity));
-  const entries: PolicyEntry[] = [];
+  const fresh = compileEntries(some, ownPorts, peers);
+  // Keys begin with the identity: what is between two of those that changed stays as it is, in one piece.
+  const pieces: (readonly PolicyEntry[])[] = [];
   let at = 0;
-  for (const entry of old) {
-    if (changed.has(entry.identity)) continue;
-    const key = entryKey(entry);
-    for (let next = fresh[at]; next !== undefined && entryKey(next) < key; next = fresh[++at]) entries.push(next);
-    entries.push(entry);
+  for (const identity of touched) {
+    const [from, to] = rangeOf(old, identity);
+    pieces.push(old.slice(at, from), entriesOf(fresh, identity));
+    at = to;
   }
-  return [...entries, ...fresh.slice(at)];
+  return [...pieces, old.slice(at)].flat();
 }
 
-function includes(sorted: readonly number[], wanted: number): boolean {
-  let [from, to] = [0, sorted.length];
-  while (from < to) {
-    const middle = (from + to) >> 1;
-    if ((sorted[middle] ?? 0) < wanted) from = middle + 1;
-    else to = middle;
-  }
-  return sorted[from] === wanted;
+/** @param entries In the order of their keys. */
+export function entriesOf(entries: readonly PolicyEntry[], identity: IdentityNumber): readonly PolicyEntry[] {
+  return entries.slice(...rangeOf(entries, identity));
+}
+
+function rangeOf(entries: readonly PolicyEntry[], identity: IdentityNumber): [number, number] {
+  const from = (wanted: number): number => indexFrom(entries, wanted, (entry) => entry.identity);
+  return [from(identity), from(identity + 1)];
 }
 
 /** Where there is no level to pass over, a pass is not understood, and denies. */

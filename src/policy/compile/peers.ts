@@ -2,11 +2,12 @@ import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import { selects } from '../../model/labels.ts';
 import { hostPrefix, type Prefix } from '../../model/prefix.ts';
+import { differences } from '../../model/versions.ts';
 import type { IdentityClass } from '../image.ts';
 import { addressesNamed, matchesName, matchesNamespace, principalOf } from '../match.ts';
 import { leavesOf, type PeerMatch, type Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
-import { push } from './lists.ts';
+import { push, replaced } from './lists.ts';
 import type { Regions } from './regions.ts';
 
 /** What the answers depend on. */
@@ -42,6 +43,7 @@ export class PeerIndex {
   #byNamespace = new Map<string, IdentityNumber[]>();
   #found = new Map<string, Found>();
   #prefixes = new WeakMap<PeerMatch, ReadonlySet<Prefix>>();
+  #withNamedPorts: readonly IdentityNumber[] | undefined;
 
   constructor(grounds: Grounds) {
     this.#grounds = grounds;
@@ -71,11 +73,10 @@ export class PeerIndex {
 
   /** The identities that stand for pods with named ports, which `any` has to be spelt out to where a rule names a port. */
   get withNamedPorts(): readonly IdentityNumber[] {
-    const { identities } = this.#grounds;
-    const found = [...identities].flatMap(([number, made]) =>
-      made.kind === 'pod' && made.namedPorts.length > 0 ? [number] : [],
-    );
-    return found.sort((a, b) => a - b);
+    this.#withNamedPorts ??= [...this.#grounds.identities.keys()]
+      .filter((number) => this.namedPortsOf(number).length > 0)
+      .sort((a, b) => a - b);
+    return this.#withNamedPorts;
   }
 
   namedPortsOf(identity: IdentityNumber): readonly NamedPort[] {
@@ -86,6 +87,7 @@ export class PeerIndex {
   #reset(): void {
     this.#found = new Map();
     this.#prefixes = new WeakMap();
+    this.#withNamedPorts = undefined;
     this.#byNamespace = new Map();
     for (const [number, made] of this.#grounds.identities)
       if (made.kind === 'pod') push(this.#byNamespace, made.namespace, number);
@@ -95,14 +97,17 @@ export class PeerIndex {
     if (before === now) return;
     const gone: IdentityNumber[] = [];
     const come: IdentityNumber[] = [];
-    for (const [number, { key }] of before) if (now.get(number)?.key !== key) gone.push(number);
-    for (const [number, { key }] of now) if (before.get(number)?.key !== key) come.push(number);
+    for (const number of differences(before, now)) {
+      const [old, made] = [before.get(number), now.get(number)];
+      if (old?.key === made?.key) continue;
+      if (old !== undefined) gone.push(number);
+      if (made !== undefined) come.push(number);
+    }
     if (gone.length + come.length > 1000) {
       this.#reset();
       return;
     }
     if (gone.length + come.length === 0) return;
-    const left = new Set(gone);
     for (const number of gone) {
       const made = before.get(number);
       if (made?.kind !== 'pod') continue;
@@ -113,11 +118,12 @@ export class PeerIndex {
       const made = now.get(number);
       if (made?.kind === 'pod') push(this.#byNamespace, made.namespace, number);
     }
+    const named = come.filter((number) => this.namedPortsOf(number).length > 0);
+    this.#withNamedPorts = this.#withNamedPorts && replaced(this.#withNamedPorts, gone, named);
     for (const [key, { peer, numbers }] of this.#found) {
       const added = come.filter((number) => this.#holds(peer, number));
-      if (added.length === 0 && !numbers.some((number) => left.has(number))) continue;
-      const kept = numbers.filter((number) => !left.has(number));
-      this.#found.set(key, { peer, numbers: [...kept, ...added].sort((a, b) => a - b) });
+      const left = replaced(numbers, gone, added);
+      if (left !== numbers) this.#found.set(key, { peer, numbers: left });
     }
   }
 
@@ -135,6 +141,7 @@ export class PeerIndex {
   #candidates(peer: PeerMatch): IdentityNumber[] {
     if (peer.kind === 'pods') {
       const { namespaces } = this.#grounds.view;
+      if ('name' in peer.namespaces) return [...(this.#byNamespace.get(peer.namespaces.name) ?? [])];
       const lists = [...this.#byNamespace].filter(([name]) =>
         matchesNamespace(peer.namespaces, name, namespaces.get(name)),
       );
@@ -209,8 +216,7 @@ function sameSurroundings(a: Grounds, b: Grounds): boolean {
     a.node === b.node &&
     a.view.nodes.get(a.node)?.labels === b.view.nodes.get(b.node)?.labels &&
     a.view.settings.trustDomain === b.view.settings.trustDomain &&
-    a.view.namespaces.size === b.view.namespaces.size &&
-    [...b.view.namespaces].every(([name, labels]) => a.view.namespaces.get(name) === labels)
+    differences(a.view.namespaces, b.view.namespaces).next().done === true
   );
 }
 

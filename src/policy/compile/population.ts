@@ -3,11 +3,10 @@ import type { PodView } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import type { Labels } from '../../model/labels.ts';
 import { type Prefix, prefixParts } from '../../model/prefix.ts';
+import { changed, differences } from '../../model/versions.ts';
 import type { AddressConflict, IdentityClass, PeerEntry } from '../image.ts';
 import type { ClusterView, NodeView } from '../view.ts';
-import { noteChanges } from './changes.ts';
 import { classOfNode, classOfPod, keysOfRegions, type NamedLabels } from './classes.ts';
-import { changed } from './overlay.ts';
 import type { Regions } from './regions.ts';
 
 interface Owner {
@@ -34,8 +33,6 @@ interface Place {
 interface Counted {
   readonly class: IdentityClass;
   places: number;
-  /** As of the last `number`. */
-  number: IdentityNumber | undefined;
 }
 
 /**
@@ -49,7 +46,10 @@ export class Population {
   #regions: Regions | undefined;
   #named: NamedLabels | undefined;
   readonly #places = new Map<IpAddress, Place>();
-  readonly #classes = new Map<string, Counted>();
+  readonly #counted = new Map<string, Counted>();
+  #classes: ReadonlyMap<string, IdentityClass> = new Map();
+  /** By class key, as of the last `number`. */
+  #numbers: ReadonlyMap<string, IdentityNumber> = new Map();
   readonly #inhabitants = new Map<Prefix, number>();
   #regionKeys: ReadonlyMap<Prefix, string> = new Map();
   readonly #contested = new Set<Place>();
@@ -74,8 +74,8 @@ export class Population {
     return conflicts.sort((a, b) => (a.address < b.address ? -1 : 1));
   }
 
-  /** By key. */
-  get classes(): ReadonlyMap<string, { readonly class: IdentityClass }> {
+  /** By key, as of the last `update`; made from the map before by `changed`. */
+  get classes(): ReadonlyMap<string, IdentityClass> {
     return this.#classes;
   }
 
@@ -85,28 +85,31 @@ export class Population {
     const before = this.#regions;
     this.#regions = regions;
     if (before !== undefined && before !== regions) this.#moveRegions(before, regions);
-    replaced(this.#nodes, view.nodes, (name, old, now) => {
+    for (const name of differences(this.#nodes, view.nodes)) {
+      const [old, now] = [this.#nodes.get(name), view.nodes.get(name)];
       if (old !== undefined) this.#leave(name, old);
       if (now !== undefined) this.#settle({ id: name, node: name, labels: now.labels ?? {} }, now);
-    });
-    replaced(this.#pods, view.pods, (uid, old, now) => {
+    }
+    for (const uid of differences(this.#pods, view.pods)) {
+      const [old, now] = [this.#pods.get(uid), view.pods.get(uid)];
       if (old?.hostNetwork === false) this.#leave(uid, old);
       if (now?.hostNetwork === false) this.#settle({ id: uid, node: now.node, pod: now }, now);
-    });
+    }
     this.#nodes = view.nodes;
     this.#pods = view.pods;
     this.#nameRegions(regions, before !== regions);
-    for (const place of this.#dirty) this.#classify(place, named);
+    const touched = new Set<string>();
+    for (const place of this.#dirty) this.#classify(place, named, touched);
+    const counts = [...touched].map((key) => [key, this.#counted.get(key)?.class] as const);
+    this.#classes = changed(this.#classes, new Map(counts));
   }
 
   /** Gives the places their numbers: `byKey` by `IdentityClass.key`, for every class there is. */
   number(byKey: ReadonlyMap<string, IdentityNumber>): void {
     let renumbered = false;
-    for (const counted of this.#classes.values()) {
-      const number = byKey.get(counted.class.key);
-      renumbered ||= counted.number !== undefined && counted.number !== number;
-      counted.number = number;
-    }
+    for (const key of differences(this.#numbers, byKey))
+      renumbered ||= this.#numbers.has(key) && this.#classes.has(key) && this.#numbers.get(key) !== byKey.get(key);
+    this.#numbers = byKey;
     const changes = new Map<IpAddress, PeerEntry | undefined>();
     for (const place of renumbered ? [...this.#places.values(), ...this.#dirty] : this.#dirty) {
       const identity = this.#identityOf(place);
@@ -118,9 +121,7 @@ export class Population {
     for (const place of this.#dirty) if (place.owners.length === 0) changes.set(place.address, undefined);
     this.#dirty.clear();
     if (changes.size === 0) return;
-    const peers = changed(this.#peers, changes);
-    noteChanges(this.#peers, peers, [...changes.keys()]);
-    this.#peers = peers;
+    this.#peers = changed(this.#peers, changes);
   }
 
   #leave(id: string, { addresses }: PodView | NodeView): void {
@@ -186,18 +187,26 @@ export class Population {
       if (place.region !== undefined && renamed.has(place.region)) this.#dirty.add(place);
   }
 
-  #classify(place: Place, named: NamedLabels): void {
+  /** @param touched Gets the keys of classes that came or went. */
+  #classify(place: Place, named: NamedLabels, touched: Set<string>): void {
     const [owner, ...others] = place.owners;
     if (others.length > 0) this.#contested.add(place);
     else this.#contested.delete(place);
     const made = owner === undefined || others.length > 0 ? undefined : this.#classOf(owner, place, named);
     if (place.class !== undefined && place.class.class.key === made?.key) return;
-    if (place.class !== undefined && --place.class.places === 0) this.#classes.delete(place.class.class.key);
+    if (place.class !== undefined && --place.class.places === 0) {
+      touched.add(place.class.class.key);
+      this.#counted.delete(place.class.class.key);
+    }
     place.class = undefined;
     if (made === undefined) return;
-    const known = this.#classes.get(made.key) ?? { class: made, places: 0, number: undefined };
+    let known = this.#counted.get(made.key);
+    if (known === undefined) {
+      known = { class: made, places: 0 };
+      this.#counted.set(made.key, known);
+      touched.add(made.key);
+    }
     known.places++;
-    this.#classes.set(made.key, known);
     place.class = known;
   }
 
@@ -210,7 +219,8 @@ export class Population {
   #identityOf({ owners, class: own }: Place): IdentityNumber | undefined {
     const [owner, ...others] = owners;
     if (owner === undefined || others.length > 0) return undefined;
-    return own?.number ?? (owner.node === this.#node ? reservedIdentity.host : reservedIdentity.remoteNode);
+    const number = own === undefined ? undefined : this.#numbers.get(own.class.key);
+    return number ?? (owner.node === this.#node ? reservedIdentity.host : reservedIdentity.remoteNode);
   }
 
   #entryOf({ owners: [owner] }: Place, identity: IdentityNumber): PeerEntry | undefined {
@@ -219,34 +229,6 @@ export class Population {
     const kind = owner.pod === undefined ? (here ? 'this-node' : 'other-node') : here ? 'local-pod' : 'remote-pod';
     return { identity, kind, owner: owner.id };
   }
-}
-
-/** Calls back for each key whose value is not the same object in both. */
-function replaced<V>(
-  before: ReadonlyMap<string, V>,
-  now: ReadonlyMap<string, V>,
-  replace: (key: string, before: V | undefined, now: V | undefined) => void,
-): void {
-  if (before === now) return;
-  // A map that was copied and changed has its entries in the same order, which is faster to walk than to look up.
-  const olds = before.entries();
-  let next = olds.next();
-  const skipTo = (key: string): void => {
-    for (; next.done !== true && next.value[0] !== key && !now.has(next.value[0]); next = olds.next())
-      replace(next.value[0], next.value[1], undefined);
-  };
-  for (const [key, value] of now) {
-    if (next.done !== true && next.value[0] !== key) skipTo(key);
-    if (next.done !== true && next.value[0] === key) {
-      if (next.value[1] !== value) replace(key, next.value[1], value);
-      next = olds.next();
-      continue;
-    }
-    const old = before.get(key);
-    if (old !== value) replace(key, old, value);
-  }
-  for (; next.done !== true; next = olds.next())
-    if (!now.has(next.value[0])) replace(next.value[0], next.value[1], undefined);
 }
 
 function sameEntry(a: PeerEntry | undefined, b: PeerEntry | undefined): boolean {

@@ -13,7 +13,15 @@ import {
   setNames,
   stages,
 } from '../image.ts';
-import { compileEntries, isNamed, type NumberedRule, namedPortsKey, patchEntries, probesOf } from './entries.ts';
+import {
+  compileEntries,
+  entriesOf,
+  isNamed,
+  type NumberedRule,
+  namedPortsKey,
+  patchEntries,
+  probesOf,
+} from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
 import type { AskedRule, Isolation, StageRules, SubjectSides } from './subjects.ts';
@@ -114,12 +122,14 @@ export class RuleSets {
     const changed = changedPeers(old === undefined ? undefined : originOf.get(old), numbered);
     if (old?.flags === flags && changed?.size === 0) return old;
     // A few identities that come or go leave the entries of all others as they are.
+    const few =
+      changed === undefined || changed.size > 500 || changed.has(reservedIdentity.any) ? undefined : [...changed];
     const entries =
-      old === undefined || changed === undefined || changed.size > 500 || changed.has(reservedIdentity.any)
+      old === undefined || few === undefined
         ? compileEntries(numbered, ownPorts, this.#peers)
-        : patchEntries(old.entries, changed, numbered, ownPorts, this.#peers);
+        : patchEntries(old.entries, few, numbered, ownPorts, this.#peers);
     const set: RuleSet = {
-      id: old !== undefined && this.#meansTheSame(old.entries, entries) ? old.id : this.#numbers.fresh(),
+      id: old !== undefined && this.#meansTheSame(old.entries, entries, few) ? old.id : this.#numbers.fresh(),
       key,
       direction,
       stage,
@@ -148,9 +158,18 @@ export class RuleSets {
     return isolation.by === 'default' ? reservedRules.defaultDeny : this.#numberOf(isolation.ref);
   }
 
-  #meansTheSame(old: readonly PolicyEntry[], now: readonly PolicyEntry[]): boolean {
-    const before = old.filter(({ identity }) => this.#staying(identity));
-    const after = now.filter(({ identity }) => this.#staying(identity));
+  /** @param only Whose entries may differ; undefined: anybody's. */
+  #meansTheSame(
+    old: readonly PolicyEntry[],
+    now: readonly PolicyEntry[],
+    only: readonly IdentityNumber[] | undefined,
+  ): boolean {
+    const staying = (entries: readonly PolicyEntry[]): readonly PolicyEntry[] =>
+      only === undefined
+        ? entries.filter(({ identity }) => this.#staying(identity))
+        : only.filter(this.#staying).flatMap((identity) => entriesOf(entries, identity));
+    const after = staying(now);
+    const before = staying(old);
     return before.length === after.length && before.every((entry, i) => sameEntry(entry, after[i]));
   }
 }

@@ -1,6 +1,7 @@
 import type { PodView } from '../../model/endpoint.ts';
 import { labelsKey } from '../../model/labels.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
+import { differences } from '../../model/versions.ts';
 import { deniesByDefault, enforced } from '../decide.ts';
 import { optionFlags, type Stage } from '../image.ts';
 import { isAbout, selectsPod } from '../match.ts';
@@ -40,17 +41,31 @@ export type SubjectSide = Readonly<Partial<Record<Stage, StageRules>>> & { reado
 
 export type SubjectSides = Readonly<Record<Direction, SubjectSide>>;
 
-/** The pods that have an endpoint on the node, by UID in order. */
-export function localPods(view: ClusterView, node: string): PodView[] {
-  const pods: PodView[] = [];
-  for (const pod of view.pods.values()) if (pod.node === node && !pod.hostNetwork) pods.push(pod);
-  return pods.sort((a, b) => (a.uid < b.uid ? -1 : 1));
+/** The pods that have an endpoint on a node, kept from one compilation to the next: only pods that differ are looked at. */
+export class LocalPods {
+  readonly #node: string;
+  readonly #own = new Map<string, PodView>();
+  #pods: ClusterView['pods'] = new Map();
+
+  constructor(node: string) {
+    this.#node = node;
+  }
+
+  /** @returns By UID in order. */
+  of({ pods }: Pick<ClusterView, 'pods'>): PodView[] {
+    for (const uid of differences(this.#pods, pods)) {
+      const pod = pods.get(uid);
+      if (pod?.node === this.#node && !pod.hostNetwork) this.#own.set(uid, pod);
+      else this.#own.delete(uid);
+    }
+    this.#pods = pods;
+    return [...this.#own.values()].sort((a, b) => (a.uid < b.uid ? -1 : 1));
+  }
 }
 
 /** What the policies ask of each of the pods. Pods of one namespace and account with equal labels share the answer. */
 export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<PodView, SubjectSides> {
-  const { byNamespace, anywhere } = indexPolicies(view.policies);
-  const byAddress = view.policies.some(tellsApart);
+  const { byNamespace, anywhere, byAddress } = indexOf(view.policies);
   const found = new Map<string, SubjectSides>();
   const sides = new Map<PodView, SubjectSides>();
   for (const pod of pods) {
@@ -142,7 +157,23 @@ function tellsApart({ rules }: Policy): boolean {
 }
 
 /** Most policies are about one namespace: no need to ask all of them about every pod. */
-function indexPolicies(policies: readonly Policy[]): { byNamespace: Map<string, Policy[]>; anywhere: Policy[] } {
+interface PolicyIndex {
+  readonly byNamespace: ReadonlyMap<string, readonly Policy[]>;
+  readonly anywhere: readonly Policy[];
+  /** Whether pods that differ in nothing but their addresses can be told apart. */
+  readonly byAddress: boolean;
+}
+
+/** By the very list, which is another one whenever a policy changes. */
+const indexes = new WeakMap<readonly Policy[], PolicyIndex>();
+
+function indexOf(policies: readonly Policy[]): PolicyIndex {
+  const known = indexes.get(policies) ?? indexPolicies(policies);
+  indexes.set(policies, known);
+  return known;
+}
+
+function indexPolicies(policies: readonly Policy[]): PolicyIndex {
   const byNamespace = new Map<string, Policy[]>();
   const anywhere: Policy[] = [];
   for (const policy of policies) {
@@ -151,7 +182,7 @@ function indexPolicies(policies: readonly Policy[]): { byNamespace: Map<string, 
     if (namespace === undefined) anywhere.push(policy);
     else push(byNamespace, namespace, policy);
   }
-  return { byNamespace, anywhere };
+  return { byNamespace, anywhere, byAddress: policies.some(tellsApart) };
 }
 
 /** The one namespace that all who match are in; undefined where there need not be one. */
