@@ -59,7 +59,7 @@ export interface HttpRequest {
   /** As in the request line: path and query. */
   readonly target: string;
   readonly host?: string;
-  /** Names in any case; a name may come several times. */
+  /** Names in any case; a name may come several times, and is then what a rule asks for only if each of its values is. */
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly serverName?: string;
 }
@@ -105,14 +105,14 @@ function matchesHttp(request: HttpRequest, match: HttpMatch): boolean {
     holds(match.target, [request.target]) &&
     holds(match.host, request.host === undefined ? [] : [request.host]) &&
     holds(match.serverName, request.serverName === undefined ? [] : [request.serverName]) &&
-    (match.headers ?? []).every((condition) => holds(condition, valuesOf(request, condition.name)))
+    (match.headers ?? []).every((condition) => headerHolds(request, condition))
   );
 }
 
-/** A header that came several times has, for a rule, one value: all of them, joined (RFC 9110 section 5.2). */
-function valuesOf({ headers }: HttpRequest, name: string): string[] {
-  const values = headers.filter(([own]) => own.toLowerCase() === name).map(([, value]) => value);
-  return values.length === 0 ? [] : [values.join(',')];
+/** A header that came several times must be as asked each time: which of its lines a server looks at, nobody knows. */
+function headerHolds({ headers }: HttpRequest, condition: HeaderCondition): boolean {
+  const values = headers.filter(([own]) => own.toLowerCase() === condition.name).map(([, value]) => value);
+  return values.length === 0 ? holds(condition, []) : values.every((value) => holds(condition, [value]));
 }
 
 function holds(condition: TextCondition | undefined, [value]: readonly string[]): boolean {

@@ -1,0 +1,113 @@
+import fc from 'fast-check';
+
+/** Requests for tests of whatever reads them: mostly right, and what is nearly right. One character is one byte. */
+
+const segment = fc.constantFrom(
+  'a',
+  'B',
+  'admin',
+  '.',
+  '..',
+  '...',
+  '',
+  '%61',
+  '%2e',
+  '%2E%2e',
+  '%20',
+  '%3b',
+  ';x',
+  '..;x',
+  '%2F',
+  '%c3%A9',
+  '~',
+  '{x}',
+  '%25',
+  '%3F',
+  'v1',
+);
+const path = fc.array(segment, { maxLength: 5 }).map((segments) => `/${segments.join('/')}`);
+const query = fc.constantFrom('', '?', '?a=b', '?a=/../%2F', '?%zz', '??');
+export const targetArbitrary = fc.oneof(
+  { weight: 8, arbitrary: fc.tuple(path, query).map((parts) => parts.join('')) },
+  fc
+    .tuple(fc.constantFrom('http://a', 'HTTPS://A', 'http://b', 'http://'), fc.oneof(path, fc.constant('')), query)
+    .map((parts) => parts.join('')),
+  fc.constant('*'),
+);
+
+const headerLine = fc.oneof(
+  fc.constantFrom(
+    'Content-Length: 5',
+    'Content-Length: 0',
+    'content-length:7 ',
+    'Transfer-Encoding: chunked',
+    'Transfer-Encoding: gzip',
+    'Connection: upgrade',
+    'Upgrade: websocket',
+    'HTTP2-Settings: x',
+    'Expect: 100-continue',
+    'Host: b',
+    ' folded',
+    'X-Role: admin',
+    'x-role: user',
+    'X-Role:\tadmin\t',
+    'X-Role:',
+    'x-role: \xe9',
+  ),
+  fc
+    .tuple(
+      fc.constantFrom('x-a', 'X-B', 'x-role', 'cookie'),
+      fc.string({ unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)), maxLength: 8 }),
+    )
+    .map(([name, value]) => `${name}: ${value}`),
+);
+
+/** Whole heads with their empty line. */
+export const headArbitrary: fc.Arbitrary<string> = fc
+  .record({
+    method: fc.oneof(
+      { weight: 9, arbitrary: fc.constantFrom('GET', 'POST', 'HEAD', 'OPTIONS', 'DELETE', 'M-SEARCH') },
+      fc.constantFrom('CONNECT', 'get', ''),
+    ),
+    target: targetArbitrary,
+    version: fc.oneof({ weight: 9, arbitrary: fc.constant('HTTP/1.1') }, fc.constantFrom('HTTP/1.0', 'HTTP/2.0')),
+    host: fc.oneof(
+      { weight: 9, arbitrary: fc.constantFrom('Host: a', 'host:A ', 'HOST: shop.example:8080') },
+      fc.constantFrom('X: y', 'Host: a b'),
+    ),
+    lines: fc.array(headerLine, { maxLength: 4 }),
+    hostAt: fc.nat({ max: 4 }),
+  })
+  .map(({ method, target, version, host, lines, hostAt }) => {
+    const all = [...lines.slice(0, hostAt), host, ...lines.slice(hostAt)];
+    return `${method} ${target} ${version}\r\n${all.map((line) => `${line}\r\n`).join('')}\r\n`;
+  });
+
+/** Texts, of which some have a few bytes replaced, taken out or put in. */
+export function mutated(texts: fc.Arbitrary<string>): fc.Arbitrary<string> {
+  const byte = fc.oneof(
+    fc.constantFrom('\r', '\n', ' ', '\t', ':', '/', '%', '.', '\0', '\x7f', '\x80', '0', ';', '\r\n'),
+    fc.nat({ max: 255 }).map((code) => String.fromCharCode(code)),
+  );
+  const change = fc.record({
+    at: fc.nat({ max: 10_000 }),
+    taken: fc.nat({ max: 2 }),
+    put: fc.oneof(byte, fc.constant('')),
+  });
+  return fc
+    .tuple(texts, fc.oneof({ weight: 2, arbitrary: fc.constant([]) }, fc.array(change, { minLength: 1, maxLength: 3 })))
+    .map(([text, changes]) => {
+      let now = text;
+      for (const { at, taken, put } of changes) {
+        const from = at % (now.length + 1);
+        now = now.slice(0, from) + put + now.slice(from + taken);
+      }
+      return now;
+    });
+}
+
+/** Ways to cut bytes in pieces. */
+export function piecesOf(bytes: Uint8Array, cuts: readonly number[]): Uint8Array[] {
+  const places = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].sort((a, b) => a - b);
+  return [0, ...places].map((from, i) => bytes.subarray(from, places[i] ?? bytes.length));
+}
