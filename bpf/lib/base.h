@@ -40,6 +40,7 @@ enum reserved_identity {
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2,
 	IDENTITY_REMOTE_NODE = 3,
+	IDENTITY_FIRST_NAME = 0xf00000, /* from here on numbers stand for patterns of DNS names */
 };
 
 /* Seen from the pod at whose interface the packet is; also what a connection-tracking entry says of its originator. */

@@ -30,6 +30,8 @@ struct config {
 	__u64 sctp_ns;
 	__u64 icmp_ns;
 	__u64 fragment_ns;
+	__u64 name_floor_ns;   /* an address counts as a name's for at least so long, whatever the answer's TTL */
+	__u64 name_ceiling_ns; /* and at most so long */
 };
 
 #define ENDPOINT_READY (1U << 0)
@@ -48,6 +50,7 @@ struct endpoint {
 	__u32 egress_set;
 	__u32 egress_mesh_set;
 	__u32 flags;
+	__u32 names; /* the matcher of the names that its egress policy is about, 0: it is about none */
 	__u8 mac[MAC_LENGTH];
 	__u8 host_mac[MAC_LENGTH];
 	struct addr addr4; /* all zero: has none */
@@ -139,6 +142,7 @@ enum ct_state {
 
 #define CT_EXEMPT (1U << 0)     /* no policy applies: the pod's own node, the pod itself through its service */
 #define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
+#define CT_BY_NAME (1U << 4)    /* admitted for the DNS names that are asked on it: each question is judged, and lets its answer in */
 
 /* Index 0 of the pairs is the originator's direction. */
 struct ct_entry {
@@ -155,6 +159,8 @@ struct ct_entry {
 	__u8 state;
 	__u8 tcp_flags[2];
 	__u32 flags;
+	__u32 name; /* the pattern's number by which it was admitted, 0: not by a name */
+	__u32 pad;
 };
 
 struct service_key {
@@ -207,6 +213,86 @@ struct fragment_ports {
 	__be16 destination;
 	__u32 pad;
 	__u64 expires_ns;
+};
+
+/*
+ * Names (dns.h). A matcher is a DFA over the names that an endpoint's egress policy is about, in lower case, with dots
+ * between labels and none at the end; the root is ".". State 0 is dead, state 1 the first.
+ */
+#define MATCHER_LEARNS (1U << 0) /* policy has rules about what is at a name's addresses */
+#define MATCHER_ASKS (1U << 1)   /* policy has rules about which names may be asked */
+
+struct name_matcher {
+	__u32 flags;
+	/* The rule sets for what may become a question that policy allows: a stream that is opened. */
+	__u32 admin_set;
+	__u32 network_set;
+	__u32 mesh_set;
+};
+
+#define NAME_CLASSES 39 /* '.', '-', '_', digits, letters: no other character is in any pattern's names */
+
+struct name_state_key {
+	__u32 matcher;
+	__u32 state;
+};
+
+struct name_state {
+	__u16 next[40]; /* by class; the last is not used */
+	__u32 accept;	/* of a name that ends here */
+};
+
+struct name_accept_key {
+	__u32 matcher;
+	__u32 accept;
+};
+
+#define NAME_PATTERNS 8 /* an address has at most so many */
+
+/* What is asked about a question for a name, and which patterns the name is one of; more than fit: NAME_PATTERNS + 1. */
+struct name_accept {
+	__u32 admin_set;
+	__u32 network_set;
+	__u32 mesh_set;
+	__u32 count;
+	__u32 patterns[NAME_PATTERNS];
+};
+
+struct name_key {
+	__u32 endpoint;
+	struct addr address;
+};
+
+#define NAME_TEXT 256
+
+/* An address that an endpoint was told; what it stands for until when, by pattern. */
+struct name_value {
+	__u64 learnt_ns; /* last */
+	__u64 expires_ns[NAME_PATTERNS];
+	__u32 patterns[NAME_PATTERNS];
+	__u8 name[NAME_TEXT]; /* that was asked for last */
+};
+
+/* What a pattern's number stands for: it outlives the agent. */
+struct name_pattern {
+	__u8 text[NAME_TEXT];
+};
+
+/* Patterns that policy is asked about beside the identity: those alive, and the one that a connection was opened under. */
+struct name_probe {
+	__u32 patterns[NAME_PATTERNS + 1];
+};
+
+struct dns_query_key {
+	struct ct_key connection;
+	__be16 id;
+	__u16 pad;
+};
+
+/* A question that was let through and has no answer yet, or whose answer may come again. */
+struct dns_query {
+	__u64 expires_ns;
+	__u64 question; /* a hash over name, type and class */
 };
 
 struct tunnel_key {

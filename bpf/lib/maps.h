@@ -140,6 +140,63 @@ struct {
 	__type(value, __u32);
 } tunnel_out SEC(".maps");
 
+/* By the id that endpoints have; states and accepts of one matcher are written once, and go with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct name_matcher);
+} name_matchers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_state_key);
+	__type(value, struct name_state);
+} name_states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_accept_key);
+	__type(value, struct name_accept);
+} name_accepts SEC(".maps");
+
+/* By number: user space's own memory of what it called a pattern, for the next process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct name_pattern);
+} name_patterns SEC(".maps");
+
+/* What endpoints were told by DNS. Full: answers that teach are not released. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_key);
+	__type(value, struct name_value);
+} names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct dns_query_key);
+	__type(value, struct dns_query);
+} dns_queries SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct name_probe);
+} name_probes SEC(".maps");
+
 /* Index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -40,6 +40,10 @@ enum drop_reason {
 	HTTP_HEAD_TOO_BIG = 31,
 	HTTP_BODY_MALFORMED = 32,
 	HTTP_UNREAD = 33,
+	DNS_DENIED = 40,
+	DNS_MALFORMED = 41,
+	DNS_UNASKED = 42,
+	NAMES_FULL = 43,
 };
 
 /* Slots of the metrics map per direction; new reasons stay below it. */

@@ -186,6 +186,7 @@ const closed = {
   egressSet: noSet,
   egressMeshSet: noSet,
   flags: 0,
+  names: 0,
 } as const;
 
 function withPolicy(endpoint: Endpoint, policy: EndpointEntry | undefined): Endpoint {

@@ -1,6 +1,7 @@
 import {
   addr,
   be16,
+  list,
   mac,
   pad,
   pair,
@@ -8,6 +9,7 @@ import {
   single,
   someAddr,
   struct,
+  text,
   u8,
   u16,
   u32,
@@ -42,6 +44,8 @@ export const config = struct('config', {
   sctpNs: u64,
   icmpNs: u64,
   fragmentNs: u64,
+  nameFloorNs: u64,
+  nameCeilingNs: u64,
 });
 export type Config = Value<typeof config>;
 export const configFlags = { xfrm: 4 } as const;
@@ -57,6 +61,7 @@ export const endpoint = struct('endpoint', {
   egressSet: u32,
   egressMeshSet: u32,
   flags: u32,
+  names: u32,
   mac,
   hostMac: mac,
   addr4: addr,
@@ -109,6 +114,8 @@ export const ctEntry = struct('ct_entry', {
   state: u8,
   tcpFlags: pair(u8),
   flags: u32,
+  name: u32,
+  pad: pad(4, 'u32'),
 });
 export type CtEntry = Value<typeof ctEntry>;
 
@@ -134,6 +141,39 @@ export const tunnelKey = struct('tunnel_key', { local: someAddr, remote: someAdd
 export type TunnelKey = Value<typeof tunnelKey>;
 export const tunnel = struct('tunnel', { identity, spi: u32, previousSpi: u32, pad: pad(4, 'u32') });
 export type Tunnel = Value<typeof tunnel>;
+
+export const nameMatcher = struct('name_matcher', { flags: u32, adminSet: u32, networkSet: u32, meshSet: u32 });
+export type NameMatcherValue = Value<typeof nameMatcher>;
+export const matcherFlags = { learns: 1, asks: 2 } as const;
+
+export const nameStateKey = struct('name_state_key', { matcher: u32, state: u32 });
+export type NameStateKey = Value<typeof nameStateKey>;
+export const nameState = struct('name_state', { next: list(u16, 40), accept: u32 });
+export type NameState = Value<typeof nameState>;
+
+export const nameAcceptKey = struct('name_accept_key', { matcher: u32, accept: u32 });
+export type NameAcceptKey = Value<typeof nameAcceptKey>;
+export const nameAccept = struct('name_accept', {
+  adminSet: u32,
+  networkSet: u32,
+  meshSet: u32,
+  count: u32,
+  patterns: list(identity, 8),
+});
+export type NameAccept = Value<typeof nameAccept>;
+
+export const nameKey = struct('name_key', { endpoint: u32, address: someAddr });
+export type NameKey = Value<typeof nameKey>;
+export const nameValue = struct('name_value', {
+  learntNs: u64,
+  expiresNs: list(u64, 8),
+  patterns: list(identity, 8),
+  name: text(256),
+});
+export type NameValue = Value<typeof nameValue>;
+
+export const namePattern = struct('name_pattern', { text: text(256) });
+export type NamePattern = Value<typeof namePattern>;
 
 export const metric = struct('metric', { packets: u64, bytes: u64 });
 export type Metric = Value<typeof metric>;
@@ -190,6 +230,14 @@ export const structs: readonly Struct<unknown>[] = [
   serviceFlow,
   tunnelKey,
   tunnel,
+  nameMatcher,
+  nameStateKey,
+  nameState,
+  nameAcceptKey,
+  nameAccept,
+  nameKey,
+  nameValue,
+  namePattern,
   metric,
   event,
 ];

@@ -39,6 +39,11 @@ export interface DatapathMaps {
   readonly serviceFlows: TypedMap<layouts.CtKey, layouts.ServiceFlow>;
   readonly tunnels: TypedMap<layouts.TunnelKey, layouts.Tunnel>;
   readonly tunnelPaths: TypedMap<layouts.TunnelKey, number>;
+  readonly nameMatchers: TypedMap<number, layouts.NameMatcherValue>;
+  readonly nameStates: TypedMap<layouts.NameStateKey, layouts.NameState>;
+  readonly nameAccepts: TypedMap<layouts.NameAcceptKey, layouts.NameAccept>;
+  readonly namePatterns: TypedMap<number, layouts.NamePattern>;
+  readonly names: TypedMap<layouts.NameKey, layouts.NameValue>;
   readonly metrics: TypedMap<number, layouts.Metric>;
   readonly eventLosses: TypedMap<number, bigint>;
   /** The ring buffer. */
@@ -150,6 +155,11 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     serviceFlows: new TypedMap(map('service_flows'), layouts.ctKey, layouts.serviceFlow),
     tunnels: new TypedMap(map('tunnel_in'), layouts.tunnelKey, layouts.tunnel),
     tunnelPaths: new TypedMap(map('tunnel_out'), layouts.tunnelKey, layouts.number32),
+    nameMatchers: new TypedMap(map('name_matchers'), layouts.number32, layouts.nameMatcher),
+    nameStates: new TypedMap(map('name_states'), layouts.nameStateKey, layouts.nameState),
+    nameAccepts: new TypedMap(map('name_accepts'), layouts.nameAcceptKey, layouts.nameAccept),
+    namePatterns: new TypedMap(map('name_patterns'), layouts.number32, layouts.namePattern),
+    names: new TypedMap(map('names'), layouts.nameKey, layouts.nameValue),
     metrics: new TypedMap(map('metrics'), layouts.number32, layouts.metric),
     eventLosses: new TypedMap(map('event_losses'), layouts.number32, layouts.number64),
     events: map('events'),

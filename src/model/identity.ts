@@ -22,12 +22,19 @@ export const reservedIdentity = {
 
 /** The first number that is given to a pod's or a CIDR's identity. */
 export const firstFreeIdentity = 256;
-export const lastIdentity = 0xff_ffff;
+export const lastIdentity = 0xef_ffff;
+
+/**
+ * Numbers for patterns of DNS names: in policy entries they stand where identities do, for whatever address an endpoint
+ * has learnt under such a name. Nobody's own, so never in a mark.
+ */
+export const firstNameIdentity = 0xf0_0000;
+export const lastNameIdentity = 0xff_ffff;
 
 /** @throws {MyelinError} `InvalidIdentity` where the number does not fit in 24 bits. */
 export function identityNumber(number: number): IdentityNumber {
-  if (!Number.isInteger(number) || number < 0 || number > lastIdentity)
-    throw new MyelinError('InvalidIdentity', `${number} is not an identity number from 0 to ${lastIdentity}`);
+  if (!Number.isInteger(number) || number < 0 || number > lastNameIdentity)
+    throw new MyelinError('InvalidIdentity', `${number} is not an identity number from 0 to ${lastNameIdentity}`);
   return number as IdentityNumber;
 }
 

@@ -36,6 +36,10 @@ export const dropReasons = {
   HTTP_HEAD_TOO_BIG: { code: 31, text: 'the HTTP request’s head is too big; it was answered 431' },
   HTTP_BODY_MALFORMED: { code: 32, text: 'the HTTP request’s body is broken; the connection was reset' },
   HTTP_UNREAD: { code: 33, text: 'policy asks for the connection’s HTTP requests, and nothing reads them' },
+  DNS_DENIED: { code: 40, text: 'no rule allows to ask for the name; it was answered REFUSED where it came by UDP' },
+  DNS_MALFORMED: { code: 41, text: 'policy is about the names in it, and it cannot be read' },
+  DNS_UNASKED: { code: 42, text: 'a DNS answer to nothing that the pod asked on this connection' },
+  NAMES_FULL: { code: 43, text: 'there is no room to learn the addresses in a DNS answer' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;

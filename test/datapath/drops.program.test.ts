@@ -41,8 +41,8 @@ const plain = { source: alice.address4, destination: bob.address4 };
 const fromAlice = frames.from(alice);
 const underlay = { source: parseMac('02:00:00:00:ff:01'), destination: parseMac('02:00:00:00:ff:02') };
 
-/** What happens to requests, not to packets: http.program.test.ts and http.lab.test.ts. */
-type RequestReason = Extract<DropReason, `HTTP_${string}`>;
+/** What happens to requests, not to packets: http.program.test.ts and http.lab.test.ts; names.program.test.ts. */
+type RequestReason = Extract<DropReason, `HTTP_${string}` | `DNS_${string}` | `NAMES_${string}`>;
 
 /** For each reason, the ways here to be dropped for it. Every one starts on a node of its own. */
 const ways: Readonly<
@@ -458,7 +458,7 @@ test('CT_FULL: a table that is full', () => {
 });
 
 test('every reason has a way', () => {
-  const packets = Object.keys(dropReasons).filter((reason) => !reason.startsWith('HTTP_'));
+  const packets = Object.keys(dropReasons).filter((reason) => !/^(HTTP|DNS|NAMES)_/.test(reason));
   assert.deepEqual(Object.keys(ways).sort(), packets.sort());
 });
 

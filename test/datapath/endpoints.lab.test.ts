@@ -161,6 +161,7 @@ function entry(changes: Partial<CtEntry>): CtEntry {
     state: ctStates.established,
     tcpFlags: [2, 0x12],
     flags: 0,
+    name: 0,
     ...changes,
   };
 }

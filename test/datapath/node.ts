@@ -105,6 +105,8 @@ export class TestNode {
       sctpNs: 0n,
       icmpNs: 0n,
       fragmentNs: 0n,
+      nameFloorNs: 0n,
+      nameCeilingNs: 0n,
     };
     this.maps.config.set(0, { ...none, ...change });
   }
@@ -152,6 +154,7 @@ export class TestNode {
       egressSet: cluster.sets.open,
       egressMeshSet: 0,
       flags: layouts.endpointFlags.ready,
+      names: 0,
       mac: pod.mac,
       hostMac: pod.hostMac,
       addr4: pod.address4,

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { formatSpiffeId, identityNumber, lastIdentity, parseSpiffeId } from '../../src/model/identity.ts';
+import {
+  formatSpiffeId,
+  identityNumber,
+  lastIdentity,
+  lastNameIdentity,
+  parseSpiffeId,
+} from '../../src/model/identity.ts';
 
 const label = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
 
@@ -43,7 +49,7 @@ for (const text of [
   });
 
 test('identity numbers have 24 bits', () => {
-  for (const number of [0, 256, lastIdentity]) assert.equal(identityNumber(number), number);
-  for (const number of [-1, 1.5, Number.NaN, lastIdentity + 1])
+  for (const number of [0, 256, lastIdentity, lastNameIdentity]) assert.equal(identityNumber(number), number);
+  for (const number of [-1, 1.5, Number.NaN, lastNameIdentity + 1])
     assert.throws(() => identityNumber(number), { code: 'InvalidIdentity' }, String(number));
 });

@@ -127,6 +127,34 @@ export function pair<T>(field: Field<T>): Field<readonly [T, T]> {
   };
 }
 
+/** An array; a list that is shorter is written with zeros behind it, and comes back with them. */
+export function list<T>(field: Field<T>, length: number): Field<readonly T[]> {
+  return {
+    size: length * field.size,
+    align: field.align,
+    type: `${field.type}[${length}]`,
+    write: (view, at, values) => {
+      for (const [i, value] of values.slice(0, length).entries()) field.write(view, at + i * field.size, value);
+    },
+    read: (view, at) => Array.from({ length }, (_, i) => field.read(view, at + i * field.size)),
+  };
+}
+
+/** Bytes of a text that ends with its first zero; what is too long for it is cut off. */
+export function text(length: number): Field<string> {
+  return {
+    size: length,
+    align: 1,
+    type: `u8[${length}]`,
+    write: (view, at, value) => bytesOf(view, at, length).set(Buffer.from(value, 'latin1').subarray(0, length - 1)),
+    read: (view, at) => {
+      const bytes = bytesOf(view, at, length);
+      const end = bytes.indexOf(0);
+      return Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('latin1');
+    },
+  };
+}
+
 /** `u8 pad[n]`, or with a type `__u32 pad`. */
 export function pad(size: number, type = size === 1 ? 'u8' : `u8[${size}]`): Padding {
   return { size, align: 1, type, padding: true };
