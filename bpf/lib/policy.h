@@ -16,8 +16,10 @@ struct policy_query {
 	__u16 port; /* the destination's, host order; of ICMP, type << 8 | code */
 	__u8 protocol;
 	__u8 pad;
+	__u32 names; /* how many patterns the other end's address is known under: in name_probes */
 	__u32 rule;  /* out: the rule that decided */
 	__u32 flags; /* out: POLICY_… of that rule, or of the isolation that denied */
+	__u32 name;  /* out: the pattern that the rule was found by, 0: by who is there */
 };
 
 /* One rule set, and what it says. */
@@ -27,8 +29,10 @@ struct policy_probe {
 	__u16 port;
 	__u8 protocol;
 	__u8 pad;
+	__u32 names;
 	__u32 rule;  /* out */
 	__u32 flags; /* out */
+	__u32 name;  /* out */
 };
 
 struct policy_best {
@@ -36,6 +40,7 @@ struct policy_best {
 	__u32 rule;
 	__u32 verdict; /* 0: no entry matched yet */
 	__u32 flags;
+	__u32 identity; /* of the entry */
 };
 
 /* What policy_ask says where a set leaves it to whatever comes after it; no reason to drop has this number. */
@@ -55,6 +60,51 @@ static __always_inline void policy_consider(const struct policy_key *key, struct
 	best->rule = entry->rule;
 	best->verdict = entry->verdict;
 	best->flags = entry->flags;
+	best->identity = key->identity;
+}
+
+static __always_inline bool policy_is_ported(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP_NUMBER ||
+	       protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6_NUMBER;
+}
+
+/* All entries of one identity, or pattern, that match. */
+SUBPROGRAM int policy_ask_identity(const struct policy_probe *probe, __u32 probes, __u32 identity,
+				   struct policy_best *best)
+{
+	struct policy_key key = {};
+
+	if (!probe || !best)
+		return -1;
+	key.set = probe->set;
+	key.identity = identity;
+	if (probes & PROBE_ANY_PROTOCOL)
+		policy_consider(&key, best);
+	if (!policy_is_ported(probe->protocol))
+		return 0;
+	key.protocol = probe->protocol;
+	for (__u32 length = 0; length <= 16; length++) {
+		if (!(probes & (1U << length)))
+			continue;
+		key.port = probe->port & (__u16)(0xffff0000U >> length);
+		key.port_length = length;
+		policy_consider(&key, best);
+	}
+	return 0;
+}
+
+/* What the address was learnt under stands beside who is there. */
+SUBPROGRAM int policy_ask_names(const struct policy_probe *probe, __u32 probes, struct policy_best *best)
+{
+	__u32 zero = 0;
+	struct name_probe *known = bpf_map_lookup_elem(&name_probes, &zero);
+
+	if (!probe || !best || !known)
+		return -1;
+	for (__u32 i = 0; i < NAME_PATTERNS + 1 && i < probe->names; i++)
+		policy_ask_identity(probe, probes, known->patterns[i], best);
+	return 0;
 }
 
 /* Asks one rule set. An entry with a verdict that is not known denies; one that passes is as none. */
@@ -70,15 +120,14 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 		return UNKNOWN_RULE_SET;
 	probe->rule = RULE_NONE;
 	probe->flags = 0;
+	probe->name = 0;
 	id = probe->set;
 	set = bpf_map_lookup_elem(&rule_sets, &id);
 	if (!set)
 		return UNKNOWN_RULE_SET;
 	probes = set->probes;
 	key.set = id;
-	ported = probe->protocol == IPPROTO_TCP || probe->protocol == IPPROTO_UDP ||
-		 probe->protocol == IPPROTO_SCTP_NUMBER || probe->protocol == IPPROTO_ICMP ||
-		 probe->protocol == IPPROTO_ICMPV6_NUMBER;
+	ported = policy_is_ported(probe->protocol);
 	if (probes & PROBE_ANY_PROTOCOL) {
 		key.identity = probe->identity;
 		policy_consider(&key, &best);
@@ -98,9 +147,12 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 			policy_consider(&key, &best);
 		}
 	}
+	if (probe->names != 0)
+		policy_ask_names(probe, probes, &best);
 	if (best.verdict != 0 && best.verdict != VERDICT_PASS) {
 		probe->rule = best.rule;
 		probe->flags = best.flags;
+		probe->name = best.identity >= IDENTITY_FIRST_NAME ? best.identity : 0;
 		return best.verdict == VERDICT_ALLOW ? FORWARDED : POLICY_DENIED_EXPLICIT;
 	}
 	if (set->flags & RULE_SET_ISOLATED) {
@@ -119,6 +171,8 @@ static __always_inline int policy_ask_set(struct policy_probe *probe, struct pol
 	answer = policy_ask(probe);
 	query->rule = probe->rule;
 	query->flags = probe->flags;
+	if (probe->name != 0)
+		query->name = probe->name;
 	return answer;
 }
 
@@ -133,11 +187,13 @@ SUBPROGRAM enum drop_reason policy_decide(struct policy_query *query)
 		return UNKNOWN_RULE_SET;
 	query->rule = RULE_NONE;
 	query->flags = 0;
+	query->name = 0;
 	if (query->network_set == 0)
 		return ENDPOINT_NOT_READY;
 	probe.identity = query->identity;
 	probe.port = query->port;
 	probe.protocol = query->protocol;
+	probe.names = query->names;
 	if (query->admin_set != 0)
 		answer = policy_ask_set(&probe, query, query->admin_set);
 	if (answer == POLICY_UNDECIDED)
