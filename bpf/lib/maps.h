@@ -73,6 +73,58 @@ struct {
 	__type(value, struct policy_entry);
 } policy SEC(".maps");
 
+/*
+ * What rules ask of requests (layout.h). Arrays, because a request's every byte is a look-up: 13.5 MiB a node, of which
+ * http_rows takes 9.8, http_accepts 2, http_cells 1. A thousand paths of 30 letters that have half of them in common are
+ * 15,000 rows and a thousand accepts. Who does not fit is refused with its revision.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, struct http_bits);
+} http_cells SEC(".maps");
+
+/* From 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 512);
+	__type(key, __u32);
+	__type(value, struct http_matcher);
+} http_matchers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct http_alternative);
+} http_alternatives SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 49152);
+	__type(key, __u32);
+	__type(value, struct http_row);
+} http_rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct http_bits);
+} http_accepts SEC(".maps");
+
+/*
+ * What the matchers of an endpoint's ingress rule sets say of the request at hand, by enum policy_stage: who asks
+ * policy about a request has written them on the same CPU before, for each set that has a matcher.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 3);
+	__type(key, __u32);
+	__type(value, struct http_bits);
+} http_bits SEC(".maps");
+
 struct {
 	__uint(type, CT_MAP_TYPE);
 	__uint(max_entries, CT_MAP_SIZE);

@@ -5,6 +5,7 @@ import {
   mac,
   pad,
   pair,
+  raw,
   type Struct,
   single,
   someAddr,
@@ -79,14 +80,59 @@ export type Peer = Value<typeof peer>;
 export const prefixKey = struct('prefix_key', { length: u32, address: someAddr });
 export type PrefixKey = Value<typeof prefixKey>;
 
-export const ruleSet = struct('rule_set', { probes: u32, flags: u32, rule: u32 });
+export const ruleSet = struct('rule_set', { probes: u32, flags: u32, rule: u32, matcher: u32 });
 export type RuleSetValue = Value<typeof ruleSet>;
 
 export const policyKey = struct('policy_key', { set: u32, identity, port: u16, protocol: u8, portLength: u8 });
 export type PolicyKey = Value<typeof policyKey>;
 
-export const policyEntry = struct('policy_entry', { precedence: u32, rule: u32, verdict: u8, flags: u8, pad: pad(2) });
+export const policyEntry = struct('policy_entry', {
+  precedence: u32,
+  rule: u32,
+  verdict: u8,
+  flags: u8,
+  pad: pad(2),
+  cell: u32,
+});
 export type PolicyValue = Value<typeof policyEntry>;
+
+/** Of a matcher of requests, at most; `HTTP_…` in layout.h. */
+export const httpLimits = { alternatives: 1024, classes: 100, headers: 16 } as const;
+const bits = 'u64[16]';
+export const httpBits = struct('http_bits', { bits: raw(bits, 128, 8) });
+export type HttpBits = Value<typeof httpBits>;
+export const httpMatcher = struct('http_matcher', {
+  alternatives: u32,
+  firstAlternative: u32,
+  firstRow: u32,
+  rows: u32,
+  firstAccept: u32,
+  accepts: u32,
+  methodStart: u32,
+  pathStart: u32,
+  targetStart: u32,
+  hostStart: u32,
+  absentHost: u32,
+  nameStart: u32,
+  headerCount: u32,
+  pad: pad(4, 'u32'),
+  /** Start and absent_accept of each. */
+  headers: raw('{start@0:u32,absent_accept@4:u32}[16]', 128, 4),
+  lenient: raw(`{bits@0:${bits}}`, 128, 8),
+  strict: raw(`{bits@0:${bits}}`, 128, 8),
+  classes: raw('u8[256]', 256, 1),
+});
+export type HttpMatcher = Value<typeof httpMatcher>;
+export const httpAlternative = struct('http_alternative', {
+  precedence: u32,
+  rule: u32,
+  verdict: u8,
+  flags: u8,
+  pad: pad(2),
+});
+export type HttpAlternative = Value<typeof httpAlternative>;
+export const httpRow = struct('http_row', { next: raw('u16[100]', 200, 2), accept: u32 });
+export type HttpRow = Value<typeof httpRow>;
 
 export const ctKey = struct('ct_key', {
   endpoint: u32,
@@ -221,6 +267,10 @@ export const structs: readonly Struct<unknown>[] = [
   ruleSet,
   policyKey,
   policyEntry,
+  httpBits,
+  httpMatcher,
+  httpAlternative,
+  httpRow,
   ctKey,
   ctEntry,
   serviceKey,

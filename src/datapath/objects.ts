@@ -32,6 +32,11 @@ export interface DatapathMaps {
   readonly prefixes: TypedMap<layouts.PrefixKey, layouts.Peer>;
   readonly ruleSets: TypedMap<number, layouts.RuleSetValue>;
   readonly policy: TypedMap<layouts.PolicyKey, layouts.PolicyValue>;
+  readonly httpCells: TypedMap<number, layouts.HttpBits>;
+  readonly httpMatchers: TypedMap<number, layouts.HttpMatcher>;
+  readonly httpAlternatives: TypedMap<number, layouts.HttpAlternative>;
+  readonly httpRows: TypedMap<number, layouts.HttpRow>;
+  readonly httpAccepts: TypedMap<number, layouts.HttpBits>;
   readonly connections: TypedMap<layouts.CtKey, layouts.CtEntry>;
   readonly services: TypedMap<layouts.ServiceKey, layouts.ServiceValue>;
   readonly backends: TypedMap<layouts.BackendKey, layouts.ServiceEnd>;
@@ -148,6 +153,11 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     prefixes: new TypedMap(map('prefixes'), layouts.prefixKey, layouts.peer),
     ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
     policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
+    httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
+    httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
+    httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
+    httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
+    httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
     connections: new TypedMap(map('ct'), layouts.ctKey, layouts.ctEntry),
     services: new TypedMap(map('services'), layouts.serviceKey, layouts.service),
     backends: new TypedMap(map('backends'), layouts.backendKey, layouts.serviceEnd),

@@ -142,7 +142,7 @@ export class PolicyTable {
         for (const [key] of encodeEntries(operation.set, operation.entries)) transaction.remove(policy, key);
         return;
       case 'put-rule-set':
-        transaction.put(ruleSets, operation.set.id, operation.set);
+        transaction.put(ruleSets, operation.set.id, { ...operation.set, matcher: 0 });
         return;
       case 'delete-rule-set':
         transaction.remove(ruleSets, operation.set);
@@ -243,7 +243,7 @@ function keyText({ identity, protocol, port, portLength }: PolicyEntry): string 
 function encodeEntries(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
   return entries.map(({ identity, protocol, port, portLength, precedence, rule, verdict, flags }) => [
     { set, identity, protocol, port, portLength },
-    { precedence, rule, verdict: verdictCodes[verdict], flags },
+    { precedence, rule, verdict: verdictCodes[verdict], flags, cell: 0 },
   ]);
 }
 

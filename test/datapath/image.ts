@@ -41,7 +41,7 @@ export function install(node: TestNode, image: PolicyImage): Installed {
   }
   for (const [prefix, entry] of image.prefixes) prefixes.set(prefixKeyOf(prefix), placeValue(entry));
   for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
-    ruleSets.set(id, { probes, flags, rule });
+    ruleSets.set(id, { probes, flags, rule, matcher: 0 });
     for (const {
       identity: who,
       port,
@@ -54,7 +54,7 @@ export function install(node: TestNode, image: PolicyImage): Installed {
     } of entries)
       policy.set(
         { set: id, identity: who, port, protocol, portLength },
-        { precedence, rule: number, verdict: verdictCodes[verdict], flags: options },
+        { precedence, rule: number, verdict: verdictCodes[verdict], flags: options, cell: 0 },
       );
   }
   node.addPod({ ...strange, ifindex: elsewhere });

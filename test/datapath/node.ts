@@ -174,11 +174,17 @@ export class TestNode {
           rule: entry.rule ?? 0,
           verdict: verdictCodes[entry.verdict ?? 'allow'],
           flags: entry.flags ?? 0,
+          cell: 0,
         },
       );
     }
     const isolated = options.isolated === true;
-    this.maps.ruleSets.set(set, { probes, flags: isolated ? 1 : 0, rule: isolated ? cluster.rules.isolation : 0 });
+    this.maps.ruleSets.set(set, {
+      probes,
+      flags: isolated ? 1 : 0,
+      rule: isolated ? cluster.rules.isolation : 0,
+      matcher: 0,
+    });
   }
 
   /** A service of one port; its id is returned. */

@@ -134,11 +134,17 @@ export class Questioner {
     for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
       const set = this.#firstSet + id;
       this.#nextSet = Math.max(this.#nextSet, set + 1);
-      this.#sets.set(set, { probes, flags, rule });
+      this.#sets.set(set, { probes, flags, rule, matcher: 0 });
       const { error } = this.#policy.setMany(
         entries.map(({ identity, port, protocol, portLength, verdict, ...value }) => [
           { set, identity, port, protocol, portLength },
-          { precedence: value.precedence, rule: value.rule, flags: value.flags, verdict: verdictCodes[verdict] },
+          {
+            precedence: value.precedence,
+            rule: value.rule,
+            flags: value.flags,
+            verdict: verdictCodes[verdict],
+            cell: 0,
+          },
         ]),
       );
       assert.equal(error, undefined);

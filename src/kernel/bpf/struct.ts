@@ -155,6 +155,17 @@ export function text(length: number): Field<string> {
   };
 }
 
+/** Members that are kept as they lie in memory, because there are many of them. */
+export function raw(type: string, size: number, align: number): Field<Uint8Array> {
+  return {
+    size,
+    align,
+    type,
+    write: (view, at, value) => bytesOf(view, at, size).set(value.subarray(0, size)),
+    read: (view, at) => bytesOf(view, at, size).slice(),
+  };
+}
+
 /** `u8 pad[n]`, or with a type `__u32 pad`. */
 export function pad(size: number, type = size === 1 ? 'u8' : `u8[${size}]`): Padding {
   return { size, align: 1, type, padding: true };
