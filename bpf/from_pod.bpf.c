@@ -12,6 +12,7 @@
 #include "lib/mark.h"
 #include "lib/parse.h"
 #include "lib/peer.h"
+#include "lib/refuse.h"
 #include "lib/related.h"
 #include "lib/route.h"
 #include "lib/spoof.h"
@@ -232,11 +233,12 @@ pass:
 	metrics_count(FORWARDED, DIRECTION_EGRESS, length);
 	return action;
 drop:
+	action = refuse_sender(skb, &packet, &place, reason, route.track.found);
 	/* Policy was asked about the backend: that is who was denied, by way of the service that place.service names. */
 	if (place.service != 0 && route.mode == ROUTE_SERVICE) {
 		packet.destination = route.choice.end.address;
 		packet.destination_port = route.choice.end.port;
 	}
 	event_deny(&place, &packet, reason, length);
-	return TC_ACT_SHOT;
+	return action;
 }

@@ -10,6 +10,7 @@
 #include "lib/mark.h"
 #include "lib/parse.h"
 #include "lib/peer.h"
+#include "lib/refuse.h"
 #include "lib/related.h"
 #include "lib/translate.h"
 #include "lib/transport.h"
@@ -227,5 +228,5 @@ pass:
 	return TC_ACT_OK;
 drop:
 	event_deny(&place, &packet, reason, length);
-	return TC_ACT_SHOT;
+	return refuse_receiver(skb, &packet, &place, &track, reason);
 }

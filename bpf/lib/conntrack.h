@@ -10,7 +10,8 @@
  *
  * A connection whose revision is not the current one, or whose peer now proves another identity, is judged again, in the
  * direction in which it was opened, before the packet passes. Judged against it, the entry stays: otherwise the
- * answering side's next packet would count as opening a connection the other way.
+ * answering side's next packet would count as opening a connection the other way. What denies it may ask for it to be
+ * kept all the same, or reset (ct_outlives).
  */
 #pragma once
 
@@ -133,6 +134,7 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		return UNKNOWN_PEER;
 	reason = policy_decide(&query);
 	place->rule = query.rule;
+	place->flags = query.flags;
 	return reason;
 }
 
@@ -238,6 +240,25 @@ static __always_inline bool ct_may_change_way(const struct ct_entry *entry, cons
 }
 
 /*
+ * Whether a packet of a connection that is denied by now passes all the same. Where what denies keeps connections that
+ * were admitted: every packet between the same two, but one that opens. Where it resets them: the reset itself.
+ */
+static __always_inline bool ct_outlives(struct ct_entry *entry, const struct packet *packet, const struct track *track,
+					__u32 revision, struct place *place)
+{
+	if ((place->flags & POLICY_KEEP) && entry->remote_identity == track->identity && !ct_is_syn(packet)) {
+		entry->flags |= CT_KEPT;
+		entry->revision = revision;
+	} else if (!(place->flags & POLICY_RESET) || packet->protocol != IPPROTO_TCP ||
+		   !(packet->tcp_flags & TCP_RST)) {
+		return false;
+	}
+	place->rule = entry->rule;
+	place->flags = 0;
+	return true;
+}
+
+/*
  * Finds the connection of a packet and takes it into account. place->direction is the hook's; place->rule becomes the
  * rule that decided. FORWARDED with track->found 0 means that there is none: ask ct_open.
  */
@@ -277,11 +298,15 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity)) {
 		enum drop_reason reason = ct_judge(endpoint, track, entry->direction, place);
 
-		if (reason)
+		if (reason && ((reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT) ||
+			       !ct_outlives(entry, packet, track, revision, place)))
 			return reason;
-		entry->rule = place->rule;
-		entry->remote_identity = track->identity;
-		entry->revision = revision;
+		if (!reason) {
+			entry->rule = place->rule;
+			entry->remote_identity = track->identity;
+			entry->revision = revision;
+			entry->flags &= ~CT_KEPT;
+		}
 	}
 	ct_account(settings, packet, track, entry, now);
 	track->expires_ns = entry->expires_ns;

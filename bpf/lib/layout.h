@@ -208,6 +208,7 @@ enum ct_state {
 
 #define CT_EXEMPT (1U << 0)     /* no policy applies: the pod's own node, the pod itself through its service */
 #define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
+#define CT_KEPT (1U << 8)	/* denied since, and kept as it was admitted: POLICY_KEEP */
 #define CT_BY_NAME (1U << 4)    /* admitted for the DNS names that are asked on it: each question is judged, and lets its answer in */
 
 /* Index 0 of the pairs is the originator's direction. */
@@ -390,6 +391,45 @@ struct denial {
 	__u64 last_ns;
 	__u64 packets; /* since the last event */
 	__u64 bytes;
+};
+
+/* How often one endpoint's side answers one peer (reply.h). */
+struct reply_limit_key {
+	__u32 endpoint;
+	struct addr remote;
+};
+
+/* Bytes of a packet that an ICMP error about it quotes. */
+#define REPLY_QUOTE 128
+
+struct reply_segment {
+	__be16 source;
+	__be16 destination;
+	__be32 sequence;
+	__be32 acknowledgment;
+	__u8 offset;
+	__u8 flags;
+	__be16 window;
+	__u16 checksum;
+	__be16 urgent;
+};
+
+/* Where an answer is put together. */
+struct reply_buffer {
+	struct {
+		struct addr source;
+		struct addr destination;
+		__be32 length;
+		__be32 protocol;
+	} covered;
+	union {
+		struct {
+			__u8 unused[sizeof(struct ipv6hdr) - sizeof(struct iphdr)];
+			struct iphdr header;
+		} v4;
+		struct ipv6hdr v6;
+	} network;
+	__u8 transport[8 + REPLY_QUOTE];
 };
 
 enum event_kind {

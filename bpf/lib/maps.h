@@ -281,6 +281,21 @@ struct {
 	__type(value, struct denial);
 } denials SEC(".maps");
 
+/* When the next answer is due. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct reply_limit_key);
+	__type(value, __u64);
+} reply_limits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reply_buffer);
+} reply_buffers SEC(".maps");
+
 static __always_inline struct config *config_get(void)
 {
 	__u32 zero = 0;

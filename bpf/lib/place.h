@@ -12,4 +12,5 @@ struct place {
 	__u32 source_identity;
 	__u32 destination_identity;
 	__u32 service;
+	__u32 flags; /* POLICY_… of the rule, or of the isolation that denied */
 };
