@@ -144,7 +144,7 @@ struct policy_entry {
 #define HTTP_ALTERNATIVES 1024
 #define HTTP_WORDS (HTTP_ALTERNATIVES / 64)
 #define HTTP_CLASSES 100 /* every byte that a text may have by itself, at most */
-#define HTTP_HEADERS 16
+#define HTTP_NAMES 16 /* of headers that alternatives ask about */
 
 struct http_bits {
 	__u64 bits[HTTP_WORDS];
@@ -170,7 +170,7 @@ struct http_matcher {
 	__u32 name_start;
 	__u32 header_count;
 	__u32 pad;
-	struct http_header headers[HTTP_HEADERS];
+	struct http_header headers[HTTP_NAMES];
 	struct http_bits lenient; /* the alternatives that allow */
 	struct http_bits strict;  /* the alternatives that deny */
 	__u8 classes[256];

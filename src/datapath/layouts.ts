@@ -97,7 +97,7 @@ export const policyEntry = struct('policy_entry', {
 export type PolicyValue = Value<typeof policyEntry>;
 
 /** Of a matcher of requests, at most; `HTTP_…` in layout.h. */
-export const httpLimits = { alternatives: 1024, classes: 100, headers: 16 } as const;
+export const httpLimits = { alternatives: 1024, classes: 100, names: 16 } as const;
 const bits = 'u64[16]';
 export const httpBits = struct('http_bits', { bits: raw(bits, 128, 8) });
 export type HttpBits = Value<typeof httpBits>;

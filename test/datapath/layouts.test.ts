@@ -53,7 +53,7 @@ test('numbers mean the same on both sides', () => {
     RULE_SET_ISOLATED: ruleSetFlags.isolated,
     HTTP_ALTERNATIVES: layouts.httpLimits.alternatives,
     HTTP_CLASSES: layouts.httpLimits.classes,
-    HTTP_HEADERS: layouts.httpLimits.headers,
+    HTTP_NAMES: layouts.httpLimits.names,
     VERDICT_ALLOW: verdictCodes.allow,
     VERDICT_DENY: verdictCodes.deny,
     VERDICT_PASS: verdictCodes.pass,
