@@ -1,6 +1,7 @@
 import { type IpAddress, parseIp } from '../../src/model/address.ts';
 import type { PodView } from '../../src/model/endpoint.ts';
 import { parsePrefix } from '../../src/model/prefix.ts';
+import { changed } from '../../src/model/versions.ts';
 import { settle } from '../../src/policy/istio/settle.ts';
 import { policyKindOf } from '../../src/policy/kinds.ts';
 import type { Policy } from '../../src/policy/rule.ts';
@@ -139,7 +140,7 @@ export function cluster(): ClusterView {
   return {
     nodes: new Map(nodes),
     namespaces: new Map(namespaces),
-    pods: new Map(Array.from({ length: scale.pods }, (_, i) => [`pod-${i}`, podAt(i)])),
+    pods: changed(new Map(), new Map(Array.from({ length: scale.pods }, (_, i) => [`pod-${i}`, podAt(i)]))),
     policies: settle(Array.from({ length: scale.policies }, (_, i) => policyAt(i)).flat()),
     settings: { podCidrs: [parsePrefix('10.0.0.0/8')], serviceCidrs: [parsePrefix('172.20.0.0/16')] },
   };

@@ -82,7 +82,8 @@ export function patchEntries(
     pieces.push(old.slice(at, from), entriesOf(fresh, identity));
     at = to;
   }
-  return [...pieces, old.slice(at)].flat();
+  pieces.push(old.slice(at));
+  return ([] as PolicyEntry[]).concat(...pieces);
 }
 
 /** @param entries In the order of their keys. */
@@ -101,9 +102,11 @@ function passes({ verdict, level }: Rule): boolean {
 }
 
 /** `RuleSet.probes`. */
-export function probesOf(entries: Iterable<PolicyEntry>): number {
+export function probesOf(entries: readonly PolicyEntry[]): number {
   let probes = 0;
-  for (const { protocol, portLength } of entries) probes |= protocol === 0 ? anyProtocolProbe : 1 << portLength;
+  entries.forEach(({ protocol, portLength }) => {
+    probes |= protocol === 0 ? anyProtocolProbe : 1 << portLength;
+  });
   return probes;
 }
 
@@ -143,7 +146,8 @@ function blocksOf(match: PortMatch, namedPorts: readonly NamedPort[]): Block[] {
  * (The same precedence is the same rule, so neither verdict nor attribution changes.)
  */
 function withoutShadowed(entries: ReadonlyMap<number, PolicyEntry>): PolicyEntry[] {
-  const probes = probesOf(entries.values());
+  if (entries.size === 0) return [];
+  const probes = probesOf([...entries.values()]);
   const lengths = Array.from({ length: 17 }, (_, length) => length).filter((length) => probes & (1 << length));
   const kept: PolicyEntry[] = [];
   for (const [key, entry] of entries) {

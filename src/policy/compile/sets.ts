@@ -209,7 +209,8 @@ function changedPeers(
 function addDifference<T extends number>(into: Set<T>, a: readonly T[], b: readonly T[]): void {
   if (a === b) return;
   for (let [i, j] = [0, 0]; i < a.length || j < b.length; ) {
-    const [left, right] = [a[i], b[j]];
+    const left = a[i];
+    const right = b[j];
     if (left !== undefined && left === right) {
       i++;
       j++;

@@ -66,7 +66,7 @@ export class LocalPods {
 /** What the policies ask of each of the pods. Pods of one namespace and account with equal labels share the answer. */
 export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<PodView, SubjectSides> {
   const { byNamespace, anywhere, byAddress } = indexOf(view.policies);
-  const found = new Map<string, SubjectSides>();
+  const found = answersIn(view, pods.length);
   const sides = new Map<PodView, SubjectSides>();
   for (const pod of pods) {
     const at = byAddress ? pod.addresses.join() : '';
@@ -154,6 +154,31 @@ function flagsOf({ options = {} }: Policy): number {
 /** Whether pods that differ in nothing but their addresses can be told apart by it. */
 function tellsApart({ rules }: Policy): boolean {
   return rules.some(({ subject }) => subject !== undefined);
+}
+
+/** What has been found of policies that are still the same, and what else that depended on. */
+interface Answers {
+  readonly namespaces: ClusterView['namespaces'];
+  readonly settings: readonly unknown[];
+  readonly found: Map<string, SubjectSides>;
+}
+
+const answers = new WeakMap<readonly Policy[], Answers>();
+
+/** @param pods How many there are to ask about: of many more, most are gone. */
+function answersIn({ policies, namespaces, settings }: ClusterView, pods: number): Map<string, SubjectSides> {
+  const { defaultDeny, namespaceDefaultDeny, trustDomain } = settings;
+  const now = [defaultDeny, namespaceDefaultDeny, trustDomain];
+  const known = answers.get(policies);
+  if (
+    known?.namespaces === namespaces &&
+    known.settings.every((one, i) => one === now[i]) &&
+    known.found.size <= 4 * pods + 100
+  )
+    return known.found;
+  const found = new Map<string, SubjectSides>();
+  answers.set(policies, { namespaces, settings: now, found });
+  return found;
 }
 
 /** Most policies are about one namespace: no need to ask all of them about every pod. */
