@@ -26,8 +26,11 @@ export async function run(): Promise<BenchResult[]> {
   const closers: (() => Promise<void> | void)[] = [];
   const cluster = await TestCluster.make({ after: (close: () => Promise<void>) => void closers.push(close) });
   try {
-    const pod = await perPair(cluster, 'pod', 16, 0);
-    const node = await perPair(cluster, 'node', 70, 4000);
+    // An agent that runs has done it before: what is measured is the second time, of both.
+    await perPair(cluster, 'pod', 16, 0);
+    const pod = await perPair(cluster, 'pod', 16, 4000);
+    await perPair(cluster, 'node', 70, 8000);
+    const node = await perPair(cluster, 'node', 70, 12_000);
     const baseline = await bareTls(cluster);
     const each = (what: string, { ms, perSecond }: PerPair) =>
       console.log(`# ${what}: ${ms.toFixed(3)} ms of processor time a pair, ${perSecond.toFixed(0)} pairs a second`);

@@ -131,18 +131,42 @@ function asPod(
 ): Result<PodPeer, Refusal> {
   if (subject.kind !== 'pod') return refuse('wrong-identity', `${proven.uri} is not a service account`);
   const spiffeId = formatSpiffeId(subject);
-  if (expected.spiffeId !== undefined && expected.spiffeId !== spiffeId)
-    return refuse('wrong-identity', `the certificate is of ${spiffeId}, expected was ${expected.spiffeId}`);
+  const other = whyNotIdentity(spiffeId, expected);
+  if (other !== undefined) return refusal(other);
   const [podUid] = leaf.subject.serialNumbers;
   if (podUid === undefined || leaf.subject.serialNumbers.length > 1)
     return refuse('wrong-uid', 'the certificate does not name one pod');
-  if (expected.podUid !== undefined && expected.podUid !== podUid)
-    return refuse('wrong-uid', `the certificate is of pod ${podUid}, expected was ${expected.podUid}`);
-  const absent = (expected.addresses ?? []).find((address) => !leaf.addresses.includes(address));
-  if (absent !== undefined)
-    return refuse('wrong-address', `the certificate is for [${leaf.addresses.join(', ')}], not for ${absent}`);
   const { namespace, serviceAccount } = subject;
-  return success({ kind: 'pod', ...proven, spiffeId, namespace, serviceAccount, podUid, addresses: leaf.addresses });
+  const peer = {
+    kind: 'pod',
+    ...proven,
+    spiffeId,
+    namespace,
+    serviceAccount,
+    podUid,
+    addresses: leaf.addresses,
+  } as const;
+  const why = whyNotPod(peer, expected);
+  return why === undefined ? success(peer) : refusal(why);
+}
+
+/** Holds a pod that was verified against an expectation, as {@link verifyPeer} does. @returns Why it is not that one. */
+export function whyNotPod(
+  { spiffeId, podUid, addresses }: Pick<PodPeer, 'spiffeId' | 'podUid' | 'addresses'>,
+  expected: Extract<PeerExpectation, { kind: 'pod' }>,
+): Refusal | undefined {
+  const other = whyNotIdentity(spiffeId, expected);
+  if (other !== undefined) return other;
+  if (expected.podUid !== undefined && expected.podUid !== podUid)
+    return { code: 'wrong-uid', detail: `the certificate is of pod ${podUid}, expected was ${expected.podUid}` };
+  const absent = (expected.addresses ?? []).find((address) => !addresses.includes(address));
+  if (absent === undefined) return undefined;
+  return { code: 'wrong-address', detail: `the certificate is for [${addresses.join(', ')}], not for ${absent}` };
+}
+
+function whyNotIdentity(spiffeId: SpiffeId, expected: Extract<PeerExpectation, { kind: 'pod' }>): Refusal | undefined {
+  if (expected.spiffeId === undefined || expected.spiffeId === spiffeId) return undefined;
+  return { code: 'wrong-identity', detail: `the certificate is of ${spiffeId}, expected was ${expected.spiffeId}` };
 }
 
 function asNode(

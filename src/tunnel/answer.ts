@@ -4,6 +4,7 @@ import { type Agreement, type Installer, type Proposal, respond } from './handsh
 import type { NodeSession, PairConversation } from './handshake/node-session.ts';
 import { respondPair } from './handshake/pair-exchange.ts';
 import type { PodSession } from './handshake/server.ts';
+import type { ShownChain } from './handshake/shown-chain.ts';
 import { believedPeer, type LocalPod, type PeerResolver, type RemotePod } from './peers.ts';
 import type { TunnelTable } from './table.ts';
 import { ownPod, type Tunnel, type TunnelServices } from './tunnel.ts';
@@ -42,12 +43,12 @@ export async function answerPair(
 ): Promise<void> {
   const { verifier, radius, svid } = deps.services;
   await answer(deps, conversation.abort, async (admit, installer) => {
-    const decide = (to: string, presented: readonly Buffer[], selectors: readonly TrafficSelector[]) => {
+    const decide = (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => {
       const local = localOf(to);
       if (local === undefined) throw new HandshakeError('unknown-endpoint');
       const identity = svid(to);
       if (identity === undefined) throw new HandshakeError('no-certificate');
-      const peer = verifier.vouched(presented, { kind: 'pod' });
+      const peer = verifier.vouched(shown, { kind: 'pod' });
       const remote = believedPeer(peer, local, selectors, deps.resolver);
       if (remote.node.name !== session.peer.node)
         throw new HandshakeError(
@@ -81,8 +82,8 @@ async function answer(
   };
   try {
     const agreement = await exchange(admit, {
-      installInbound: async (...args) => await installer().installInbound(...args),
-      installOutbound: async (...args) => await installer().installOutbound(...args),
+      installInbound: (agreement, keys) => installer().installInbound(agreement, keys),
+      installOutbound: (agreement, keys) => installer().installOutbound(agreement, keys),
     });
     begun?.tunnel.finish(begun.attempt, agreement);
   } catch (cause) {

@@ -191,13 +191,12 @@ export function stepPair(state: PairState, event: PairEvent, context: PairContex
 
 /** When the pair wants a `time` event: Unix milliseconds, or undefined for never. */
 export function nextDeadline(state: PairState): number | undefined {
-  const deadlines = state.retired.map((sa) => sa.removeAt);
-  if (state.up !== undefined) {
-    deadlines.push(state.up.expiresAt);
-    if (state.phase.kind === 'idle') deadlines.push(state.up.rekeyAt);
-  }
-  if (state.phase.kind === 'waiting' || state.phase.kind === 'yielding') deadlines.push(state.phase.until);
-  return deadlines.length === 0 ? undefined : Math.min(...deadlines);
+  const { up, phase, retired } = state;
+  let next = Number.POSITIVE_INFINITY;
+  for (const { removeAt } of retired) next = Math.min(next, removeAt);
+  if (up !== undefined) next = Math.min(next, up.expiresAt, phase.kind === 'idle' ? up.rekeyAt : next);
+  if (phase.kind === 'waiting' || phase.kind === 'yielding') next = Math.min(next, phase.until);
+  return next === Number.POSITIVE_INFINITY ? undefined : next;
 }
 
 /** Whether the pair has nothing, does nothing and waits for nothing. */

@@ -20,6 +20,7 @@ import { type Agreement, type BreachRadius, type Installer, initiate, type Propo
 import type { WireLifetime } from './handshake/messages.ts';
 import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
+import { type ShownChain, shownChain } from './handshake/shown-chain.ts';
 import type { TlsWork } from './handshake/work.ts';
 import type { NodeSessions } from './node-sessions.ts';
 import type { SaNote } from './note.ts';
@@ -118,6 +119,18 @@ function expectation(remote: RemotePod, selectors: readonly TrafficSelector[]) {
   return { kind: 'pod', spiffeId, podUid: pod.uid, addresses } as const;
 }
 
+const farMs = 60_000;
+const stepMs = 8192;
+
+/**
+ * @returns How long to wait for what is due in `ms`. What is far off is looked at once before, in steps that thousands of
+ *   tunnels share: a list of timers for each millisecond costs more than the timers. Node's end at 2^31 ms.
+ */
+function timerMs(ms: number): number {
+  if (ms < farMs) return Math.max(0, ms) + 1;
+  return Math.min(Math.floor(ms / stepMs) * stepMs, 0x7fff_ffff);
+}
+
 const iso = (ms: number) => new Date(ms).toISOString();
 const spiText = (spi: number) => `SPI 0x${spi.toString(16).padStart(8, '0')}`;
 
@@ -126,9 +139,14 @@ function agreedOn({ selectors, lifetime, radius }: Agreement): string {
   return `${pairs}; for ${lifetime.seconds} s at most; breach radius ${radius}`;
 }
 
+const ownPods = new WeakMap<Svid, OwnPod>();
+
 /** A pod as a node session names it. */
-export function ownPod({ podUid: uid, spiffeId, chain }: Svid): OwnPod {
-  return { uid, spiffeId, chain: chain.map(({ der }) => der) };
+export function ownPod(svid: Svid): OwnPod {
+  const { podUid: uid, spiffeId, chain } = svid;
+  const known = ownPods.get(svid) ?? { uid, spiffeId, shown: shownChain(chain.map(({ der }) => der)) };
+  ownPods.set(svid, known);
+  return known;
 }
 
 /** One pod pair on this node: runs the decisions of pair.ts. */
@@ -143,6 +161,8 @@ export class Tunnel {
   #path: UnderlayAddress | undefined;
   #state: PairState;
   #timer: NodeJS.Timeout | undefined;
+  /** What the timer is set for. Unix milliseconds. */
+  #deadline: number | undefined;
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
   /** Of the next handshake, where somebody wants to see it. */
@@ -436,8 +456,8 @@ export class Tunnel {
     opening.conversation = conversation;
     const expected = expectation(remote, selectors);
     this.#tracer?.step('a session with the node', remote.node.name);
-    const verify = (presented: readonly Buffer[]) => {
-      const peer = verifier.vouched(presented, expected);
+    const verify = (shown: ShownChain) => {
+      const peer = verifier.vouched(shown, expected);
       this.#tracer?.verified(peer);
       return peer;
     };
@@ -562,12 +582,17 @@ export class Tunnel {
   }
 
   #arm(): void {
-    clearTimeout(this.#timer);
     const deadline = this.#closed ? undefined : nextDeadline(this.#state);
+    if (deadline === this.#deadline) return;
+    clearTimeout(this.#timer);
+    this.#deadline = deadline;
     if (deadline === undefined) return;
-    // Node's timers end at 2^31 ms; a deadline further off is looked at again then.
-    const ms = Math.min(Math.max(0, deadline - this.#services.now()) + 1, 0x7fff_ffff);
-    this.#timer = setTimeout(() => this.dispatch({ type: 'time' }), ms);
+    this.#timer = setTimeout(() => this.#onTime(), timerMs(deadline - this.#services.now()));
     this.#timer.unref();
+  }
+
+  #onTime(): void {
+    this.#deadline = undefined;
+    this.dispatch({ type: 'time' });
   }
 }

@@ -157,7 +157,8 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   /** Keys by direction and SPI, to be compared with the other node's. */
   secrets(): Map<string, string> {
-    return new Map([...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret]));
+    const hex = (secret: string) => Buffer.from(secret, 'latin1').toString('hex');
+    return new Map([...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, hex(secret)]));
   }
 
   #outbound(pair: TrafficSelector): Held | undefined {
@@ -193,7 +194,7 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   }
 
   async #install(sa: InboundSa | OutboundSa): Promise<void> {
-    const secret = Buffer.concat([sa.key, sa.salt]).toString('hex');
+    const secret = sa.key.toString('latin1') + sa.salt.toString('latin1');
     sa.key.fill(0);
     sa.salt.fill(0);
     await this.delay();

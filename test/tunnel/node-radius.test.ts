@@ -6,6 +6,7 @@ import { connect, createServer, type TLSSocket } from 'node:tls';
 import { toPem } from '../../src/identity/certificate.ts';
 import { nodeServerName } from '../../src/identity/names.ts';
 import type { BreachRadius } from '../../src/tunnel/handshake/exchange.ts';
+import { chainDigest } from '../../src/tunnel/handshake/shown-chain.ts';
 import {
   applicationProtocol,
   defaultGroups,
@@ -241,8 +242,12 @@ test('what a node of the cluster cannot do: speak for another’s pod, for nobod
   const c = await cluster.node({ radius: () => 'node' });
   const svid = a.svids.get(web.pod.uid);
   assert.ok(svid);
-  const offer = (over: object = {}) =>
-    `1 ${JSON.stringify({
+  const shows = (...svid: string[]) => `0 ${JSON.stringify({ type: 'chain', svid })}`;
+  const encoded = ({ chain }: Pick<typeof svid, 'chain'>) => chain.map(({ der }) => der.toString('base64'));
+  const named = (chain: string[]) => chainDigest(chain.map((text) => Buffer.from(text, 'base64')));
+  /** An offer, and before it the chain that it names. */
+  const offer = (over: object = {}, chain = encoded(svid)) =>
+    `${shows(...chain)}\n1 ${JSON.stringify({
       type: 'pair-offer',
       to: db.pod.uid,
       version: 1,
@@ -252,7 +257,7 @@ test('what a node of the cluster cannot do: speak for another’s pod, for nobod
       encapsulation: 'udp',
       port: 4500,
       lifetime: { seconds: 3600 },
-      svid: svid.chain.map(({ der }) => der.toString('base64')),
+      svid: named(chain),
       nonce: Buffer.alloc(32).toString('base64'),
       ...over,
     })}`;
@@ -262,18 +267,17 @@ test('what a node of the cluster cannot do: speak for another’s pod, for nobod
   // The very same words from another node of the cluster.
   assert.match(await ask(b, c, offer()), /"code":"wrong-node"/);
   const another = await issueSvid(cluster.ca, podIdentity('another', { addresses: web.addresses }));
-  const chain = (of: typeof another) => of.chain.map(({ der }) => der.toString('base64'));
-  assert.match(await ask(b, a, offer({ svid: chain(another) })), /"code":"wrong-uid"/);
+  assert.match(await ask(b, a, offer({}, encoded(another))), /"code":"wrong-uid"/);
   const elsewhere = await issueSvid(cluster.ca, podIdentity('web', { addresses: addressesOf(9) }));
-  assert.match(await ask(b, a, offer({ svid: chain(elsewhere) })), /"code":"wrong-address"/);
-  assert.match(
-    await ask(b, a, offer({ svid: a.identity.chain.map(({ der }) => der.toString('base64')) })),
-    /"code":"wrong-identity"/,
-  );
-  assert.match(await ask(b, a, offer({ svid: ['AAAA'] })), /"code":"malformed"/);
+  assert.match(await ask(b, a, offer({}, encoded(elsewhere))), /"code":"wrong-address"/);
+  assert.match(await ask(b, a, offer({}, encoded(a.identity))), /"code":"wrong-identity"/);
+  assert.match(await ask(b, a, offer({}, ['AAAA'])), /"code":"malformed"/);
+  // What was shown before does not vouch for what was not, nor in another session.
+  assert.match(await ask(b, a, offer({ svid: named(encoded(another)) })), /"code":"missing"/);
   assert.match(await ask(b, a, offer({ nonce: 'AAAA' })), /"code":"bad-message"/);
   assert.match(await ask(b, a, offer({ to: 'nobody' })), /"code":"unknown-endpoint"/);
   assert.match(await ask(b, a, offer({ svid: [] })), /"code":"bad-message"/);
+  assert.match(await ask(b, a, offer({ svid: 'AAAA' })), /"code":"bad-message"/);
   says.b = 'pod';
   assert.match(await ask(b, a, offer()), /"code":"radius"/);
   says.b = 'node';
@@ -292,7 +296,23 @@ test('garbage within a session ends it, and nothing else', async (t) => {
   const at = await two(t);
   const { a, b, web, db } = at;
   await send(at);
-  for (const line of ['hello', ' ', '-1 {}', '01 {}', '99999999999 {}', '1e3 {}', `0 ${'x'.repeat(70_000)}`]) {
+  const chain = (...svid: string[]) => `0 ${JSON.stringify({ type: 'chain', svid })}`;
+  const thick = 'A'.repeat(12_000);
+  const many = Array.from({ length: 1025 }, (_, i) => chain(Buffer.from(`certificate ${i}`).toString('base64')));
+  for (const line of [
+    'hello',
+    ' ',
+    '-1 {}',
+    '01 {}',
+    '99999999999 {}',
+    '1e3 {}',
+    `0 ${'x'.repeat(70_000)}`,
+    '0 {"type":"hello","version":1}',
+    chain(),
+    chain(thick, thick),
+    // More than anybody has to show: what is remembered of a session is bounded.
+    many.join('\n'),
+  ]) {
     const socket = await rogue(b, a);
     socket.resume();
     socket.write(`0 {"type":"hello","version":1}\n${line}\n`);

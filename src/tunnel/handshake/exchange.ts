@@ -183,6 +183,7 @@ export function sameSelectors(offered: readonly WireSelector[], answered: readon
 /** @throws {HandshakeError} `selectors` unless each pair is of one family and each family there once. */
 export function checkFamilies(selectors: readonly TrafficSelector[]): void {
   const mixed = selectors.some(({ local, remote }) => familyOf(local) !== familyOf(remote));
-  if (mixed || new Set(selectors.map(({ local }) => familyOf(local))).size !== selectors.length)
+  const isTwice = selectors.some(({ local }, i) => i > 0 && familyOf(local) === familyOf(selectors[0]?.local ?? local));
+  if (mixed || isTwice || selectors.length > 2)
     throw new HandshakeError('selectors', 'each address family may be offered once, and not mixed');
 }

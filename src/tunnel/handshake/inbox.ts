@@ -35,8 +35,16 @@ export class Inbox {
 
   /** @throws {HandshakeError} What {@link decodeMessage} throws; `timeout`; what the conversation failed with. */
   async receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
-    const line = await this.#line(type);
+    const line = this.#next() ?? (await this.#line(type));
     return { message: decodeMessage(type, line), line };
+  }
+
+  /** What has arrived already. @throws {HandshakeError} What the conversation failed with. */
+  #next(): string | undefined {
+    // A refusal that arrived before the connection broke says more than that it broke.
+    const line = this.#failure === undefined || this.#failure.code === 'disconnected' ? this.#lines.shift() : undefined;
+    if (line === undefined && this.#failure !== undefined) throw this.#failure;
+    return line;
   }
 
   async #line(due: MessageType): Promise<string> {
@@ -46,12 +54,8 @@ export class Inbox {
     );
     try {
       for (;;) {
-        // A refusal that arrived before the connection broke says more than that it broke.
-        if (this.#failure === undefined || this.#failure.code === 'disconnected') {
-          const line = this.#lines.shift();
-          if (line !== undefined) return line;
-        }
-        if (this.#failure !== undefined) throw this.#failure;
+        const line = this.#next();
+        if (line !== undefined) return line;
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });

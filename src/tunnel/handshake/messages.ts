@@ -12,8 +12,8 @@ import { HandshakeError, isHandshakeCode } from './error.ts';
  *   responder → initiator   installed: the responder has done all that it had to
  *
  * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`. In a node session (breach
- * radius `node`, node-session.ts) each side first says `hello`; then, for each pair, `pair-offer` and `pair-answer` stand in
- * the places of `offer` and `answer`.
+ * radius `node`, node-session.ts) each side first says `hello`, and shows each pod's chain once by `chain`; then, for each
+ * pair, `pair-offer` and `pair-answer` stand in the places of `offer` and `answer`.
  */
 export const protocolVersion = 1;
 
@@ -54,8 +54,8 @@ export interface Answer extends Omit<Offer, 'type' | 'group'> {
 
 /** What takes the place of a handshake of the pair's own: whom, by which certificate, and this side's share of freshness. */
 interface Vouched {
-  /** The sender's pod's certificate chain: DER in base64, leaf first, without the root. */
-  readonly svid: readonly string[];
+  /** Which of the chains that the sender has shown in this session is its pod's: what `chainDigest` makes of it. */
+  readonly svid: string;
   /** 32 random bytes in base64, never used twice. */
   readonly nonce: string;
 }
@@ -68,6 +68,13 @@ export interface PairOffer extends Omit<Offer, 'type' | 'group'>, Vouched {
 
 export interface PairAnswer extends Omit<Offer, 'type' | 'group'>, Vouched {
   readonly type: 'pair-answer';
+}
+
+/** A pod's certificates, which the pairs that follow name by their digest. */
+export interface Chain {
+  readonly type: 'chain';
+  /** DER in base64, leaf first, without the root. */
+  readonly svid: readonly string[];
 }
 
 export interface Hello {
@@ -135,9 +142,13 @@ const answerSchema: z.ZodType<Answer> = z.strictObject({ type: z.literal('answer
 /** What it decodes to is checked where it is used; the text itself is part of the transcript. */
 const base64 = (longest: number) => z.string().min(4).max(longest);
 const vouched = {
-  svid: z.array(base64(12_000)).min(1).max(4),
+  svid: base64(44).length(44),
   nonce: base64(44).length(44),
 };
+const chainSchema: z.ZodType<Chain> = z.strictObject({
+  type: z.literal('chain'),
+  svid: z.array(base64(12_000)).min(1).max(4),
+});
 const pairOfferSchema: z.ZodType<PairOffer> = z.strictObject({
   type: z.literal('pair-offer'),
   to: z.string().min(1).max(63),
@@ -169,6 +180,7 @@ const unknownSpiSchema: z.ZodType<UnknownSpi> = z.strictObject({
 
 const schemas = {
   hello: helloSchema,
+  chain: chainSchema,
   offer: offerSchema,
   answer: answerSchema,
   'pair-offer': pairOfferSchema,
@@ -204,6 +216,8 @@ export function decodeMessage(type: MessageType, line: string): MessageOf<Messag
   } catch (cause) {
     throw new HandshakeError('bad-message', `a line that is not JSON where "${type}" was due`, { cause });
   }
+  if (type === 'pair-offer' && isPairOffer(json)) return json;
+  if (type === 'pair-answer' && isPairAnswer(json)) return json;
   // Looked at by hand first: a schema that does not fit takes long to say so.
   const said = typeof json === 'object' && json !== null ? json : {};
   if ('type' in said && said.type === 'refused') {
@@ -222,6 +236,89 @@ export function decodeMessage(type: MessageType, line: string): MessageOf<Messag
   const issue = parsed.error.issues[0];
   const where = issue === undefined || issue.path.length === 0 ? '' : ` at ${issue.path.map(String).join('.')}`;
   throw new HandshakeError('bad-message', `not a proper "${type}"${where}: ${issue?.message ?? 'unreadable'}`);
+}
+
+/*
+ * What the schemas of `pair-offer` and `pair-answer` say, by hand: thousands come at once, and a schema takes ten times as
+ * long. Only for messages with all members whose addresses came before; any other is the schema's to judge.
+ */
+
+function isPairOffer(said: unknown): said is PairOffer {
+  return (
+    hasMembers(said, 11) &&
+    'type' in said &&
+    said.type === 'pair-offer' &&
+    'to' in said &&
+    isText(said.to, 1, 63) &&
+    hasTerms(said)
+  );
+}
+
+function isPairAnswer(said: unknown): said is PairAnswer {
+  return hasMembers(said, 10) && 'type' in said && said.type === 'pair-answer' && hasTerms(said);
+}
+
+function hasTerms(said: object): boolean {
+  return (
+    'version' in said &&
+    said.version === protocolVersion &&
+    'spi' in said &&
+    isWhole(said.spi, 256, 0xffff_ffff) &&
+    'transform' in said &&
+    said.transform === transform &&
+    'encapsulation' in said &&
+    said.encapsulation === 'udp' &&
+    'port' in said &&
+    isWhole(said.port, 1, 65_535) &&
+    'svid' in said &&
+    isText(said.svid, 44, 44) &&
+    'nonce' in said &&
+    isText(said.nonce, 44, 44) &&
+    'lifetime' in said &&
+    isLifetime(said.lifetime) &&
+    'selectors' in said &&
+    Array.isArray(said.selectors) &&
+    (said.selectors.length === 1 || said.selectors.length === 2) &&
+    said.selectors.every(isSelector)
+  );
+}
+
+function isLifetime(said: unknown): boolean {
+  return (
+    hasMembers(said, 3) &&
+    'seconds' in said &&
+    isWhole(said.seconds, 1, 86_400) &&
+    'bytes' in said &&
+    isWhole(said.bytes, 1) &&
+    'packets' in said &&
+    isWhole(said.packets, 1)
+  );
+}
+
+function isSelector(said: unknown): boolean {
+  return (
+    hasMembers(said, 2) &&
+    'initiator' in said &&
+    isKnown(said.initiator) &&
+    'responder' in said &&
+    isKnown(said.responder)
+  );
+}
+
+function hasMembers(said: unknown, count: number): said is object {
+  return typeof said === 'object' && said !== null && Object.keys(said).length === count;
+}
+
+function isWhole(said: unknown, least: number, most: number = Number.MAX_SAFE_INTEGER): boolean {
+  return typeof said === 'number' && Number.isSafeInteger(said) && said >= least && said <= most;
+}
+
+function isText(said: unknown, shortest: number, longest: number): boolean {
+  return typeof said === 'string' && said.length >= shortest && said.length <= longest;
+}
+
+function isKnown(said: unknown): boolean {
+  return typeof said === 'string' && canonical.has(said);
 }
 
 /** The smaller of two limits, each of which may be absent. */

@@ -6,8 +6,16 @@ import { Inbox } from './inbox.ts';
 import type { SessionKeys } from './keys.ts';
 import { LineReader } from './lines.ts';
 import type { SecureLink } from './link.ts';
-import { encodeMessage, type Message, type MessageOf, type MessageType, protocolVersion } from './messages.ts';
+import {
+  decodeMessage,
+  encodeMessage,
+  type Message,
+  type MessageOf,
+  type MessageType,
+  protocolVersion,
+} from './messages.ts';
 import { derivePairKeys, nodeExporterLabel, type PairEnd, rootLength } from './pair-keys.ts';
+import { type ShownChain, ShownChains } from './shown-chain.ts';
 
 export interface NodeSessionOptions {
   /** Who opened the TLS connection. */
@@ -37,8 +45,8 @@ const mostOfPeer = 256;
  * talk over, and a secret that their keys are derived from. The secret never leaves this object and is zeroed when the
  * session ends; keys that came out of it live on by themselves.
  *
- * A line is `<conversation> <message>`. Conversation 0 is the session's own; the client numbers those that it begins
- * 1, 3, 5, …, the server 2, 4, 6, ….
+ * A line is `<conversation> <message>`. Conversation 0 is the session's own: greetings, and pods' chains, each before the
+ * first message that names it. The client numbers those that it begins 1, 3, 5, …, the server 2, 4, 6, ….
  */
 export class NodeSession {
   readonly peer: NodePeer;
@@ -46,6 +54,7 @@ export class NodeSession {
   readonly #options: NodeSessionOptions;
   readonly #deps: NodeSessionDeps;
   readonly #greeting: Inbox;
+  readonly #chains = new ShownChains();
   readonly #conversations = new Map<number, PairConversation>();
   readonly #closed = Promise.withResolvers<void>();
   #root: Buffer = Buffer.alloc(0);
@@ -57,8 +66,32 @@ export class NodeSession {
   #next: number;
   #lastOfPeer = 0;
   #received = 0;
+  #greeted = false;
   #retired = false;
   #failure: HandshakeError | undefined;
+  /** What conversations have of the session: one for all of them. */
+  readonly #voice: SessionVoice = {
+    send: (id, line) => this.#send(id, line),
+    show: (chain) => {
+      const introduction = this.#chains.introduce(chain);
+      if (introduction !== undefined) this.#send(0, encodeMessage(introduction));
+    },
+    shown: (digest) => this.#chains.find(digest),
+    derive: (ends, offer, answer) => derivePairKeys(this.#root, ends, offer, answer),
+    proven: (peer) => ({
+      peer: peer.notAfter <= this.peer.notAfter ? peer : { ...peer, notAfter: this.peer.notAfter },
+      cipher: this.#link.facts.cipher,
+      group: this.#group,
+      radius: 'node',
+      nodeSerial: this.peer.serialNumber,
+    }),
+    done: (id, heard, failure) => {
+      this.#conversations.delete(id);
+      // A node that has said nothing at all for so long is gone, and the connection with it.
+      if (failure?.code === 'timeout' && this.#received === heard) this.close(new HandshakeError('disconnected'));
+      else if (this.#conversations.size === 0) this.#rest();
+    },
+  };
 
   private constructor(link: SecureLink, peer: NodePeer, options: NodeSessionOptions, deps: NodeSessionDeps) {
     this.#link = link;
@@ -106,7 +139,7 @@ export class NodeSession {
 
   /** Whether a pair may be begun on it. */
   get isOpen(): boolean {
-    return !this.#retired && this.#failure === undefined;
+    return !this.#retired && this.#failure === undefined && !this.#chains.isFull;
   }
 
   /** Resolves when the session has ended and its secret is gone. */
@@ -175,7 +208,9 @@ export class NodeSession {
       throw new HandshakeError('bad-message', 'a line that begins with no conversation');
     const rest = line.slice(space + 1);
     if (id === 0) {
-      this.#greeting.push(rest);
+      if (this.#greeted) this.#chains.take(decodeMessage('chain', rest).svid);
+      else this.#greeting.push(rest);
+      this.#greeted = true;
       return;
     }
     const known = this.#conversations.get(id);
@@ -197,28 +232,15 @@ export class NodeSession {
   }
 
   #converse(id: number, signal: AbortSignal | undefined): PairConversation {
-    clearTimeout(this.#idling);
-    const { timeoutMs } = this.#options;
-    const heard = this.#received;
-    const conversation: PairConversation = new PairConversation(timeoutMs, signal, {
-      send: (line) => this.#send(id, line),
-      derive: (ends, offer, answer) => derivePairKeys(this.#root, ends, offer, answer),
-      proven: (peer) => ({
-        peer: { ...peer, notAfter: Math.min(peer.notAfter, this.peer.notAfter) },
-        cipher: this.#link.facts.cipher,
-        group: this.#group,
-        radius: 'node',
-        nodeSerial: this.peer.serialNumber,
-      }),
-      done: (failure) => {
-        this.#conversations.delete(id);
-        // A node that has said nothing at all for so long is gone, and the connection with it.
-        if (failure?.code === 'timeout' && this.#received === heard) this.close(new HandshakeError('disconnected'));
-        else if (this.#conversations.size === 0) this.#rest();
-      },
-    });
+    this.#stir();
+    const conversation = new PairConversation(id, this.#received, this.#options.timeoutMs, signal, this.#voice);
     this.#conversations.set(id, conversation);
     return conversation;
+  }
+
+  #stir(): void {
+    clearTimeout(this.#idling);
+    this.#idling = undefined;
   }
 
   /** Nothing is under way. */
@@ -228,7 +250,7 @@ export class NodeSession {
       this.close();
       return;
     }
-    clearTimeout(this.#idling);
+    this.#stir();
     this.#idling = setTimeout(() => this.close(), this.#options.idleMs);
     this.#idling.unref();
   }
@@ -249,32 +271,42 @@ export class NodeSession {
   }
 }
 
-interface ConversationDeps {
-  readonly send: (line: string) => void;
+interface SessionVoice {
+  readonly send: (id: number, line: string) => void;
+  readonly show: (chain: ShownChain) => void;
+  readonly shown: PairConversation['shown'];
   readonly derive: PairConversation['derive'];
   readonly proven: PairConversation['proven'];
-  readonly done: (failure: HandshakeError | undefined) => void;
+  /** @param heard How many lines had come from the peer when the conversation began. */
+  readonly done: (id: number, heard: number, failure: HandshakeError | undefined) => void;
 }
+
+const once = { once: true };
 
 /** The conversation of one pod pair within a node session. */
 export class PairConversation implements Conversation {
+  readonly #id: number;
+  readonly #heard: number;
   readonly #inbox: Inbox;
-  readonly #deps: ConversationDeps;
+  readonly #deps: SessionVoice;
   #abort: AbortController | undefined;
   readonly #signal: AbortSignal | undefined;
   #done = false;
 
-  constructor(timeoutMs: number, signal: AbortSignal | undefined, deps: ConversationDeps) {
+  constructor(id: number, heard: number, timeoutMs: number, signal: AbortSignal | undefined, deps: SessionVoice) {
+    this.#id = id;
+    this.#heard = heard;
     this.#inbox = new Inbox(timeoutMs);
     this.#deps = deps;
     this.#signal = signal;
-    if (signal?.aborted === true) this.#onAbort();
-    else signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal?.aborted === true) this.handleEvent();
+    else signal?.addEventListener('abort', this, once);
   }
 
-  readonly #onAbort = (): void => {
+  /** As the signal's listener. */
+  handleEvent(): void {
     if (this.#signal !== undefined) this.fail(abortedBy(this.#signal));
-  };
+  }
 
   /** Aborting it ends the conversation. */
   get abort(): AbortController {
@@ -311,12 +343,23 @@ export class PairConversation implements Conversation {
     return this.#deps.proven(peer);
   }
 
+  /** Makes sure that the peer has seen the chain. @returns What names it from here on. */
+  show(chain: ShownChain): string {
+    this.#deps.show(chain);
+    return chain.digest;
+  }
+
+  /** @returns A chain that the peer has shown. @throws {HandshakeError} `missing` */
+  shown(digest: string): ShownChain {
+    return this.#deps.shown(digest);
+  }
+
   send(message: Message): string {
     return this.sendLine(encodeMessage(message));
   }
 
   sendLine(line: string): string {
-    if (this.#inbox.failure === undefined) this.#deps.send(line);
+    if (this.#inbox.failure === undefined) this.#deps.send(this.#id, line);
     return line;
   }
 
@@ -326,7 +369,7 @@ export class PairConversation implements Conversation {
 
   refuse(error: HandshakeError): void {
     if (this.#done) return;
-    if (error.by === 'us' && error.code !== 'disconnected') this.#deps.send(encodeMessage(refusalOf(error)));
+    if (error.by === 'us' && error.code !== 'disconnected') this.#deps.send(this.#id, encodeMessage(refusalOf(error)));
     this.#finish(error);
   }
 
@@ -337,7 +380,7 @@ export class PairConversation implements Conversation {
   #finish(failure: HandshakeError | undefined): void {
     if (this.#done) return;
     this.#done = true;
-    this.#signal?.removeEventListener('abort', this.#onAbort);
-    this.#deps.done(failure);
+    this.#signal?.removeEventListener('abort', this);
+    this.#deps.done(this.#id, this.#heard, failure);
   }
 }

@@ -16,17 +16,17 @@ import {
 import { encodeMessage, type PairAnswer, type PairOffer, shorter } from './messages.ts';
 import type { PairConversation } from './node-session.ts';
 import { nonceLength, type PairEnd } from './pair-keys.ts';
+import type { ShownChain } from './shown-chain.ts';
 
 /** A pod that this node vouches for. */
 export interface OwnPod {
   readonly uid: string;
   readonly spiffeId: SpiffeId;
-  /** Its certificate chain, DER, leaf first. */
-  readonly chain: readonly Buffer[];
+  readonly shown: ShownChain;
 }
 
 /** Decides about the chain that the peer's node presents for its pod. @throws {HandshakeError} */
-export type Verify = (presented: readonly Buffer[]) => PodPeer;
+export type Verify = (shown: ShownChain) => PodPeer;
 
 /**
  * Agrees on one pair's keys within a node session, as the side that began it.
@@ -49,13 +49,13 @@ export async function initiatePair(
     to: remoteUid,
     ...wireTerms(proposal),
     selectors,
-    svid: encodeChain(own.chain),
+    svid: conversation.show(own.shown),
     nonce: nonce.toString('base64'),
   };
   const offerLine = conversation.send(offer);
   const { message: answer, line: answerLine } = await conversation.receive('pair-answer');
   if (!sameSelectors(selectors, answer.selectors)) throw new HandshakeError('selectors');
-  const peer = verify(decodeChain(answer.svid));
+  const peer = verify(conversation.shown(answer.svid));
   const agreement: Agreement = {
     initiator: true,
     ...conversation.proven(peer),
@@ -96,20 +96,20 @@ export interface PairDecision {
  */
 export async function respondPair(
   conversation: PairConversation,
-  decide: (to: string, presented: readonly Buffer[], selectors: readonly TrafficSelector[]) => PairDecision,
+  decide: (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => PairDecision,
   installer: Installer,
 ): Promise<Agreement> {
   const { message: offer, line: offerLine } = await conversation.receive('pair-offer');
   const selectors = offer.selectors.map(({ initiator, responder }) => ({ local: responder, remote: initiator }));
   checkFamilies(selectors);
-  const { peer, own, proposal } = decide(offer.to, decodeChain(offer.svid), selectors);
+  const { peer, own, proposal } = decide(offer.to, conversation.shown(offer.svid), selectors);
   const lifetime = shorter(proposal.lifetime, offer.lifetime);
   const nonce = drawNonce();
   const answer: PairAnswer = {
     type: 'pair-answer',
     ...wireTerms({ ...proposal, lifetime }),
     selectors: offer.selectors,
-    svid: encodeChain(own.chain),
+    svid: conversation.show(own.shown),
     nonce: nonce.toString('base64'),
   };
   const answerLine = encodeMessage(answer);
@@ -167,12 +167,4 @@ function peerEnd(
     spi: said.spi,
     nonce,
   };
-}
-
-function encodeChain(chain: readonly Buffer[]): string[] {
-  return chain.map((der) => der.toString('base64'));
-}
-
-function decodeChain(texts: readonly string[]): Buffer[] {
-  return texts.map((text) => Buffer.from(text, 'base64'));
 }

@@ -4,13 +4,13 @@ import type { SpiffeId } from '../../model/identity.ts';
 import { type DirectionKeys, keyLength, type SessionKeys, saltLength } from './keys.ts';
 
 /** RFC 8446 section 7.5: what a node session's root secret is exported under, with an empty context. */
-export const nodeExporterLabel = 'EXPERIMENTAL-myelin-node-v1';
-/** As long as the output of the session's hash, SHA-384. */
-export const rootLength = 48;
+export const nodeExporterLabel = 'EXPERIMENTAL-myelin-node-v2';
+/** As long as the output of the hash that keys come out of. */
+export const rootLength = 64;
 export const nonceLength = 32;
 
-const algorithm = 'sha384';
-const purpose = 'myelin-node/1 esp';
+const algorithm = 'sha512';
+const purpose = 'myelin-node/2 esp';
 
 /** One side of a pair, as both sides name it. */
 export interface PairEnd {
@@ -24,7 +24,7 @@ export interface PairEnd {
 }
 
 /** The block of the hash, bytes (FIPS 180-4). */
-const blockLengths = { sha1: 64, sha256: 64, sha384: 128 } as const;
+const blockLengths = { sha1: 64, sha256: 64, sha512: 128 } as const;
 type Algorithm = keyof typeof blockLengths;
 
 /** Where keys and messages are laid side by side; zeroed after each use. Buffers of their own would cost more than the hash. */
@@ -56,28 +56,30 @@ function keyed(name: Algorithm, key: Uint8Array, pad: number, parts: readonly Ui
   return digest;
 }
 
-/** RFC 5869 section 2.2. */
-export function hkdfExtract(name: Algorithm, salt: Uint8Array, secret: Uint8Array): Buffer {
-  return hmac(name, salt, secret);
-}
-
 /** RFC 5869 section 2.3. Node's own `hkdf` takes no `info` over 1 KiB, which two SPIFFE IDs can exceed. */
 export function hkdfExpand(name: Algorithm, key: Uint8Array, info: Uint8Array, length: number): Buffer {
+  const first = hmac(name, key, info, Uint8Array.of(1));
+  if (first.length >= length) return first.subarray(0, length);
   const wanted = Buffer.alloc(length);
-  let previous: Buffer | undefined;
-  for (let have = 0, n = 1; have < length; n++) {
-    const next: Buffer = hmac(name, key, ...(previous === undefined ? [] : [previous]), info, Uint8Array.of(n));
+  let previous = first;
+  let have = first.copy(wanted);
+  for (let n = 2; have < length; n++) {
+    const next = hmac(name, key, previous, info, Uint8Array.of(n));
     have += next.copy(wanted, have);
-    previous?.fill(0);
+    previous.fill(0);
     previous = next;
   }
-  previous?.fill(0);
+  previous.fill(0);
   return wanted;
 }
 
 /**
- * Derives one pair's keys from the root secret of the two nodes' session (docs/TUNNELS.md, "Keys"). Both nonces are fresh,
- * so no derivation repeats another's keys; everything that names the pair, and all that was said about it, is in `info`.
+ * Derives one pair's keys from the root secret of the two nodes' session (docs/TUNNELS.md, "Keys"). The root comes out of
+ * TLS's own HKDF, uniformly random, so there is nothing to extract (RFC 5869 section 3.3). Both nonces are fresh, so no
+ * derivation repeats another's keys; everything that names the pair, and all that was said about it, is in `info`.
+ *
+ * Both keys are one block of the hash. Salts are of the transcript: RFC 4106 section 4 wants them not to be known before the
+ * key is chosen, and not to be secret.
  * @param offer Without its line feed, as sent; `answer` likewise.
  */
 export function derivePairKeys(
@@ -87,42 +89,45 @@ export function derivePairKeys(
   answer: string,
 ): SessionKeys {
   const { initiator, responder } = ends;
-  const key = hkdfExtract(algorithm, Buffer.concat([initiator.nonce, responder.nonce]), root);
-  const transcript = hash(algorithm, `${offer}\n${answer}\n`, 'buffer');
-  const direction = (name: string): DirectionKeys => {
-    const info = pairInfo(name, initiator, responder, transcript);
-    const material = hkdfExpand(algorithm, key, info, keyLength + saltLength);
-    return { key: material.subarray(0, keyLength), salt: material.subarray(keyLength) };
-  };
-  const keys = { initiatorToResponder: direction('i2r'), responderToInitiator: direction('r2i') };
-  key.fill(0);
-  return keys;
+  const transcript = hash(algorithm, `${offer}\n${answer}\n`, 'binary');
+  const keys = hkdfExpand(algorithm, root, pairInfo(initiator, responder, transcript), 2 * keyLength);
+  // Parts of one buffer, each of which its driver zeroes.
+  const direction = (n: number): DirectionKeys => ({
+    key: keys.subarray(n * keyLength, (n + 1) * keyLength),
+    salt: Buffer.from(transcript.slice(n * saltLength, (n + 1) * saltLength), 'latin1'),
+  });
+  return { initiatorToResponder: direction(0), responderToInitiator: direction(1) };
 }
 
-/** Every field is preceded by its length (two bytes, most significant first): no two lists of fields read the same. */
-function pairInfo(direction: string, initiator: PairEnd, responder: PairEnd, transcript: Buffer): Buffer {
+/**
+ * Every field is preceded by its length (two bytes, most significant first): no two lists of fields read the same.
+ * @param transcript A string of bytes.
+ */
+function pairInfo(initiator: PairEnd, responder: PairEnd, transcript: string): Buffer {
+  // All of it is ASCII, or bytes.
   const fields = [
     purpose,
-    direction,
     initiator.spiffeId,
     responder.spiffeId,
     initiator.uid,
     responder.uid,
     initiator.addresses.join(),
     responder.addresses.join(),
+    transcript,
   ];
-  // All of it is ASCII.
-  const info = Buffer.allocUnsafe(fields.reduce((sum, field) => sum + 2 + field.length, 2 * 6 + 2 + transcript.length));
+  let length = 2 * (2 + 4) + 2 * (2 + nonceLength);
+  for (const field of fields) length += 2 + field.length;
+  const info = Buffer.allocUnsafe(length);
   let at = 0;
   for (const field of fields) {
     at = info.writeUInt16BE(field.length, at);
     at += info.write(field, at, 'latin1');
   }
-  for (const spi of [initiator.spi, responder.spi]) {
+  for (const { spi, nonce } of [initiator, responder]) {
     at = info.writeUInt16BE(4, at);
     at = info.writeUInt32BE(spi, at);
+    at = info.writeUInt16BE(nonceLength, at);
+    at += nonce.copy(info, at, 0, nonceLength);
   }
-  at = info.writeUInt16BE(transcript.length, at);
-  transcript.copy(info, at);
   return info;
 }

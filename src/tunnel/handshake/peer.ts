@@ -1,8 +1,9 @@
 import type { TrustBundle } from '../../identity/bundle.ts';
 import { messageOf, type ParsedCertificate, parseCertificate } from '../../identity/certificate.ts';
-import { type NodePeer, type PeerExpectation, type PodPeer, verifyPeer } from '../../identity/verify.ts';
+import { type NodePeer, type PeerExpectation, type PodPeer, verifyPeer, whyNotPod } from '../../identity/verify.ts';
 import { HandshakeError } from './error.ts';
 import type { LinkFacts } from './link.ts';
+import type { ShownChain } from './shown-chain.ts';
 import { applicationProtocol } from './tls-parameters.ts';
 
 /** Parsed certificates of peers that were verified; parsing one costs about 0.5 ms, and pods come back. */
@@ -14,6 +15,11 @@ export class PeerVerifier {
   readonly #bundle: () => TrustBundle;
   readonly #now: () => number;
   readonly #remembered = new Map<string, ParsedCertificate>();
+  /** What a chain was found to prove, by which bundle and when. */
+  readonly #vouched = new WeakMap<
+    ShownChain,
+    { readonly bundle: TrustBundle; readonly at: number; readonly peer: PodPeer }
+  >();
 
   constructor(bundle: () => TrustBundle, now: () => number) {
     this.#bundle = bundle;
@@ -41,15 +47,25 @@ export class PeerVerifier {
   }
 
   /**
-   * Decides about a pod's chain that its node presents: the same checks, but nobody proved to hold the leaf's key.
-   * @param presented DER, leaf first.
+   * Decides about a pod's chain that its node presents: the same checks, but nobody proved to hold the leaf's key. What
+   * does not depend on the expectation is found out again when there is another trust bundle, and by another time only
+   * where the clock has left what was looked at.
    * @throws {HandshakeError} A reason of `verifyPeer`.
    */
-  vouched(presented: readonly Buffer[], expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer {
-    const chain = this.#parse(presented);
-    const verified = this.#decide(chain, expectation);
+  vouched(shown: ShownChain, expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer {
+    const bundle = this.#bundle();
+    const now = this.#now();
+    const known = this.#vouched.get(shown);
+    if (known?.bundle === bundle && known.at <= now && now <= known.peer.notAfter) {
+      const refusal = whyNotPod(known.peer, expectation);
+      if (refusal !== undefined) throw new HandshakeError(refusal.code, refusal.detail);
+      return known.peer;
+    }
+    const chain = this.#parse(shown.presented);
+    const peer = this.#decide(chain, expectation);
     for (const certificate of chain) this.#remember(certificate);
-    return verified;
+    this.#vouched.set(shown, { bundle, at: now, peer });
+    return peer;
   }
 
   #decide(chain: readonly ParsedCertificate[], expectation: Extract<PeerExpectation, { kind: 'pod' }>): PodPeer;
