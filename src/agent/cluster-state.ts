@@ -4,9 +4,11 @@ import { type IpAddress, tryParseIp } from '../model/address.ts';
 import type { NamedPort, PodView } from '../model/endpoint.ts';
 import type { Labels } from '../model/labels.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
+import { Changing } from '../model/versions.ts';
 import type { ClusterView, NodeView, PolicySettings } from '../policy/image.ts';
 import { settle } from '../policy/istio/settle.ts';
 import type { Policy } from '../policy/rule.ts';
+import { AddressIndex } from './address-index.ts';
 
 /** On a Namespace: `allow` or `deny` for its pods that no policy selects; anything else denies. */
 export const defaultVerdictAnnotation = 'myelin.dev/default-verdict';
@@ -34,8 +36,15 @@ export class ClusterState {
   readonly #localAddresses = new Map<string, readonly IpAddress[]>();
   /** API pods as last seen, to be reduced again when their local addresses change. */
   readonly #sources = new Map<string, Live<Pod>>();
+  readonly #byAddress = new AddressIndex();
+  /** What views show of pods, namespaces and nodes. */
+  readonly #shown = {
+    pods: new Changing<string, PodView>(),
+    namespaces: new Changing<string, Labels>(),
+    nodes: new Changing<string, NodeView>(),
+  };
+  #settled: readonly Policy[] | undefined;
   #view: ClusterView | undefined;
-  #byAddress: ReadonlyMap<IpAddress, PodView> | undefined;
 
   constructor(settings: PolicySettings, onChange: () => void) {
     this.#settings = settings;
@@ -56,7 +65,7 @@ export class ClusterState {
 
   removePod(uid: string): void {
     this.#sources.delete(uid);
-    if (this.#pods.delete(uid)) this.#changed();
+    if (this.#putPod(uid, undefined)) this.#changed();
   }
 
   setNamespace(namespace: Live<Namespace>): void {
@@ -72,7 +81,10 @@ export class ClusterState {
       this.#namespaceDefaults.get(name) === deny &&
       this.#radii.get(name) === radius;
     if (same) return;
+    const known = this.#namespaces.has(name);
     this.#namespaces.set(name, labels);
+    this.#shown.namespaces.set(name, labels);
+    if (!known) this.#showPodsOf(name);
     if (radius === undefined) this.#radii.delete(name);
     else this.#radii.set(name, radius);
     this.#setNamespaceDefault(name, deny);
@@ -82,7 +94,10 @@ export class ClusterState {
   removeNamespace(name: string): void {
     this.#setNamespaceDefault(name, undefined);
     this.#radii.delete(name);
-    if (this.#namespaces.delete(name)) this.#changed();
+    if (!this.#namespaces.delete(name)) return;
+    this.#shown.namespaces.set(name, undefined);
+    this.#showPodsOf(name);
+    this.#changed();
   }
 
   #setNamespaceDefault(name: string, deny: boolean | undefined): void {
@@ -104,22 +119,28 @@ export class ClusterState {
     };
     if (isDeepStrictEqual(this.#nodes.get(node.metadata.name), view)) return;
     this.#nodes.set(node.metadata.name, view);
+    this.#shown.nodes.set(node.metadata.name, view);
     this.#changed();
   }
 
   removeNode(name: string): void {
-    if (this.#nodes.delete(name)) this.#changed();
+    if (!this.#nodes.delete(name)) return;
+    this.#shown.nodes.set(name, undefined);
+    this.#changed();
   }
 
   /** @param key Of one object, unique among all kinds. */
   setPolicies(key: string, policies: readonly Policy[]): void {
     if (isDeepStrictEqual(this.#policies.get(key), policies)) return;
     this.#policies.set(key, policies);
+    this.#settled = undefined;
     this.#changed();
   }
 
   removePolicies(key: string): void {
-    if (this.#policies.delete(key)) this.#changed();
+    if (!this.#policies.delete(key)) return;
+    this.#settled = undefined;
+    this.#changed();
   }
 
   /** This node gave a pod its addresses, or (with none) took them back. */
@@ -132,10 +153,9 @@ export class ClusterState {
 
   get view(): ClusterView {
     this.#view ??= {
-      // Until a namespace's labels are known nobody can say which policies are about its pods: they are nobody, and closed.
-      pods: new Map([...this.#pods].filter(([, { namespace }]) => this.#namespaces.has(namespace))),
-      namespaces: new Map(this.#namespaces),
-      nodes: new Map(this.#nodes),
+      pods: this.#shown.pods.now,
+      namespaces: this.#shown.namespaces.now,
+      nodes: this.#shown.nodes.now,
       policies: this.policies,
       settings: this.#settings,
     };
@@ -153,8 +173,7 @@ export class ClusterState {
 
   /** The pod that has the address; undefined also where two claim it. Pods in their node's network have none. */
   podAt(address: IpAddress): PodView | undefined {
-    this.#byAddress ??= indexByAddress(this.#pods.values());
-    return this.#byAddress.get(address);
+    return this.#byAddress.at(address);
   }
 
   node(name: string): (NodeView & { readonly podCidrs: readonly Prefix[] }) | undefined {
@@ -177,38 +196,41 @@ export class ClusterState {
 
   /** As they stand beside each other. */
   get policies(): readonly Policy[] {
-    return settle([...this.#policies.values()].flat());
+    this.#settled ??= settle([...this.#policies.values()].flat());
+    return this.#settled;
   }
 
   #reducePod(pod: Live<Pod>): void {
     const uid = pod.metadata.uid;
     const view = podView(pod, this.#localAddresses.get(uid));
-    const before = this.#pods.get(uid);
-    if (isDeepStrictEqual(before, view)) return;
-    if (view === undefined) this.#pods.delete(uid);
-    else this.#pods.set(uid, view);
+    if (isDeepStrictEqual(this.#pods.get(uid), view)) return;
+    this.#putPod(uid, view);
     this.#changed();
+  }
+
+  /** @returns Whether there was such a pod. */
+  #putPod(uid: string, pod: PodView | undefined): boolean {
+    const before = this.#pods.get(uid);
+    if (pod === undefined) this.#pods.delete(uid);
+    else this.#pods.set(uid, pod);
+    this.#byAddress.replace(before, pod);
+    this.#show(uid, pod);
+    return before !== undefined;
+  }
+
+  /** Until a namespace's labels are known nobody can say which policies are about its pods: they are nobody, and closed. */
+  #show(uid: string, pod: PodView | undefined): void {
+    this.#shown.pods.set(uid, pod !== undefined && this.#namespaces.has(pod.namespace) ? pod : undefined);
+  }
+
+  #showPodsOf(namespace: string): void {
+    for (const [uid, pod] of this.#pods) if (pod.namespace === namespace) this.#show(uid, pod);
   }
 
   #changed(): void {
     this.#view = undefined;
-    this.#byAddress = undefined;
     this.#onChange();
   }
-}
-
-function indexByAddress(pods: Iterable<PodView>): Map<IpAddress, PodView> {
-  const index = new Map<IpAddress, PodView>();
-  const contested = new Set<IpAddress>();
-  for (const pod of pods) {
-    if (pod.hostNetwork) continue;
-    for (const address of pod.addresses) {
-      if (index.has(address)) contested.add(address);
-      index.set(address, pod);
-    }
-  }
-  for (const address of contested) index.delete(address);
-  return index;
 }
 
 /** @returns undefined for a pod that ended or is not on a node yet: it has no network. */

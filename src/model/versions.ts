@@ -21,6 +21,24 @@ export function changed<K extends Key, V>(
   return copy;
 }
 
+/** A map that changes, and whose every moment can be kept: all changes between two such moments are one `changed`. */
+export class Changing<K extends Key, V> {
+  #now: ReadonlyMap<K, V> = new Map();
+  #changes = new Map<K, V | undefined>();
+
+  /** @param value Undefined: the key goes. */
+  set(key: K, value: V | undefined): void {
+    this.#changes.set(key, value);
+  }
+
+  /** The very map of before where nothing changed. */
+  get now(): ReadonlyMap<K, V> {
+    this.#now = changed(this.#now, this.#changes);
+    if (this.#changes.size > 0) this.#changes = new Map();
+    return this.#now;
+  }
+}
+
 /**
  * @returns All keys whose values are not the same object in both, and perhaps others. Few where the one map was made from
  * the other by `changed`, in however many steps.

@@ -172,3 +172,24 @@ test('a namespace may have a default verdict of its own; what is not understood 
   state.setDefaultDeny(true);
   assert.equal(changes(), after);
 });
+
+test('views hold the pods of known namespaces, whichever comes first, and what did not change stays the same object', () => {
+  const { state } = fixture();
+  state.setPod(pod('a', { ip: '10.244.1.2' }));
+  const early = state.view;
+  assert.deepEqual([...early.pods.keys()], []);
+  state.setNamespace(namespace('shop'));
+  const known = state.view;
+  assert.deepEqual([...known.pods.keys()], ['a']);
+  state.setPod(pod('b', { ip: '10.244.1.3' }));
+  assert.deepEqual([...state.view.pods.keys()], ['a', 'b']);
+  assert.equal(state.view.pods.get('a'), known.pods.get('a'));
+  assert.equal(state.view.policies, known.policies, 'no policy changed: the very list');
+  assert.equal(state.view.nodes, known.nodes);
+  state.removePod('a');
+  state.removeNamespace('shop');
+  assert.deepEqual([...state.view.pods.keys()], []);
+  assert.deepEqual([...known.pods.keys()], ['a'], 'a view stays what it was');
+  state.setNamespace(namespace('shop'));
+  assert.deepEqual([...state.view.pods.keys()], ['b']);
+});
