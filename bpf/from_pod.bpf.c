@@ -186,7 +186,7 @@ int from_pod(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_EGRESS };
-	struct route route = {};
+	struct route *route = SCRATCH(struct route);
 	struct endpoint *endpoint;
 	enum drop_reason reason;
 	__u32 ifindex = skb->ifindex;
@@ -196,6 +196,8 @@ int from_pod(struct __sk_buff *skb)
 
 	/* A pod proves nothing by a mark. */
 	skb->mark = 0;
+	if (!route)
+		return TC_ACT_SHOT;
 	endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
 	if (!endpoint) {
 		reason = ENDPOINT_NOT_READY;
@@ -218,26 +220,26 @@ int from_pod(struct __sk_buff *skb)
 			goto drop;
 	}
 	if (packet.flags & PACKET_RELATED) {
-		reason = complain(skb, endpoint, &packet, &place, &route);
-		if (!reason && route.mode == ROUTE_SERVICE)
-			reason = translate(skb, &packet, &route.choice.end.address, 0, TRANSLATE_DESTINATION);
+		reason = complain(skb, endpoint, &packet, &place, route);
+		if (!reason && route->mode == ROUTE_SERVICE)
+			reason = translate(skb, &packet, &route->choice.end.address, 0, TRANSLATE_DESTINATION);
 	} else {
-		reason = connect(skb, endpoint, &packet, &place, &route);
+		reason = connect(skb, endpoint, &packet, &place, route);
 	}
 	if (reason)
 		goto drop;
-	reason = forward(skb, &packet, &place, &route, &action);
+	reason = forward(skb, &packet, &place, route, &action);
 	if (reason)
 		goto drop;
 pass:
 	metrics_count(FORWARDED, DIRECTION_EGRESS, length);
 	return action;
 drop:
-	action = refuse_sender(skb, &packet, &place, reason, route.track.found);
+	action = refuse_sender(skb, &packet, &place, reason, route->track.found);
 	/* Policy was asked about the backend: that is who was denied, by way of the service that place.service names. */
-	if (place.service != 0 && route.mode == ROUTE_SERVICE) {
-		packet.destination = route.choice.end.address;
-		packet.destination_port = route.choice.end.port;
+	if (place.service != 0 && route->mode == ROUTE_SERVICE) {
+		packet.destination = route->choice.end.address;
+		packet.destination_port = route->choice.end.port;
 	}
 	event_deny(&place, &packet, reason, length);
 	return action;

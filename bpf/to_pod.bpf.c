@@ -182,7 +182,7 @@ int to_pod(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_INGRESS };
-	struct track track = {};
+	struct track *track = SCRATCH(struct track);
 	struct endpoint *endpoint;
 	enum drop_reason reason;
 	__u32 mark = skb->mark;
@@ -190,6 +190,8 @@ int to_pod(struct __sk_buff *skb)
 	__u32 length = skb->len;
 	bool link = false;
 
+	if (!track)
+		return TC_ACT_SHOT;
 	endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
 	if (!endpoint) {
 		reason = ENDPOINT_NOT_READY;
@@ -207,7 +209,7 @@ int to_pod(struct __sk_buff *skb)
 		reason = REVOKED;
 		goto drop;
 	}
-	reason = sender(endpoint, &packet, mark, &track, &place);
+	reason = sender(endpoint, &packet, mark, track, &place);
 	if (reason)
 		goto drop;
 	if (packet.flags & PACKET_FRAGMENT) {
@@ -215,10 +217,10 @@ int to_pod(struct __sk_buff *skb)
 		if (reason)
 			goto drop;
 	}
-	reason = packet.flags & PACKET_RELATED ? accept_related(skb, endpoint, &packet, &track, &place)
-					       : accept(endpoint, &packet, &track, &place);
+	reason = packet.flags & PACKET_RELATED ? accept_related(skb, endpoint, &packet, track, &place)
+					       : accept(endpoint, &packet, track, &place);
 	if (!reason)
-		reason = translate_back(skb, &packet, &track);
+		reason = translate_back(skb, &packet, track);
 	if (reason)
 		goto drop;
 pass:
@@ -228,5 +230,5 @@ pass:
 	return TC_ACT_OK;
 drop:
 	event_deny(&place, &packet, reason, length);
-	return refuse_receiver(skb, &packet, &place, &track, reason);
+	return refuse_receiver(skb, &packet, &place, track, reason);
 }

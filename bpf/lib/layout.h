@@ -393,6 +393,11 @@ struct denial {
 	__u64 bytes;
 };
 
+/* What a program knows of its packet and would take too much of its stack: 512 bytes are for all calls together. */
+struct scratch {
+	__u64 words[32];
+};
+
 /* How often one endpoint's side answers one peer (reply.h). */
 struct reply_limit_key {
 	__u32 endpoint;

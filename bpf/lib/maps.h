@@ -281,6 +281,13 @@ struct {
 	__type(value, struct denial);
 } denials SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
 /* When the next answer is due. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -295,6 +302,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct reply_buffer);
 } reply_buffers SEC(".maps");
+
+/* Zeroes, as a variable of type `type` that is not on the stack. One in a program. */
+#define SCRATCH(type)                                                                                                 \
+	({                                                                                                            \
+		_Static_assert(sizeof(type) <= sizeof(struct scratch), "too large for the scratch");                  \
+		__u32 first = 0;                                                                                      \
+		type *made = bpf_map_lookup_elem(&scratches, &first);                                                 \
+		if (made)                                                                                             \
+			__builtin_memset(made, 0, sizeof(*made));                                                     \
+		made;                                                                                                 \
+	})
 
 static __always_inline struct config *config_get(void)
 {
