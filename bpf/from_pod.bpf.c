@@ -6,6 +6,7 @@
 #include "lib/connection_event.h"
 #include "lib/conntrack.h"
 #include "lib/deliver.h"
+#include "lib/dns.h"
 #include "lib/fragment.h"
 #include "lib/hairpin.h"
 #include "lib/maps.h"
@@ -82,16 +83,23 @@ static __always_inline enum drop_reason connect(struct __sk_buff *skb, const str
 		return reason;
 	if (peer_is_pod(&route->peer) && !deliver_fits(skb, packet))
 		return TOO_BIG;
+	if (endpoint->names != 0 && dns_is_asked(packet, &route->track)) {
+		reason = dns_ask(skb, endpoint, packet, &route->track);
+		if (reason)
+			return reason;
+	}
 	reason = ct_track(endpoint, packet, &route->track, place);
 	if (reason)
-		return reason;
+		return dns_denied(&route->track, reason);
 	if (route->mode == ROUTE_HAIRPIN_REPLY && !route->track.reply)
 		return CT_INVALID;
 	if (!route->track.found) {
 		reason = ct_open(endpoint, packet, &route->track, place);
 		if (reason)
-			return reason;
+			return dns_denied(&route->track, reason);
 	}
+	if (route->track.dns == DNS_QUESTION)
+		dns_note(&route->track);
 	if (route->track.event != 0)
 		event_connection(place, endpoint, &route->track);
 	switch (route->mode) {
@@ -235,7 +243,10 @@ pass:
 	metrics_count(FORWARDED, DIRECTION_EGRESS, length);
 	return action;
 drop:
-	action = refuse_sender(skb, &packet, &place, reason, route->track.found);
+	if (reason == DNS_DENIED && dns_refuse(skb, &packet))
+		action = bpf_redirect_peer(ifindex, 0);
+	else
+		action = refuse_sender(skb, &packet, &place, reason, route->track.found);
 	/* Policy was asked about the backend: that is who was denied, by way of the service that place.service names. */
 	if (place.service != 0 && route->mode == ROUTE_SERVICE) {
 		packet.destination = route->choice.end.address;

@@ -5,6 +5,7 @@
  */
 #include "lib/connection_event.h"
 #include "lib/conntrack.h"
+#include "lib/dns.h"
 #include "lib/fragment.h"
 #include "lib/maps.h"
 #include "lib/mark.h"
@@ -219,6 +220,8 @@ int to_pod(struct __sk_buff *skb)
 	}
 	reason = packet.flags & PACKET_RELATED ? accept_related(skb, endpoint, &packet, track, &place)
 					       : accept(endpoint, &packet, track, &place);
+	if (!reason && endpoint->names != 0 && track->reply)
+		reason = dns_receive(skb, endpoint, &packet, track);
 	if (!reason)
 		reason = translate_back(skb, &packet, track);
 	if (reason)

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "maps.h"
+#include "names.h"
 #include "packet.h"
 #include "place.h"
 #include "policy.h"
@@ -39,6 +40,7 @@
 #define TRACK_REMOTE_POD (1U << 2) /* in: the other end is a pod, so replies need proof */
 #define TRACK_UNPROVEN (1U << 3)   /* in: arrived without proof, so it can only be a reply */
 #define TRACK_NOT_READY (1U << 4)  /* in: the endpoint's policy is not loaded; only its own node reaches it */
+#define TRACK_BY_NAME (1U << 5)    /* in: judge this packet, and by `sets`. out: a reply on a connection that is judged so */
 
 struct track {
 	struct ct_key key;
@@ -48,6 +50,9 @@ struct track {
 	__u32 found;      /* out: it belongs to a live connection */
 	__u32 reply;      /* out: it answers the connection's originator */
 	__u32 event;      /* out: enum event_kind that is due, 0: none */
+	__u32 name;       /* in and out: the pattern by which it was admitted, 0: none */
+	__u32 dns;        /* of the hook's own: enum dns_read */
+	__u32 sets[3];    /* in: admin, network and mesh set, with TRACK_BY_NAME */
 	__u64 expires_ns; /* out */
 };
 
@@ -114,8 +119,8 @@ static __always_inline __u16 ct_policy_port(const struct ct_key *key, bool egres
 }
 
 /* Asks policy about a connection that was, or would be, opened in `direction` between the endpoint and `identity`. */
-static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, const struct track *track,
-						 __u32 direction, struct place *place)
+static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, struct track *track, __u32 direction,
+						 struct place *place)
 {
 	bool egress = direction == DIRECTION_EGRESS;
 	struct policy_query query = {
@@ -132,7 +137,15 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		return ENDPOINT_NOT_READY;
 	if (track->identity == IDENTITY_ANY)
 		return UNKNOWN_PEER;
+	if (egress && endpoint->names != 0)
+		query.names = name_recall(endpoint->id, &track->key.remote, track->name);
+	if (egress && (track->flags & TRACK_BY_NAME)) {
+		query.admin_set = track->sets[0];
+		query.network_set = track->sets[1];
+		query.mesh_set = track->sets[2];
+	}
 	reason = policy_decide(&query);
+	track->name = query.name;
 	place->rule = query.rule;
 	place->flags = query.flags;
 	return reason;
@@ -171,6 +184,9 @@ SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struc
 	now = bpf_ktime_get_coarse_ns();
 	if (track->flags & TRACK_REMOTE_POD)
 		entry.flags |= CT_REMOTE_POD;
+	if (track->flags & TRACK_BY_NAME)
+		entry.flags |= CT_BY_NAME;
+	entry.name = track->name;
 	entry.expires_ns = now + ct_timeout(settings, packet->protocol, CT_OPENING);
 	entry.created_ns = now;
 	entry.last_report_ns = now;
@@ -295,14 +311,24 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	if ((track->flags & TRACK_NOT_READY) && !exempt)
 		return ENDPOINT_NOT_READY;
 	revision = *(volatile __u32 *)&settings->revision;
-	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity)) {
-		enum drop_reason reason = ct_judge(endpoint, track, entry->direction, place);
+	/* What lets an answer in is its question, which was judged. */
+	if (track->reply && (entry->flags & CT_BY_NAME) && endpoint->names != 0 &&
+	    entry->remote_identity == track->identity) {
+		exempt = true;
+		track->flags |= TRACK_BY_NAME;
+	}
+	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity ||
+			(track->flags & TRACK_BY_NAME))) {
+		enum drop_reason reason;
 
-		if (reason && ((reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT) ||
+		track->name = entry->name;
+		reason = ct_judge(endpoint, track, entry->direction, place);
+		if (reason && ((track->flags & TRACK_BY_NAME) || (reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT) ||
 			       !ct_outlives(entry, packet, track, revision, place)))
 			return reason;
 		if (!reason) {
 			entry->rule = place->rule;
+			entry->name = track->name;
 			entry->remote_identity = track->identity;
 			entry->revision = revision;
 			entry->flags &= ~CT_KEPT;

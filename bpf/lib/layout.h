@@ -350,6 +350,54 @@ struct name_probe {
 	__u32 patterns[NAME_PATTERNS + 1];
 };
 
+/* A resource record that was read. Names are 64-bit hashes over their labels in lower case. */
+struct dns_record {
+	__u64 owner;
+	__u64 target;  /* of a CNAME */
+	__u32 offset;  /* of the data, in the message */
+	__u32 seconds; /* its TTL */
+	__u16 type;
+	__u16 class;
+	__u16 length;
+	__u16 pad;
+};
+
+#define DNS_MESSAGE 4096 /* bytes of a message, at most */
+#define DNS_RECORDS 64
+#define DNS_LINKS 16	 /* CNAMEs of a chain */
+
+/* Where a DNS message is read. */
+struct dns_scratch {
+	__u64 hash; /* of the name that is being read */
+	__u64 question;
+	__u64 chain[DNS_LINKS + 1];
+	__u64 now;
+	struct dns_record records[DNS_RECORDS];
+	struct name_value fresh;
+	struct name_accept accept;
+	__u32 length; /* of the message */
+	__u32 at;
+	__u32 end;    /* behind the name, 0: not known yet */
+	__u32 limit;  /* a pointer must lead before it */
+	__u32 left;   /* of the label */
+	__u32 total;  /* bytes of the name */
+	__u32 status; /* enum dns_status */
+	__u32 matcher; /* 0: the name is not matched */
+	__u32 state;
+	__u32 text; /* bytes in `name` */
+	__u32 cursor;
+	__u32 count; /* of records */
+	__u32 links; /* in `chain` */
+	__u32 aliases;
+	__u32 endpoint;
+	__u32 full;
+	__be16 id;
+	__u16 pad;
+	__u32 pad2;
+	__u8 name[NAME_TEXT];
+	__u8 message[DNS_MESSAGE];
+};
+
 struct dns_query_key {
 	struct ct_key connection;
 	__be16 id;

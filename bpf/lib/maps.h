@@ -249,6 +249,13 @@ struct {
 	__type(value, struct name_probe);
 } name_probes SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dns_scratch);
+} dns_scratches SEC(".maps");
+
 /* Index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
