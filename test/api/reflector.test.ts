@@ -223,11 +223,11 @@ test('a connection on which nothing comes is given up; one that is refused says 
   await assert.rejects(watching, { code: 'Aborted' });
 });
 
-test('of a kind that the API need not know there is nothing until it does, and then what there is', async (t) => {
+test('of a kind that the API need not know there is nothing until it is defined, and then at once what there is', async (t) => {
   const api = await TestApi.start(t);
   const schema = kindSchema('example.com/v1', 'Gadget', { spec: z.object({}).optional() });
   const resource = defineResource('example.com/v1', 'Gadget', 'gadgets', schema, {});
-  const { reflector, log } = reflect(t, api, { resource, optional: true });
+  const { reflector, log } = reflect(t, api, { resource, optional: true, absenceMs: 3_600_000 });
   await reflector.synced;
   assert.deepEqual([reflector.size, reflector.health.error], [0, undefined]);
   await api.client.create(kinds.CustomResourceDefinition, {

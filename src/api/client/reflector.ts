@@ -1,13 +1,14 @@
 import type { Logger } from 'pino';
 import type { KubeObject, Live } from '../kinds.ts';
 import { Backoff } from './backoff.ts';
+import { nextDefinition } from './definition.ts';
 import { ApiError, isApiError } from './error.ts';
 import { EntryStore } from './store.ts';
 import type { Api, Change, Entry, ObjectStore, ReflectorHealth, ReflectorOptions, WatchEvent } from './types.ts';
 
 const firstWaitMs = 100;
 const longestWaitMs = 10_000;
-/** While the API does not know the kind: many clients ask after many kinds. */
+/** While the API does not know the kind, and its definition cannot be watched: many clients ask after many kinds. */
 const longestAbsenceMs = 60_000;
 /** A watch that ends sooner than this was not much of one: the next is not opened at once. */
 const shortWatchMs = 1000;
@@ -26,7 +27,9 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
   readonly #store: EntryStore<T>;
   readonly #stop = new AbortController();
   readonly #backoff = new Backoff(firstWaitMs, longestWaitMs);
-  readonly #absence = new Backoff(firstWaitMs, longestAbsenceMs);
+  readonly #absence: Backoff;
+  /** The version of the kind's definition that was heard of last. */
+  #definition: string | undefined;
   readonly #sync = Promise.withResolvers<void>();
   #health: ReflectorHealth = { synced: false, lastContact: 0, error: undefined, relists: 0 };
   #version: string | undefined;
@@ -34,6 +37,7 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
 
   constructor(options: ReflectorOptions<T>, deps: { api: Api; logger: Logger }) {
     this.#options = options;
+    this.#absence = new Backoff(options.absenceMs ?? firstWaitMs, options.absenceMs ?? longestAbsenceMs);
     this.#api = deps.api;
     this.#logger = deps.logger.child({ kind: options.resource.kind });
     this.#store = new EntryStore(options.indexes ?? {}, (err) => this.#logger.error({ err }, 'a listener failed'));
@@ -142,7 +146,7 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
   async #recover(error: unknown): Promise<void> {
     if (this.#options.optional === true && isApiError(error, 'NotFound')) {
       this.#absent();
-      await this.#pause(this.#absence);
+      await this.#untilDefined();
       return;
     }
     // Forgotten by the server, or never known to it: one whose data was put back, or made anew, has smaller versions.
@@ -172,11 +176,27 @@ export class Reflector<T extends KubeObject> implements ObjectStore<T> {
     this.#sync.resolve();
   }
 
-  async #pause(backoff: Backoff): Promise<void> {
+  /** Waits until the kind is defined, as far as that can be watched, but not for ever: it may be known all the same. */
+  async #untilDefined(): Promise<void> {
+    const over = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, over.signal]);
+    const watching = nextDefinition(this.#api, this.#options.resource, this.#definition, signal).then((version) => {
+      if (version === undefined) return;
+      this.#definition = version;
+      // What is defined is served soon.
+      this.#absence.reset();
+      over.abort();
+    });
+    await this.#pause(this.#absence, signal);
+    over.abort();
+    await watching;
+  }
+
+  async #pause(backoff: Backoff, signal = this.#stop.signal): Promise<void> {
     try {
-      await backoff.wait(this.#stop.signal);
+      await backoff.wait(signal);
     } catch (aborted) {
-      if (!this.#stop.signal.aborted) throw aborted;
+      if (!signal.aborted) throw aborted;
     }
   }
 }

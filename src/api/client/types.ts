@@ -145,8 +145,10 @@ export interface Change<T extends KubeObject> {
 
 export interface ReflectorOptions<T extends KubeObject> {
   readonly resource: Resource<T>;
-  /** The API need not know the kind: while it does not, there are none of it, and it is asked again from time to time. */
+  /** The API need not know the kind: while it does not, there are none of it, and it is asked again when it is defined. */
   readonly optional?: boolean;
+  /** How long to wait before asking again where the definition cannot be watched. Default: longer each time, to a minute. */
+  readonly absenceMs?: number;
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
