@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import type { HttpMatch, RequestText, TextCondition } from '../../src/policy/request.ts';
 
 /** Requests for tests of whatever reads them: mostly right, and what is nearly right. One character is one byte. */
 
@@ -111,3 +112,67 @@ export function piecesOf(bytes: Uint8Array, cuts: readonly number[]): Uint8Array
   const places = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].sort((a, b) => a - b);
   return [0, ...places].map((from, i) => bytes.subarray(from, places[i] ?? bytes.length));
 }
+
+const textArbitrary: fc.Arbitrary<RequestText> = fc.oneof(
+  fc.record({
+    op: fc.constantFrom('exact', 'prefix', 'suffix'),
+    text: fc.constantFrom('', '/', '/a', '/a/', 'a', 'admin', '/admin', 'v1', '%20', '~', 'GET', 'user', 'shop.'),
+  }),
+  fc.record({
+    op: fc.constantFrom('exact', 'prefix', 'suffix'),
+    text: fc.constantFrom('A', 'SHOP.example:8080', '/Admin', 'e'),
+    ignoreCase: fc.constant(true as const),
+  }),
+  fc.constant({ op: 'present' } as const),
+  fc.record({
+    op: fc.constant('regex' as const),
+    text: fc.constantFrom(
+      '.*',
+      '/a.*',
+      '(GET|HEAD)',
+      '[^/]+',
+      '/(a|B)/?.*',
+      '(?i)/ADMIN/.*',
+      '^$',
+      '.*\\?.*',
+      'admin|user',
+      '.*[0-9]',
+      '[a-z]{2,3}',
+    ),
+  }),
+  fc.record({
+    op: fc.constant('template' as const),
+    text: fc.constantFrom('/{*}', '/a/{**}', '/{**}/a', '/{*}/admin/{**}', '{**}', '/{**}/{*}'),
+  }),
+);
+
+const conditionArbitrary: fc.Arbitrary<TextCondition> = fc.record(
+  { some: fc.array(textArbitrary, { maxLength: 3 }), none: fc.array(textArbitrary, { maxLength: 2 }) },
+  { requiredKeys: [] },
+);
+
+const maybe = fc.option(conditionArbitrary, { nil: undefined, freq: 2 });
+const headersArbitrary = fc.array(
+  fc
+    .tuple(fc.constantFrom('x-role', 'x-a', 'host', 'cookie'), conditionArbitrary)
+    .map(([name, condition]) => ({ name, ...condition })),
+  { maxLength: 2 },
+);
+
+/** Whatever may be asked of an HTTP request, of a part or two mostly. */
+export const httpMatchArbitrary: fc.Arbitrary<HttpMatch> = fc
+  .record({
+    method: maybe,
+    path: maybe,
+    target: maybe,
+    host: maybe,
+    headers: fc.option(headersArbitrary, { nil: undefined, freq: 2 }),
+  })
+  .map(({ method, path: asked, target, host, headers }) => ({
+    kind: 'http',
+    ...(method === undefined ? {} : { method }),
+    ...(asked === undefined ? {} : { path: asked }),
+    ...(target === undefined ? {} : { target }),
+    ...(host === undefined ? {} : { host }),
+    ...(headers === undefined ? {} : { headers }),
+  }));

@@ -8,7 +8,7 @@ export interface Regex {
   matches(text: string): boolean;
 }
 
-type Step =
+export type Step =
   | { readonly op: 'set'; readonly set: CharSet; next: number }
   | { readonly op: 'split'; a: number; b: number }
   | { readonly op: 'begin' | 'end'; next: number }
@@ -32,13 +32,17 @@ export function parseRegex(text: string): Result<Regex, string> {
   }
 }
 
-interface Program {
+/** Steps that a text leads through from `start`, all ways at once: Thompson's automaton. */
+export interface Program {
   readonly steps: readonly Step[];
   readonly start: number;
 }
 
-/** Thompson's construction, from the end to the start. */
-function compile(root: Node): Program {
+/**
+ * Thompson's construction, from the end to the start.
+ * @throws {RegexError} where it would be too large
+ */
+export function compile(root: Node): Program {
   const steps: Step[] = [];
   const add = (step: Step): number => {
     if (steps.length >= maxSteps) throw new RegexError('is too large');
