@@ -128,7 +128,7 @@ SUBPROGRAM int refuse_receiver(struct __sk_buff *skb, const struct packet *packe
 		seen.source = front->address;
 		seen.source_port = front->port;
 	}
-	if (reply_reset(skb, &seen, &numbers, REPLY_ON) != 0)
+	if (reply_reset(skb, &seen, &numbers, REPLY_ON) != 0 || reply_turn(skb) != 0)
 		return TC_ACT_SHOT;
 	skb->mark = 0;
 	return TC_ACT_OK;

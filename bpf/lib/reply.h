@@ -117,6 +117,18 @@ static __always_inline void reply_network(struct reply_buffer *buffer, const str
 	}
 }
 
+/* Turns the link header around. */
+static __always_inline long reply_turn(struct __sk_buff *skb)
+{
+	__u8 macs[2 * MAC_LENGTH], turned[2 * MAC_LENGTH];
+
+	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0)
+		return -1;
+	__builtin_memcpy(turned, macs + MAC_LENGTH, MAC_LENGTH);
+	__builtin_memcpy(turned + MAC_LENGTH, macs, MAC_LENGTH);
+	return bpf_skb_store_bytes(skb, 0, turned, sizeof(turned), 0);
+}
+
 /*
  * Makes the frame an answer: its link header, turned around if it goes back, and the buffer's headers with `length` bytes
  * of transport. Nothing of what the frame was is left, nor what a device was yet to do to it: changing its length makes
@@ -127,7 +139,6 @@ SUBPROGRAM long reply_write(struct __sk_buff *skb, __u32 family, __u32 length, _
 {
 	struct reply_buffer *buffer = reply_buffer_get();
 	__u32 header = family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-	__u8 macs[2 * MAC_LENGTH], turned[2 * MAC_LENGTH];
 	long failed;
 
 	if (!buffer || length < 8 || length > sizeof(buffer->transport))
@@ -145,13 +156,7 @@ SUBPROGRAM long reply_write(struct __sk_buff *skb, __u32 family, __u32 length, _
 	if (failed < 0 ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN + header, buffer->transport, length, BPF_F_RECOMPUTE_CSUM) < 0)
 		return -1;
-	if (way != REPLY_BACK)
-		return 0;
-	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)) < 0)
-		return -1;
-	__builtin_memcpy(turned, macs + MAC_LENGTH, MAC_LENGTH);
-	__builtin_memcpy(turned + MAC_LENGTH, macs, MAC_LENGTH);
-	return bpf_skb_store_bytes(skb, 0, turned, sizeof(turned), 0);
+	return way == REPLY_BACK ? reply_turn(skb) : 0;
 }
 
 /* Reads the numbers of a TCP segment, before it is made into anything else. */

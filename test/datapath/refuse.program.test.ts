@@ -248,6 +248,7 @@ describe('connections that policy denies after it has admitted them', () => {
         assert.equal(outcome.reason, 'POLICY_DENIED_EXPLICIT');
         if (name === 'TCP') {
           assert.equal(outcome.action, 'pass', 'the pod gets the reset in the place of the segment');
+          assert.deepEqual([outcome.frame.source, outcome.frame.destination], [bob.hostMac, bob.mac]);
           assert.deepEqual(resetOf(outcome.frame), {
             ...{ flags: 'RA', sequence: 100, acknowledgment: 200 },
             ends: ends(alice, bob, family, '40000 80'),
