@@ -1,19 +1,19 @@
 import { existsSync } from 'node:fs';
 import { isApiError } from '../api/client/error.ts';
 import type { Api, ObjectList } from '../api/client/types.ts';
-import { type Deployment, type KubeObject, kinds, type Live, type Pod } from '../api/kinds.ts';
+import { type Deployment, type KubeObject, kinds, type Live } from '../api/kinds.ts';
 import type { ManifestObject } from '../api/manifest.ts';
 import { removePinDirectory } from '../kernel/bpffs.ts';
 import { createCgroup, removeCgroup } from '../kernel/cgroup.ts';
 import { run } from '../kernel/command.ts';
 import { connectApi } from './connect.ts';
-import { isReady } from './controllers/rollout.ts';
 import { restartPods } from './daemon/control.ts';
 import { type DownReport, down } from './down.ts';
 import { LabError } from './error.ts';
 import { type Applied, applyAll, applyFiles, applyObjects, deleteFiles, type ManifestOptions } from './manifests.ts';
 import { pkiPaths } from './pki.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
+import { isOver, isReady } from './pod-phase.ts';
 import { containerOf, findPod, type PodTarget } from './pods.ts';
 import { confined, type LaunchOptions, launch, stopProcess, waitUntil } from './process.ts';
 import { enterCommand } from './runner/container.ts';
@@ -290,8 +290,4 @@ function isComplete({ spec, status = {}, metadata }: Deployment): boolean {
 
 function understood<T extends KubeObject>({ entries }: ObjectList<T>): Live<T>[] {
   return entries.flatMap(({ object }) => (object === undefined ? [] : [object]));
-}
-
-function isOver({ status }: Pod): boolean {
-  return status?.phase === 'Succeeded' || status?.phase === 'Failed';
 }

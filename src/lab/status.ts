@@ -1,5 +1,5 @@
 import type { Live, Node, Pod } from '../api/kinds.ts';
-import { isReady } from './controllers/rollout.ts';
+import { isReady } from './pod-phase.ts';
 import { isRunning } from './process.ts';
 import type { LabState } from './state.ts';
 

@@ -3,8 +3,9 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Live, Pod } from '../../src/api/kinds.ts';
 import { chooseNode } from '../../src/lab/controllers/placement.ts';
-import { isReady, nextStep, templateHash, templateHashLabel } from '../../src/lab/controllers/rollout.ts';
+import { nextStep, templateHash, templateHashLabel } from '../../src/lab/controllers/rollout.ts';
 import { slicesFor } from '../../src/lab/controllers/slices.ts';
+import { isReady } from '../../src/lab/pod-phase.ts';
 import { deployment, node, pod, service } from './objects.ts';
 
 const now = new Date('2026-01-01T00:02:00Z');

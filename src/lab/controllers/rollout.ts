@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Condition, Deployment, Live, Pod } from '../../api/kinds.ts';
+import { isOver, isReady } from '../pod-phase.ts';
 import { timestamp } from '../runner/pod-status.ts';
 
 export const templateHashLabel = 'pod-template-hash';
@@ -63,15 +64,6 @@ export function nextStep(deployment: Deployment, pods: readonly Live<Pod>[], now
 function byWorth(pods: readonly Live<Pod>[]): Live<Pod>[] {
   const age = (pod: Live<Pod>) => pod.metadata.creationTimestamp ?? '';
   return pods.toSorted((a, b) => Number(isReady(b)) - Number(isReady(a)) || age(a).localeCompare(age(b)));
-}
-
-export function isReady({ status, metadata }: Pod): boolean {
-  if (metadata.deletionTimestamp !== undefined) return false;
-  return status?.conditions?.some(({ type, status: holds }) => type === 'Ready' && holds === 'True') === true;
-}
-
-function isOver({ status }: Pod): boolean {
-  return status?.phase === 'Failed' || status?.phase === 'Succeeded';
 }
 
 function bounds({ spec }: Deployment, replicas: number): { surge: number; unavailable: number } {

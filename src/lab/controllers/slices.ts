@@ -1,7 +1,7 @@
 import type { EndpointSlice, Live, Pod, Service, ServicePort } from '../../api/kinds.ts';
 import { type Family, familyOf, tryParseIp } from '../../model/address.ts';
 import { selects } from '../../model/labels.ts';
-import { isReady } from './rollout.ts';
+import { isOver, isReady } from '../pod-phase.ts';
 
 export const serviceNameLabel = 'kubernetes.io/service-name';
 export const managedByLabel = 'endpointslice.kubernetes.io/managed-by';
@@ -92,8 +92,4 @@ function addressOf({ status }: Pod, family: Family): string | undefined {
     if (address !== undefined && familyOf(address) === family) return address;
   }
   return undefined;
-}
-
-function isOver({ status }: Pod): boolean {
-  return status?.phase === 'Failed' || status?.phase === 'Succeeded';
 }

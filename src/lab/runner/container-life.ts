@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { z } from 'zod';
 import type { Container, ContainerStatus, Probe } from '../../api/kinds.ts';
 import type { Ending, RunningContainer } from './container.ts';
 import { type ContainerView, waitingView } from './pod-status.ts';
@@ -31,8 +30,6 @@ export interface Adopted {
   readonly status: ContainerStatus | undefined;
 }
 
-const runningState = z.object({ running: z.object({ startedAt: z.iso.datetime() }) });
-
 /** Doubles from the first to the last; a container that ran for longer than `healthyMs` starts over. */
 const backOff = { firstMs: 500, lastMs: 30_000, healthyMs: 60_000 };
 const retryConfigMs = 1000;
@@ -58,9 +55,7 @@ export class ContainerLife {
 
   #viewOf({ container, ending, status }: Adopted): ContainerView {
     const { restartCount: restarts = 0, ready = false, started = false } = status ?? {};
-    // As it was reported, whatever the file system keeps of it.
-    const reported = runningState.safeParse(status?.state).data?.running.startedAt;
-    const startedAt = reported === undefined ? container.startedAt : new Date(reported);
+    const { startedAt } = container;
     if (ending === undefined)
       return { state: { kind: 'running', startedAt }, restarts, ready, started, finished: false };
     const state = { kind: 'terminated', ...ending, startedAt } as const;

@@ -37,7 +37,10 @@ export interface ContainerSpec {
 export interface ContainerRecord {
   /** Process 1 of the container, as the machine numbers it. */
   readonly pid: number;
+  /** In clock ticks since the machine's boot, as /proc says it: with the number, what tells it from all others. */
   readonly startTime: string;
+  /** The same by the clock, in ISO 8601. */
+  readonly startedAt: string;
   readonly env: Readonly<Record<string, string>>;
   readonly workingDir: string;
   readonly cgroup: string;
@@ -90,8 +93,9 @@ export class RunningContainer {
     });
     const isAlive = () => child.exitCode === null && child.signalCode === null;
     const process: Observed = { isAlive, end };
-    const container = new RunningContainer(spec.cgroup, new Date(), process);
-    const record = await becomeReady(spec, isAlive);
+    const startedAt = new Date();
+    const container = new RunningContainer(spec.cgroup, startedAt, process);
+    const record = await becomeReady(spec, startedAt, isAlive);
     if (record !== undefined) process.pid = record.pid;
     return container;
   }
@@ -104,7 +108,7 @@ export class RunningContainer {
     directory: string,
     cgroup: string,
   ): Promise<{ readonly container: RunningContainer; readonly ending?: Ending } | undefined> {
-    const [recordFile, pidFile] = [join(directory, 'container.json'), join(directory, 'pid')];
+    const pidFile = join(directory, 'pid');
     const record = readRecord(directory);
     if (record === undefined || readPidFile(pidFile).pid !== record.pid) {
       await removeCgroup(cgroup).catch(() => false);
@@ -115,7 +119,7 @@ export class RunningContainer {
       const { exitCode, writtenAt } = readPidFile(pidFile);
       return exitCode === undefined ? { exitCode: 137, finishedAt: new Date() } : { exitCode, finishedAt: writtenAt };
     };
-    const startedAt = statSync(recordFile).mtime;
+    const startedAt = new Date(record.startedAt);
     if (!isAlive()) {
       const now = ending();
       const process = { isAlive, end: Promise.resolve(now) };
@@ -168,13 +172,18 @@ function spawnContainer(spec: ContainerSpec): ChildProcess {
 }
 
 /** Waits for process 1 to say its number, and keeps it for those who want to enter. @returns Undefined where it ended before. */
-async function becomeReady(spec: ContainerSpec, isAlive: () => boolean): Promise<ContainerRecord | undefined> {
+async function becomeReady(
+  spec: ContainerSpec,
+  startedAt: Date,
+  isAlive: () => boolean,
+): Promise<ContainerRecord | undefined> {
   const { directory, env, workingDir, cgroup, privileges } = spec;
   for (let waited = 0; waited < startTimeoutMs && isAlive(); waited += 5) {
     const { pid = 0 } = readPidFile(join(directory, 'pid'));
     const startTime = pid > 0 ? readStartTime(pid) : undefined;
     if (startTime !== undefined) {
-      const record: ContainerRecord = { pid, startTime, env, workingDir, cgroup, privileges };
+      const times = { startTime, startedAt: startedAt.toISOString() };
+      const record: ContainerRecord = { pid, ...times, env, workingDir, cgroup, privileges };
       writeFileSync(join(directory, 'container.json'), JSON.stringify(record), { mode: 0o600 });
       return record;
     }

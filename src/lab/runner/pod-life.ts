@@ -7,6 +7,7 @@ import { type Container, kinds, type Live, type Pod } from '../../api/kinds.ts';
 import { removeCgroup } from '../../kernel/cgroup.ts';
 import { run } from '../../kernel/command.ts';
 import { deleteNamespace, isNamespace } from '../../kernel/netns.ts';
+import { isOver } from '../pod-phase.ts';
 import { enterCommand, RunningContainer, recordOf } from './container.ts';
 import { type Adopted, ContainerLife } from './container-life.ts';
 import { containerSpec, podPaths } from './container-spec.ts';
@@ -106,6 +107,8 @@ export class PodLife {
   async #live(): Promise<void> {
     try {
       if (!this.#adopting) await this.#removeSandbox();
+      // What is over stays over, whoever runs the node now.
+      if (isOver(this.#pod)) await aborted(this.#end.signal);
       while (!this.#end.signal.aborted) {
         this.#reset = new AbortController();
         const signal = AbortSignal.any([this.#end.signal, this.#reset.signal]);
