@@ -129,12 +129,15 @@ export class Agent {
         svidLifetimeSeconds: options.svidTtlSeconds,
         rekeySeconds: options.rekeySeconds,
         rekeyBytes: options.rekeyBytes,
+        istioRootNamespace: options.istioRootNamespace,
       },
       {
         api,
         logger,
         onChange: () => {
           state.setDefaultDeny(settings.current.defaultVerdict === 'deny');
+          const { istioRootNamespace: rootNamespace } = settings.current;
+          feed.setPolicyContext({ trustDomain: options.trustDomain, rootNamespace });
           onSettings();
           onView();
         },

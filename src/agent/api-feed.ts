@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import { Reflector } from '../api/client/reflector.ts';
 import type { Api, Change, ReflectorHealth } from '../api/client/types.ts';
@@ -43,6 +44,9 @@ export class ApiFeed {
   readonly #services: Reflector<Service>;
   readonly #slices: Reflector<EndpointSlice>;
   readonly #broken = new Map<string, string>();
+  #context: PolicyContext;
+  /** Each reads all policies of a kind again. */
+  readonly #readers: (() => void)[] = [];
 
   /** @param onServices Called when Services or their endpoints change. */
   constructor(
@@ -51,6 +55,7 @@ export class ApiFeed {
   ) {
     this.#state = state;
     this.#logger = deps.logger;
+    this.#context = deps.policies ?? {};
     this.#namespaces = new Reflector<Namespace>({ resource: kinds.Namespace }, deps);
     this.#nodes = new Reflector<Node>({ resource: kinds.Node }, deps);
     this.#pods = new Reflector<Pod>({ resource: kinds.Pod }, deps);
@@ -75,7 +80,10 @@ export class ApiFeed {
       const kind = policyKindOf({ apiVersion: apiVersionOf(resource), kind: resource.kind });
       if (kind === undefined) throw new TypeError(`${resource.kind} is no kind of policies`);
       const reflector = new Reflector<T>({ resource, optional }, deps);
-      reflector.onChange((change) => this.#policyChanged(kind, change, deps.policies ?? {}));
+      reflector.onChange((change) => this.#policyChanged(kind, change));
+      this.#readers.push(() => {
+        for (const entry of reflector.entries()) this.#policyChanged(kind, { kind: 'update', entry, previous: entry });
+      });
       return reflector;
     };
     this.#policies = [
@@ -95,6 +103,13 @@ export class ApiFeed {
 
   async close(): Promise<void> {
     await Promise.all(this.#all.map((reflector) => reflector.close()));
+  }
+
+  /** What policies leave to where they are read is another now: they are read again. */
+  setPolicyContext(context: PolicyContext): void {
+    if (isDeepStrictEqual(context, this.#context)) return;
+    this.#context = context;
+    for (const read of this.#readers) read();
   }
 
   get services(): Service[] {
@@ -139,11 +154,7 @@ export class ApiFeed {
       this.#logger.warn({ pod: entry.key, issues: entry.issues }, 'a pod is not understood: it is nobody');
   }
 
-  #policyChanged<T extends KubeObject>(
-    policyKind: PolicyKind,
-    { kind, entry }: Change<T>,
-    context: PolicyContext,
-  ): void {
+  #policyChanged<T extends KubeObject>(policyKind: PolicyKind, { kind, entry }: Change<T>): void {
     const policy = `${policyKind.kind} ${entry.key}`;
     this.#broken.delete(policy);
     if (kind === 'delete') {
@@ -151,7 +162,7 @@ export class ApiFeed {
       return;
     }
     // What the policy says is read from what came, strictly: the API's own reading forgives unknown fields, this must not.
-    const parsed = policyKind.parse(entry.raw, context);
+    const parsed = policyKind.parse(entry.raw, this.#context);
     if (parsed.ok) {
       this.#state.setPolicies(policy, parsed.policies);
       return;

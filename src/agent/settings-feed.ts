@@ -13,6 +13,7 @@ export interface Settings {
   readonly svidLifetimeSeconds: number;
   readonly rekeySeconds: number;
   readonly rekeyBytes: number | undefined;
+  readonly istioRootNamespace: string;
 }
 
 /** Keeps the settings as the API has them. While the API is away they stay as they are. */

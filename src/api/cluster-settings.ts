@@ -10,6 +10,9 @@ export interface ReadClusterSettings {
   readonly svidLifetimeSeconds?: number;
   readonly rekeySeconds?: number;
   readonly rekeyBytes?: number;
+  readonly istioRootNamespace?: string;
+  /** What the controller says of its certificates; nobody's to set. */
+  readonly trustDomain?: string;
   /** What of it is not understood. */
   readonly problems: readonly string[];
 }
@@ -24,9 +27,13 @@ export function readClusterSettings(entry: Entry<ClusterSettings> | undefined): 
   if (entry === undefined) return noSettings;
   const problems = entry.issues.filter(({ field }) => !field.startsWith('status')).map(formatIssue);
   if (problems.length === 0 && entry.object !== undefined) {
-    const { defaultVerdict, breachRadius, svidLifetimeSeconds, rekeySeconds, rekeyBytes } = entry.object.spec;
+    const { defaultVerdict, breachRadius, svidLifetimeSeconds, rekeySeconds, rekeyBytes, istioRootNamespace } =
+      entry.object.spec;
+    const trustDomain = entry.object.status?.trustDomain;
     return {
       problems,
+      ...(istioRootNamespace === undefined ? {} : { istioRootNamespace }),
+      ...(trustDomain === undefined ? {} : { trustDomain }),
       ...(defaultVerdict === undefined ? {} : { defaultVerdict }),
       ...(breachRadius === undefined ? {} : { breachRadius }),
       ...(svidLifetimeSeconds === undefined ? {} : { svidLifetimeSeconds }),
@@ -37,6 +44,8 @@ export function readClusterSettings(entry: Entry<ClusterSettings> | undefined): 
   const spec = objectOr(objectOr(entry.raw).spec);
   const within = (value: unknown, least: number, most: number) =>
     typeof value === 'number' && Number.isInteger(value) ? Math.min(Math.max(value, least), most) : undefined;
+  const { trustDomain } = objectOr(objectOr(entry.raw).status);
+  const texts = { istioRootNamespace: spec.istioRootNamespace, trustDomain };
   const numbers = {
     svidLifetimeSeconds: within(spec.svidLifetimeSeconds, 60, 86_400),
     rekeySeconds: within(spec.rekeySeconds, 10, 86_400),
@@ -46,6 +55,7 @@ export function readClusterSettings(entry: Entry<ClusterSettings> | undefined): 
     defaultVerdict: 'deny',
     breachRadius: 'pod',
     ...Object.fromEntries(Object.entries(numbers).filter(([, value]) => value !== undefined)),
+    ...Object.fromEntries(Object.entries(texts).filter(([, value]) => typeof value === 'string' && value !== '')),
     problems: [...new Set(problems)],
   };
 }

@@ -50,8 +50,9 @@ export class Controller {
     this.#cluster = new Cluster({ api, logger });
     this.service = new SvidService({ ca, lookup: this.#cluster, logger });
     this.#cidrs = new NodeCidrController(options.podCidrs.map(clusterCidr), { store: this.#cluster, logger });
-    const statuses = new PolicyStatusController({ api, logger });
-    const settings = new SettingsStatusController({ api, logger });
+    const { trustDomain } = options;
+    const statuses = new PolicyStatusController({ api, logger, trustDomain });
+    const settings = new SettingsStatusController({ api, logger, trustDomain });
     this.#revocations = new RevocationController({ api, ca, logger, onChanged: () => this.#server.bundleChanged() });
     this.#leader = new Leader(
       { identity: options.identity ?? `${hostname()}:${options.listen.port}` },

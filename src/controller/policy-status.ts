@@ -2,10 +2,21 @@ import type { Logger } from 'pino';
 import { z } from 'zod';
 import { isApiError } from '../api/client/error.ts';
 import { Reflector } from '../api/client/reflector.ts';
-import type { Api, Change } from '../api/client/types.ts';
-import { apiVersionOf, type Condition, type KubeObject, kinds, policyResources, type Resource } from '../api/kinds.ts';
+import type { Api, Entry } from '../api/client/types.ts';
+import { readClusterSettings } from '../api/cluster-settings.ts';
+import { clusterSettingsName } from '../api/kinds/myelin.ts';
+import {
+  apiVersionOf,
+  type ClusterSettings,
+  type Condition,
+  type KubeObject,
+  kinds,
+  ownKinds,
+  policyResources,
+  type Resource,
+} from '../api/kinds.ts';
 import { formatIssues } from '../policy/issues.ts';
-import { type PolicyKind, policyKindOf } from '../policy/kinds.ts';
+import { type PolicyContext, type PolicyKind, policyKindOf } from '../policy/kinds.ts';
 import type { Limit } from '../policy/rule.ts';
 
 const outline = z.looseObject({
@@ -30,10 +41,17 @@ const outline = z.looseObject({
  * What a policy's status should say: whether nodes understand it (`Understood`), and whether they enforce all of it
  * (`Enforced`). A policy of which neither was ever in doubt needs no status: Kubernetes' own say nothing either.
  * @param raw The policy as it came.
+ * @param context As the agents read policies.
  * @returns The conditions to be written; none where what is there already says it.
  */
-export function standing(kind: PolicyKind, raw: unknown, present: readonly Condition[], now: Date): Condition[] {
-  const parsed = kind.parse(raw);
+export function standing(
+  kind: PolicyKind,
+  raw: unknown,
+  present: readonly Condition[],
+  now: Date,
+  context: PolicyContext = {},
+): Condition[] {
+  const parsed = kind.parse(raw, context);
   const limits = parsed.ok ? parsed.policies.flatMap((policy) => policy.limits ?? []) : [];
   const wanted: readonly Claim[] = [
     parsed.ok
@@ -79,20 +97,46 @@ export function conditionsOf(raw: KubeObject): readonly Condition[] {
   return status?.conditions ?? [];
 }
 
+interface StatusDeps {
+  readonly api: Api;
+  readonly logger: Logger;
+  readonly trustDomain: string;
+}
+
 /** Says in the status of policies what of them nodes do not understand or enforce, and therefore close. */
 export class PolicyStatusController {
-  readonly #deps: { readonly api: Api; readonly logger: Logger };
+  readonly #deps: StatusDeps;
   #reflectors: readonly { close(): Promise<void> }[] = [];
+  #rootNamespace: string | undefined;
 
-  constructor(deps: { readonly api: Api; readonly logger: Logger }) {
+  /** @param deps The trust domain is the cluster's, whose names policies may hold. */
+  constructor(deps: StatusDeps) {
     this.#deps = deps;
   }
 
   start(): void {
-    this.#reflectors = [
+    const settings = new Reflector<ClusterSettings>({ resource: ownKinds.ClusterSettings, optional: true }, this.#deps);
+    const policies = [
       this.#watch(kinds.NetworkPolicy, false),
       ...policyResources.map((resource) => this.#watch(resource, true)),
     ];
+    const read = (): void => {
+      this.#rootNamespace = readClusterSettings(settings.get(clusterSettingsName)).istioRootNamespace;
+    };
+    this.#reflectors = [settings, ...policies];
+    // What they are read by comes first: a status that is wrong for a moment is written all the same.
+    settings.start().synced.then(
+      () => {
+        read();
+        settings.onChange(() => {
+          const before = this.#rootNamespace;
+          read();
+          if (this.#rootNamespace !== before) for (const policy of policies) policy.lookAgain();
+        });
+        for (const policy of policies) policy.start();
+      },
+      () => undefined,
+    );
   }
 
   async close(): Promise<void> {
@@ -100,22 +144,33 @@ export class PolicyStatusController {
     this.#reflectors = [];
   }
 
-  #watch<T extends KubeObject>(resource: Resource<T>, optional: boolean): Reflector<T> {
+  #watch<T extends KubeObject>(
+    resource: Resource<T>,
+    optional: boolean,
+  ): { start(): void; lookAgain(): void; close(): Promise<void> } {
     const kind = policyKindOf({ apiVersion: apiVersionOf(resource), kind: resource.kind });
     if (kind === undefined) throw new TypeError(`${resource.kind} is no kind of policies`);
-    const reflector = new Reflector<T>({ resource, optional }, this.#deps).start();
-    reflector.onChange((change) => void this.#look(resource, kind, change));
-    return reflector;
+    const reflector = new Reflector<T>({ resource, optional }, this.#deps);
+    reflector.onChange((change) => {
+      if (change.kind !== 'delete') void this.#look(resource, kind, change.entry);
+    });
+    return {
+      start: () => void reflector.start(),
+      lookAgain: () => {
+        for (const entry of reflector.entries()) void this.#look(resource, kind, entry);
+      },
+      close: () => reflector.close(),
+    };
   }
 
-  async #look<T extends KubeObject>(
-    resource: Resource<T>,
-    policyKind: PolicyKind,
-    { kind, entry }: Change<T>,
-  ): Promise<void> {
-    if (kind === 'delete') return;
+  async #look<T extends KubeObject>(resource: Resource<T>, policyKind: PolicyKind, entry: Entry<T>): Promise<void> {
     const present = conditionsOf(entry.raw);
-    const wanted = standing(policyKind, entry.raw, present, new Date());
+    const { trustDomain } = this.#deps;
+    const context = {
+      trustDomain,
+      ...(this.#rootNamespace === undefined ? {} : { rootNamespace: this.#rootNamespace }),
+    };
+    const wanted = standing(policyKind, entry.raw, present, new Date(), context);
     if (wanted.length === 0) return;
     const { namespace, name = '' } = entry.raw.metadata;
     const conditions = [...present.filter(({ type }) => !wanted.some((own) => own.type === type)), ...wanted];

@@ -23,10 +23,11 @@ export function settingsConditions(entry: Entry<ClusterSettings>): WantedConditi
 
 /** Says in the status of the cluster's settings whether they are understood. One controller at a time may run it. */
 export class SettingsStatusController {
-  readonly #deps: { readonly api: Api; readonly logger: Logger };
+  readonly #deps: { readonly api: Api; readonly logger: Logger; readonly trustDomain: string };
   #objects: Reflector<ClusterSettings> | undefined;
 
-  constructor(deps: { readonly api: Api; readonly logger: Logger }) {
+  /** @param deps The trust domain is said in the status, for those who only read the API. */
+  constructor(deps: { readonly api: Api; readonly logger: Logger; readonly trustDomain: string }) {
     this.#deps = deps;
   }
 
@@ -35,7 +36,9 @@ export class SettingsStatusController {
     this.#objects.onChange(({ kind, entry }) => {
       if (kind === 'delete') return;
       const target = { resource: ownKinds.ClusterSettings, raw: entry.raw };
-      void writeStatus(target, settingsConditions(entry), { ...this.#deps, now: new Date() });
+      const { trustDomain, ...deps } = this.#deps;
+      const outdated = readClusterSettings(entry).trustDomain !== trustDomain;
+      void writeStatus(target, settingsConditions(entry), { ...deps, now: new Date() }, { trustDomain }, [], outdated);
     });
   }
 

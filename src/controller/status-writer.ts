@@ -8,6 +8,7 @@ import { conditionList, type WantedCondition } from './revocation-list.ts';
  * Writes what a controller has to say into an object's status, where it does not say so yet.
  * @param fields What the status has beside its conditions.
  * @param settled Conditions whose message may differ (it names a number that was right when it was written).
+ * @param outdated Write, whatever the conditions say: a field is not what it should be.
  */
 export async function writeStatus<T extends KubeObject>(
   target: { readonly resource: Resource<T>; readonly raw: KubeObject },
@@ -15,6 +16,7 @@ export async function writeStatus<T extends KubeObject>(
   deps: { readonly api: Api; readonly logger: Logger; readonly now: Date },
   fields: Readonly<Record<string, unknown>> = {},
   settled: readonly string[] = [],
+  outdated = false,
 ): Promise<void> {
   const { resource, raw } = target;
   const present = conditionList(raw);
@@ -26,7 +28,7 @@ export async function writeStatus<T extends KubeObject>(
         reason === condition.reason &&
         (message === condition.message || settled.includes(type)),
     );
-  if (wanted.every(isSaid)) return;
+  if (!outdated && wanted.every(isSaid)) return;
   const lastTransitionTime = `${deps.now.toISOString().slice(0, 19)}Z`;
   const conditions = wanted.map((condition) => {
     const before = present.find(({ type, status }) => type === condition.type && status === condition.status);

@@ -61,6 +61,24 @@ test('policies of every kind come into the view, several of one object too, and 
   await eventually(() => (names().length === 4 ? true : undefined), 'both gone');
 });
 
+test('policies are read again where what they leave to the cluster is another', async (t) => {
+  const api = await TestApi.start(t);
+  const resource = policyResources.find(({ kind }) => kind === 'AuthorizationPolicy');
+  assert.ok(resource !== undefined);
+  const metadata = { name: 'p' };
+  const body = { apiVersion: 'security.istio.io/v1', kind: 'AuthorizationPolicy', metadata, spec: {} };
+  assert.equal((await api.raw(pathOf(resource), { method: 'POST', body })).status, 201);
+  const { feed, state } = feedOf(api.client);
+  t.after(() => feed.close());
+  await feed.start();
+  const [before] = state.view.policies;
+  feed.setPolicyContext({});
+  assert.equal(state.view.policies[0], before, 'nothing is another');
+  feed.setPolicyContext({ rootNamespace: 'default' });
+  const namespaces = { selector: {} };
+  assert.deepEqual(state.view.policies[0]?.subject, { kind: 'pods', namespaces, pods: {} }, 'all of the mesh');
+});
+
 test('an API that knows none but Kubernetes’ own kind does: the agent goes on without the others', async (t) => {
   const api = await TestApi.start(t);
   const foreign = new Set(policyResources.map(({ plural }) => plural));

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { installDefinitions } from '../../src/api/definitions.ts';
 import type { Condition } from '../../src/api/kinds.ts';
-import { conditionsOf, standing } from '../../src/controller/policy-status.ts';
+import { ownKinds, policyResources } from '../../src/api/kinds.ts';
+import { conditionsOf, PolicyStatusController, standing } from '../../src/controller/policy-status.ts';
 import { policyKindOf } from '../../src/policy/kinds.ts';
+import { eventually, silent, TestApi } from '../api/harness.ts';
 
 const policy = (spec: object) => ({
   apiVersion: 'networking.k8s.io/v1',
@@ -79,4 +82,35 @@ test('where a policy stops being understood, nothing more is said of how it is e
   const worse = { ...limited, spec: { ...limited.spec, color: 'red' } };
   const types = standing(kind, worse, [said], now).map(({ type, status }) => `${type}=${status}`);
   assert.deepEqual(types, ['Understood=False']);
+});
+
+test('a status is by the cluster’s own root namespace, and follows it', async (t) => {
+  const api = await TestApi.start(t);
+  await installDefinitions(api.client);
+  const resource = policyResources.find(({ kind }) => kind === 'PeerAuthentication');
+  assert.ok(resource !== undefined);
+  const apiVersion = 'security.istio.io/v1';
+  const spec = { selector: { matchLabels: { app: 'web' } }, mtls: { mode: 'STRICT' } };
+  const body = { apiVersion, kind: 'PeerAuthentication', metadata: { name: 'p' }, spec };
+  const path = `/apis/${apiVersion}/namespaces/default/${resource.plural}`;
+  assert.equal((await api.raw(path, { method: 'POST', body })).status, 201);
+  const enforced = async () => {
+    const list = await api.client.list(resource);
+    return list.entries.flatMap(({ raw }) => conditionsOf(raw)).find(({ type }) => type === 'Enforced')?.status;
+  };
+  const settings = (root: string) => ({
+    ...{ apiVersion: 'myelin.dev/v1alpha1', kind: 'ClusterSettings' },
+    ...{ metadata: { name: 'default' }, spec: { istioRootNamespace: root } },
+  });
+  await api.client.create(ownKinds.ClusterSettings, ownKinds.ClusterSettings.schema.parse(settings('default')));
+  const controller = new PolicyStatusController({ api: api.client, logger: silent, trustDomain: 'cluster.local' });
+  t.after(() => controller.close());
+  controller.start();
+  await eventually(
+    async () => ((await enforced()) === 'False' ? true : undefined),
+    'a selector in the root is a limit',
+  );
+  const patch = { spec: { istioRootNamespace: 'mesh' } };
+  await api.client.patch(ownKinds.ClusterSettings, { name: 'default' }, { type: 'merge', patch });
+  await eventually(async () => ((await enforced()) === 'True' ? true : undefined), 'no longer the root');
 });

@@ -67,8 +67,16 @@ export const clusterSettingsSchema = kindSchema(myelinVersion, 'ClusterSettings'
     svidLifetimeSeconds: z.int().min(60).max(86_400).optional().describe('How long a pod’s certificate lives.'),
     rekeySeconds: z.int().min(10).max(86_400).optional().describe('How long a security association lives.'),
     rekeyBytes: z.int().min(65_536).optional().describe('How much one security association carries.'),
+    istioRootNamespace: dnsLabel
+      .optional()
+      .describe('The namespace whose Istio policies are about the whole mesh; istio-system where nobody says another.'),
   }),
-  status: z.object({ conditions }).optional(),
+  status: z
+    .object({
+      trustDomain: z.string().optional().describe('Of the cluster’s certificates, as the controller signs them.'),
+      conditions,
+    })
+    .optional(),
 });
 export type ClusterSettings = z.infer<typeof clusterSettingsSchema>;
 

@@ -22,12 +22,13 @@ export async function diffPolicies(flags: DiffFlags): Promise<void> {
     throw new MyelinError('NothingChanges', 'say what would change: policies to apply (-f) or to delete (--remove)');
   const flows = await recordedFlows(flags);
   const cluster = await openCluster(flags);
-  const state = await readClusterState(cluster.api).finally(() => cluster.close());
+  const { state, context } = await readClusterState(cluster.api).finally(() => cluster.close());
   const before = state.view;
+  const given = { ...context, defaultNamespace: flags.namespace };
   const broken: string[] = [];
   for (const file of flags.file.length === 0 ? [] : manifestFiles(flags.file))
     for (const { value } of readDocuments(file).flatMap(expand))
-      for (const { kind, namespace, name, broken: message } of putPolicy(state, value, flags.namespace))
+      for (const { kind, namespace, name, broken: message } of putPolicy(state, value, given))
         if (message !== undefined)
           broken.push(`${kind} ${namespace === '' ? name : `${namespace}/${name}`}: ${message}`);
   for (const policy of flags.remove) state.removePolicies(policy);

@@ -42,7 +42,7 @@ function podsOf(files: readonly string[]) {
 async function podsOfCluster(flags: ClusterFlags) {
   const cluster = await openCluster(flags);
   try {
-    return (await readClusterState(cluster.api)).view.pods.values();
+    return (await readClusterState(cluster.api)).state.view.pods.values();
   } finally {
     cluster.close();
   }

@@ -4,32 +4,39 @@ import type { Api, Entry } from '../../api/client/types.ts';
 import { readClusterSettings } from '../../api/cluster-settings.ts';
 import { clusterSettingsName } from '../../api/kinds/myelin.ts';
 import { apiVersionOf, type KubeObject, kinds, ownKinds, policyResources, type Resource } from '../../api/kinds.ts';
-import { policyKindOf } from '../../policy/kinds.ts';
+import { type PolicyContext, policyKindOf } from '../../policy/kinds.ts';
 import type { Policy } from '../../policy/rule.ts';
 
 /**
  * The cluster as its agents see it, read once from the API. Policies are by `kind namespace/name`, so that one that is put
  * there again takes the place of the one that is.
+ * @returns With how agents read policies, as far as the ClusterSettings say; the rest is as agents have it by default.
  * @throws {ApiError}
  */
-export async function readClusterState(api: Api): Promise<ClusterState> {
+export async function readClusterState(api: Api): Promise<{ state: ClusterState; context: PolicyContext }> {
   const settings = await entriesOf(api, ownKinds.ClusterSettings);
-  const { defaultVerdict } = readClusterSettings(settings.find(({ key }) => key === clusterSettingsName));
-  const state = new ClusterState({ defaultDeny: defaultVerdict === 'deny' }, () => {});
+  const {
+    defaultVerdict,
+    trustDomain,
+    istioRootNamespace: rootNamespace,
+  } = readClusterSettings(settings.find(({ key }) => key === clusterSettingsName));
+  const domain = trustDomain === undefined ? {} : { trustDomain };
+  const context = { ...domain, ...(rootNamespace === undefined ? {} : { rootNamespace }) };
+  const state = new ClusterState({ defaultDeny: defaultVerdict === 'deny', ...domain }, () => {});
   for (const { object } of await entriesOf(api, kinds.Namespace)) if (object !== undefined) state.setNamespace(object);
   for (const { object } of await entriesOf(api, kinds.Node)) if (object !== undefined) state.setNode(object);
   for (const { object } of await entriesOf(api, kinds.Pod)) if (object !== undefined) state.setPod(object);
   for (const resource of [kinds.NetworkPolicy, ...policyResources])
     for (const { raw } of await entriesOf<KubeObject>(api, resource))
-      putPolicy(state, { ...raw, apiVersion: apiVersionOf(resource), kind: resource.kind });
-  return state;
+      putPolicy(state, { ...raw, apiVersion: apiVersionOf(resource), kind: resource.kind }, context);
+  return { state, context };
 }
 
 /** Puts an object's policies into the state; in place of one that is not understood, what closes for it. */
-export function putPolicy(state: ClusterState, object: unknown, defaultNamespace?: string): readonly Policy[] {
+export function putPolicy(state: ClusterState, object: unknown, context: PolicyContext): readonly Policy[] {
   if (typeof object !== 'object' || object === null) return [];
   const kind = policyKindOf(object);
-  const parsed = kind?.parse(object, defaultNamespace === undefined ? {} : { defaultNamespace });
+  const parsed = kind?.parse(object, context);
   if (kind === undefined || parsed === undefined) return [];
   const policies = parsed.ok ? parsed.policies : parsed.broken === undefined ? [] : [parsed.broken];
   const [first] = policies;
