@@ -11,6 +11,7 @@ import {
   type Place,
   readDocuments,
 } from './manifest-file.ts';
+import { inOrderOfPlace } from './order.ts';
 import { builtinRules } from './server/rules/builtin.ts';
 import { checkMetadata } from './server/rules/metadata.ts';
 import { checkAgainst, invalidValue, requiredValue, unknownFields } from './validate.ts';
@@ -124,12 +125,15 @@ function loadOne(
     metadata: isObject(raw.metadata) ? metadata : raw.metadata,
   };
   const name = `${resource.kind} ${stringOr(metadata.name, '')}`;
-  const wrong = [...unknownFields(shapeOf(resource.schema), object), ...checkAgainst(resource.schema, object)];
+  const rules = builtinResources.includes(resource) ? builtinRules[resource.kind] : undefined;
+  const check = (given: object) =>
+    rules !== undefined && isKubeObject(given) ? rules.check(given) : checkAgainst(resource.schema, given);
+  const wrong = [...unknownFields(shapeOf(resource.schema), object), ...check(object)];
   if (!isKubeObject(object) || wrong.length > 0) {
-    for (const issue of wrong) report(issue, name);
+    for (const issue of inOrderOfPlace(wrong, object)) report(issue, name);
     return undefined;
   }
-  for (const issue of checkMeaning(resource, object)) report(issue, name);
+  for (const issue of inOrderOfPlace(checkMeaning(resource, object), object)) report(issue, name);
   return { object, resource };
 }
 

@@ -1,3 +1,4 @@
+import { byPlace } from '../model/place.ts';
 import { withAnnotations } from './annotations.ts';
 import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
 import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
@@ -67,7 +68,7 @@ const frontEnds: readonly PolicyKind[] = [
 /** Every kind there is, in the order in which people know them. A kind that is added is served and enforced. */
 export const policyKinds: readonly PolicyKind[] = frontEnds.map((kind) => ({
   ...kind,
-  parse: (object, context) => withAnnotations(kind.parse(object, context), object),
+  parse: (object, context) => inOrder(withAnnotations(kind.parse(object, context), object), object),
 }));
 
 /** The kind of an object, by what it says itself. @returns Undefined for what is no policy, or of another version. */
@@ -79,6 +80,13 @@ export function policyKindOf(object: {
     ({ group, version, olderVersions = [], kind }) =>
       object.kind === kind && [version, ...olderVersions].some((own) => object.apiVersion === `${group}/${own}`),
   );
+}
+
+/** What is wrong in the order in which a reader comes to it, however a front end found it. */
+function inOrder(result: PoliciesResult, object: unknown): PoliciesResult {
+  if (result.ok) return result;
+  const compare = byPlace(object);
+  return { ...result, issues: [...result.issues].sort((a, b) => compare(a.path, b.path)) };
 }
 
 /** The result for a kind whose objects are one policy each. */

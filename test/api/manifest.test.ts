@@ -88,6 +88,7 @@ spec: {}
     'e.yaml:5:1: Map keys must be unique',
     'a.yaml:9:5: NetworkPolicy web spec.ingress[0].form: unknown field "spec.ingress[0].form": expected "from", "ports"',
     'a.yaml:13:17: NetworkPolicy web spec.ingress[0].ports[0].protocol: Unsupported value: "tcp": supported values: "TCP", "UDP", "SCTP"',
+    'a.yaml:18:11: NetworkPolicy web spec.ingress[1].from[0].ipBlock.except[0]: Invalid value: "11.0.0.0/8": must be a strict subset of `cidr`',
     'a.yaml:24:1: Pod p spec.containers: Required value',
     'b.json:3:30: Service S spec.ports[0].port: Invalid value: "string": spec.ports[0].port must be of type number',
     'c.yml:2:7: kind: there is no kind Deployment in apps/v1beta1; Deployment is in apps/v1',

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { objectOr } from '../../src/api/json.ts';
 import { kinds } from '../../src/api/kinds.ts';
+import { policyKindOf } from '../../src/policy/kinds.ts';
 import { type Answer, causesOf, TestApi } from './harness.ts';
 
 const policies = '/apis/networking.k8s.io/v1/namespaces/default/networkpolicies';
@@ -109,6 +110,41 @@ test('a NetworkPolicy that Kubernetes refuses is refused, with the same field', 
     assert.match(String(answer.json.message), /^NetworkPolicy.networking.k8s.io "p" is invalid: /, what);
   }
   assert.equal((await api.client.list(kinds.NetworkPolicy)).entries.length, 0);
+});
+
+/** Mistakes of all sorts, each in its place. */
+const many = {
+  podSelector: { matchExpressions: [{ key: 'a b', operator: 'Has' }] },
+  ingress: [
+    { ports: [{ port: 70_000 }, { protocol: 'TPC' }], from: [{ ipBlock: { cidr: '10.0.0.0/33' } }] },
+    { ports: [{ protocol: 'TCP', port: 80, endPort: 9 }] },
+  ],
+  policyTypes: ['Both'],
+};
+const places = [
+  'spec.podSelector.matchExpressions[0].key',
+  'spec.podSelector.matchExpressions[0].operator',
+  'spec.ingress[0].ports[0].port',
+  'spec.ingress[0].ports[1].protocol',
+  'spec.ingress[0].from[0].ipBlock.cidr',
+  'spec.ingress[1].ports[0].endPort',
+  'spec.policyTypes[0]',
+];
+
+test('of several mistakes all are said at once, in the order in which a reader comes to them', async (t) => {
+  const api = await TestApi.start(t);
+  const answer = await api.raw(policies, { method: 'POST', body: policy(many) });
+  assert.deepEqual(
+    causesOf(answer).map((cause) => cause.replace(/: \w+$/, '')),
+    places,
+  );
+  const parsed = policyKindOf(policy(many))?.parse(policy(many));
+  assert.ok(parsed?.ok === false);
+  assert.deepEqual(
+    parsed.issues.map(({ field }) => field),
+    places,
+    'whoever checks a manifest is told the same',
+  );
 });
 
 test('an unknown field of a NetworkPolicy is refused whatever validation is asked for', async (t) => {

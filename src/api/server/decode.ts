@@ -1,5 +1,6 @@
 import { type FieldIssue, fieldPath } from '../issue.ts';
 import { type AnyObject, isKubeObject, isList, isObject, type JsonObject, withoutNulls } from '../json.ts';
+import { inOrderOfPlace } from '../order.ts';
 import { visitUnknown } from '../validate.ts';
 import type { ServedKind } from './catalog.ts';
 import { badRequest, invalid, strictDecoding } from './status.ts';
@@ -60,7 +61,7 @@ export function decodeObject(
     if (validation === 'Warn') for (const { message } of unknown) warn(message);
   }
   const issues = kind.rules.check(object).filter(judged);
-  if (issues.length > 0) throw invalid(kind, name, issues);
+  if (issues.length > 0) throw invalid(kind, name, inOrderOfPlace(issues, object));
   return object;
 }
 

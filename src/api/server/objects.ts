@@ -2,6 +2,7 @@ import { randomInt, randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { type AnyObject, isKubeObject, isList, objectOr, withoutUndefined } from '../json.ts';
 import type { ObjectMeta } from '../kinds.ts';
+import { inOrderOfPlace } from '../order.ts';
 import type { ServedKind } from './catalog.ts';
 import { decodeObject, type FieldValidation, isUnderstood } from './decode.ts';
 import { checkMetadata, checkMetadataUpdate } from './rules/metadata.ts';
@@ -56,7 +57,7 @@ export class Objects {
     kind.rules.prepareCreate(object, this.#world);
     kind.rules.defaults(object);
     const issues = [...checkMetadata(metadata, kind.rules.name), ...kind.rules.validate(object)];
-    if (issues.length > 0) throw invalid(kind, metadata.name ?? '', issues);
+    if (issues.length > 0) throw invalid(kind, metadata.name ?? '', inOrderOfPlace(issues, object));
     if (this.#store.get(kind.id, keyOf(namespace, metadata.name ?? '')) !== undefined)
       throw alreadyExists(kind, metadata.name ?? '');
     kind.rules.admit(object, undefined, this.#world);
@@ -95,7 +96,7 @@ export class Objects {
       ...(known ? kind.rules.validate(next) : []),
       ...(subresource === '' ? kind.rules.validateUpdate(next, old) : []),
     ];
-    if (issues.length > 0) throw invalid(kind, name, issues);
+    if (issues.length > 0) throw invalid(kind, name, inOrderOfPlace(issues, next));
     if (subresource === '') kind.rules.admit(next, old, this.#world);
     if (old.metadata.generation !== undefined && !isDeepStrictEqual(desired(tidy(next)), desired(old)))
       next.metadata.generation = old.metadata.generation + 1;

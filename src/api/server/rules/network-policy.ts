@@ -15,6 +15,7 @@ type Peer = NonNullable<Rule['from']>[number];
 /** Defaults and checks are those of Kubernetes' pkg/apis/networking (v1/defaults.go, validation/validation.go). */
 export const networkPolicyRules = rulesFor(kinds.NetworkPolicy, {
   strict: true,
+  judgesOddEnums: true,
   defaults: ({ spec }) => {
     if (spec === undefined) return;
     spec.podSelector ??= {};

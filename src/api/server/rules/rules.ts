@@ -45,6 +45,8 @@ export interface KindRules<T> {
   readonly name?: NameRule;
   readonly strict?: boolean;
   readonly keepsStatusOnCreate?: boolean;
+  /** `validate` goes with texts that no enum has, too: then all that is wrong is said at once. */
+  readonly judgesOddEnums?: boolean;
   prepareCreate?(object: T, world: World): void;
   prepareUpdate?(next: T, old: T, world: World): void;
   defaults?(object: T): void;
@@ -62,7 +64,12 @@ export function rulesFor<T extends KubeObject>(resource: Resource<T>, own: KindR
     name: own.name ?? dnsSubdomain,
     strict: own.strict ?? false,
     keepsStatusOnCreate: own.keepsStatusOnCreate ?? false,
-    check: (object) => checkAgainst(resource.schema, object),
+    check: (object) => {
+      const issues = checkAgainst(resource.schema, object);
+      const onlyEnums = issues.length > 0 && issues.every(({ reason }) => reason === 'FieldValueNotSupported');
+      if (onlyEnums && own.judgesOddEnums === true && isOurs(object)) issues.push(...(own.validate?.(object) ?? []));
+      return issues;
+    },
     prepareCreate: (object, world) => {
       if (isOurs(object)) own.prepareCreate?.(object, world);
     },

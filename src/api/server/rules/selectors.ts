@@ -14,7 +14,7 @@ export function checkSelector(field: string, selector: LabelSelector | undefined
     const needsValues = operator === 'In' || operator === 'NotIn';
     if (needsValues && values.length === 0)
       issues.push(requiredValue(`${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'"));
-    if (!needsValues && values.length > 0)
+    if ((operator === 'Exists' || operator === 'DoesNotExist') && values.length > 0)
       issues.push(forbiddenField(`${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
     for (const [n, value] of values.entries()) {
       const wrongValue = labelValue(value);
