@@ -189,12 +189,20 @@ static __always_inline enum drop_reason forward(struct __sk_buff *skb, const str
 	}
 }
 
+/* What is known of a packet, and not on the stack. */
+struct hop {
+	struct packet packet;
+	struct place place;
+	struct route route;
+};
+
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
-	struct packet packet = {};
-	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_EGRESS };
-	struct route *route = SCRATCH(struct route);
+	struct hop *hop = SCRATCH(struct hop);
+	struct packet *packet;
+	struct place *place;
+	struct route *route;
 	struct endpoint *endpoint;
 	enum drop_reason reason;
 	__u32 ifindex = skb->ifindex;
@@ -204,16 +212,21 @@ int from_pod(struct __sk_buff *skb)
 
 	/* A pod proves nothing by a mark. */
 	skb->mark = 0;
-	if (!route)
+	if (!hop)
 		return TC_ACT_SHOT;
+	packet = &hop->packet;
+	place = &hop->place;
+	place->ifindex = ifindex;
+	place->direction = DIRECTION_EGRESS;
+	route = &hop->route;
 	endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
 	if (!endpoint) {
 		reason = ENDPOINT_NOT_READY;
 		goto drop;
 	}
-	place.endpoint = endpoint->id;
-	reason = outgoing(skb, endpoint, &packet, &link);
-	place.source_identity = packet.family == 6 ? endpoint->identity6 : endpoint->identity4;
+	place->endpoint = endpoint->id;
+	reason = outgoing(skb, endpoint, packet, &link);
+	place->source_identity = packet->family == 6 ? endpoint->identity6 : endpoint->identity4;
 	if (reason)
 		goto drop;
 	if (link)
@@ -222,36 +235,36 @@ int from_pod(struct __sk_buff *skb)
 		reason = REVOKED;
 		goto drop;
 	}
-	if (packet.flags & PACKET_FRAGMENT) {
-		reason = fragment_track(&packet, endpoint->id, DIRECTION_EGRESS);
+	if (packet->flags & PACKET_FRAGMENT) {
+		reason = fragment_track(packet, endpoint->id, DIRECTION_EGRESS);
 		if (reason)
 			goto drop;
 	}
-	if (packet.flags & PACKET_RELATED) {
-		reason = complain(skb, endpoint, &packet, &place, route);
+	if (packet->flags & PACKET_RELATED) {
+		reason = complain(skb, endpoint, packet, place, route);
 		if (!reason && route->mode == ROUTE_SERVICE)
-			reason = translate(skb, &packet, &route->choice.end.address, 0, TRANSLATE_DESTINATION);
+			reason = translate(skb, packet, &route->choice.end.address, 0, TRANSLATE_DESTINATION);
 	} else {
-		reason = connect(skb, endpoint, &packet, &place, route);
+		reason = connect(skb, endpoint, packet, place, route);
 	}
 	if (reason)
 		goto drop;
-	reason = forward(skb, &packet, &place, route, &action);
+	reason = forward(skb, packet, place, route, &action);
 	if (reason)
 		goto drop;
 pass:
 	metrics_count(FORWARDED, DIRECTION_EGRESS, length);
 	return action;
 drop:
-	if (reason == DNS_DENIED && dns_refuse(skb, &packet))
+	if (reason == DNS_DENIED && dns_refuse(skb, packet))
 		action = bpf_redirect_peer(ifindex, 0);
 	else
-		action = refuse_sender(skb, &packet, &place, reason, route->track.found);
-	/* Policy was asked about the backend: that is who was denied, by way of the service that place.service names. */
-	if (place.service != 0 && route->mode == ROUTE_SERVICE) {
-		packet.destination = route->choice.end.address;
-		packet.destination_port = route->choice.end.port;
+		action = refuse_sender(skb, packet, place, reason, route->track.found);
+	/* Policy was asked about the backend: that is who was denied, by way of the service that place->service names. */
+	if (place->service != 0 && route->mode == ROUTE_SERVICE) {
+		packet->destination = route->choice.end.address;
+		packet->destination_port = route->choice.end.port;
 	}
-	event_deny(&place, &packet, reason, length);
+	event_deny(place, packet, reason, length);
 	return action;
 }

@@ -178,12 +178,20 @@ static __always_inline enum drop_reason translate_back(struct __sk_buff *skb, st
 	return translate(skb, packet, &front->address, front->port, TRANSLATE_SOURCE);
 }
 
+/* What is known of a packet, and not on the stack. */
+struct hop {
+	struct packet packet;
+	struct place place;
+	struct track track;
+};
+
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
-	struct packet packet = {};
-	struct place place = { .ifindex = skb->ifindex, .direction = DIRECTION_INGRESS };
-	struct track *track = SCRATCH(struct track);
+	struct hop *hop = SCRATCH(struct hop);
+	struct packet *packet;
+	struct place *place;
+	struct track *track;
 	struct endpoint *endpoint;
 	enum drop_reason reason;
 	__u32 mark = skb->mark;
@@ -191,17 +199,22 @@ int to_pod(struct __sk_buff *skb)
 	__u32 length = skb->len;
 	bool link = false;
 
-	if (!track)
+	if (!hop)
 		return TC_ACT_SHOT;
+	packet = &hop->packet;
+	place = &hop->place;
+	place->ifindex = ifindex;
+	place->direction = DIRECTION_INGRESS;
+	track = &hop->track;
 	endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
 	if (!endpoint) {
 		reason = ENDPOINT_NOT_READY;
 		goto drop;
 	}
-	place.endpoint = endpoint->id;
-	place.source_identity = mark_identity(mark);
-	reason = incoming(skb, endpoint, &packet, mark, &link);
-	place.destination_identity = packet.family == 6 ? endpoint->identity6 : endpoint->identity4;
+	place->endpoint = endpoint->id;
+	place->source_identity = mark_identity(mark);
+	reason = incoming(skb, endpoint, packet, mark, &link);
+	place->destination_identity = packet->family == 6 ? endpoint->identity6 : endpoint->identity4;
 	if (reason)
 		goto drop;
 	if (link)
@@ -210,20 +223,20 @@ int to_pod(struct __sk_buff *skb)
 		reason = REVOKED;
 		goto drop;
 	}
-	reason = sender(endpoint, &packet, mark, track, &place);
+	reason = sender(endpoint, packet, mark, track, place);
 	if (reason)
 		goto drop;
-	if (packet.flags & PACKET_FRAGMENT) {
-		reason = fragment_track(&packet, endpoint->id, DIRECTION_INGRESS);
+	if (packet->flags & PACKET_FRAGMENT) {
+		reason = fragment_track(packet, endpoint->id, DIRECTION_INGRESS);
 		if (reason)
 			goto drop;
 	}
-	reason = packet.flags & PACKET_RELATED ? accept_related(skb, endpoint, &packet, track, &place)
-					       : accept(endpoint, &packet, track, &place);
+	reason = packet->flags & PACKET_RELATED ? accept_related(skb, endpoint, packet, track, place)
+					       : accept(endpoint, packet, track, place);
 	if (!reason && endpoint->names != 0 && track->reply)
-		reason = dns_receive(skb, endpoint, &packet, track);
+		reason = dns_receive(skb, endpoint, packet, track);
 	if (!reason)
-		reason = translate_back(skb, &packet, track);
+		reason = translate_back(skb, packet, track);
 	if (reason)
 		goto drop;
 pass:
@@ -232,6 +245,6 @@ pass:
 	metrics_count(FORWARDED, DIRECTION_INGRESS, length);
 	return TC_ACT_OK;
 drop:
-	event_deny(&place, &packet, reason, length);
-	return refuse_receiver(skb, &packet, &place, track, reason);
+	event_deny(place, packet, reason, length);
+	return refuse_receiver(skb, packet, place, track, reason);
 }

@@ -443,7 +443,7 @@ struct denial {
 
 /* What a program knows of its packet and would take too much of its stack: 512 bytes are for all calls together. */
 struct scratch {
-	__u64 words[32];
+	__u64 words[48];
 };
 
 /* How often one endpoint's side answers one peer (reply.h). */
