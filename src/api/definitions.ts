@@ -3,7 +3,14 @@ import { isServed } from './client/served.ts';
 import type { Api } from './client/types.ts';
 import { isList, type JsonObject, objectOr } from './json.ts';
 import { clusterSettingsName } from './kinds/myelin.ts';
-import { type CustomResourceDefinition, kinds, ownKinds, type PrinterColumn, type Resource } from './kinds.ts';
+import {
+  type CustomResourceDefinition,
+  frameDescriptions,
+  kinds,
+  ownKinds,
+  type PrinterColumn,
+  type Resource,
+} from './kinds.ts';
 
 /**
  * The annotation of a CustomResourceDefinition whose objects must not have fields that it does not name: Myelin's server
@@ -95,12 +102,18 @@ function openApiSchema(resource: Resource, names: JsonObject | undefined): JsonO
     },
   });
   const { spec, status } = objectOr(made.properties);
-  const text = { type: 'string' };
-  const metadata = { type: 'object', ...(names === undefined ? {} : { properties: names }) };
+  const text = (description: string) => ({ description, type: 'string' });
+  const metadata = {
+    description: frameDescriptions.metadata,
+    type: 'object',
+    ...(names === undefined ? {} : { properties: names }),
+  };
+  const { apiVersion, kind } = frameDescriptions;
   return {
+    ...(made.description === undefined ? {} : { description: made.description }),
     type: 'object',
     required: ['spec'],
-    properties: { apiVersion: text, kind: text, metadata, spec, status },
+    properties: { apiVersion: text(apiVersion), kind: text(kind), metadata, spec, status },
   };
 }
 

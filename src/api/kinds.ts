@@ -27,7 +27,7 @@ export type {
 export type { Container, ContainerPort, EnvVar, Probe } from './kinds/container.ts';
 export type { CustomResourceDefinition, PrinterColumn } from './kinds/extension.ts';
 export type { Condition, KubeObject, LabelSelector, Live, LiveMeta, ObjectMeta, OwnerReference } from './kinds/meta.ts';
-export { kindSchema } from './kinds/meta.ts';
+export { frameDescriptions, kindSchema } from './kinds/meta.ts';
 export type { ClusterSettings, Revocation } from './kinds/myelin.ts';
 export type { EndpointSlice, Endpoints, NetworkPolicy, Service, ServicePort } from './kinds/network.ts';
 export type { ContainerStatus, Deployment, Pod, PodSpec, PodStatus } from './kinds/pod.ts';

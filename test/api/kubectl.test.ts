@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { installDefinitions } from '../../src/api/definitions.ts';
 import { kinds } from '../../src/api/kinds.ts';
 import { casePath } from '../support/shared.ts';
 import { TestApi } from './harness.ts';
@@ -255,6 +256,13 @@ for (const binary of binaries)
       await kubectl.run('apply', '--server-side', '--force-conflicts', '-f', own);
       await kubectl.run('apply', '--dry-run=server', '-f', manifest);
       await kubectl.run('explain', 'networkpolicy.spec.ingress.ports');
+      await installDefinitions(api.client);
+      // Of own kinds there is no other documentation where kubectl is.
+      const explained = await kubectl.run('explain', 'clustersettings.spec.breachRadius');
+      assert.match(explained.replace(/\s+/g, ' '), /Whose keys a stolen key endangers: one pair of pods/);
+      const whole = (await kubectl.run('explain', 'revocations')).replace(/\s+/g, ' ');
+      assert.match(whole, /Takes back the proof of a pod/);
+      assert.match(whole, /What is taken back, and why/);
     });
 
     await t.test('makes objects by its generators, which newer ones write in protobuf', async () => {

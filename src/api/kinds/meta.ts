@@ -11,6 +11,13 @@ export interface ListSemantics {
   readonly set?: boolean;
 }
 
+/** What the fields that every object has are for. */
+export const frameDescriptions = {
+  apiVersion: 'The group and version of the kind, by which fields are understood.',
+  kind: 'What sort of object this is.',
+  metadata: 'What every object has: its name, labels, annotations, owners.',
+} as const;
+
 /** A list that merges element by element. */
 export function listMap<Item extends z.ZodType>(item: Item, ...listKeys: string[]) {
   return z.array(item).meta({ listKeys });

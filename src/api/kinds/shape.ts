@@ -1,7 +1,12 @@
 import { z } from 'zod';
 
 /** What the fields of a kind are, reduced to what merging, pruning and OpenAPI have to know. */
-export type Shape =
+export type Shape = Sort & {
+  /** For people. */
+  readonly description?: string;
+};
+
+type Sort =
   | {
       readonly is: 'object';
       readonly fields: ReadonlyMap<string, Shape>;
@@ -31,7 +36,8 @@ const cache = new WeakMap<z.core.$ZodType, Shape>();
 export function shapeOf(schema: z.core.$ZodType): Shape {
   const known = cache.get(schema);
   if (known !== undefined) return known;
-  const shape = derive(schema);
+  const description = z.globalRegistry.get(schema)?.description;
+  const shape = { ...derive(schema), ...(description === undefined ? {} : { description }) };
   cache.set(schema, shape);
   return shape;
 }

@@ -1,6 +1,6 @@
 import { isList, isObject, type JsonObject } from '../../json.ts';
 import { anything, type Shape, shapeOf } from '../../kinds/shape.ts';
-import { type CustomResourceDefinition, kinds } from '../../kinds.ts';
+import { type CustomResourceDefinition, frameDescriptions, kinds } from '../../kinds.ts';
 
 export type Version = CustomResourceDefinition['spec']['versions'][number];
 
@@ -8,18 +8,22 @@ export type Version = CustomResourceDefinition['spec']['versions'][number];
 export function customShape(version: Version): Shape {
   const builtin = shapeOf(kinds.CustomResourceDefinition.schema);
   const meta = builtin.is === 'object' ? (builtin.fields.get('metadata') ?? anything) : anything;
-  const text: Shape = { is: 'scalar', type: 'string' };
   const shape = structuralShape(version.schema?.openAPIV3Schema ?? {});
   if (shape.is !== 'object') return anything;
   const frame: [string, Shape][] = [
-    ['apiVersion', text],
-    ['kind', text],
+    ['apiVersion', { is: 'scalar', type: 'string', description: frameDescriptions.apiVersion }],
+    ['kind', { is: 'scalar', type: 'string', description: frameDescriptions.kind }],
     ['metadata', meta],
   ];
   return { ...shape, fields: new Map([...shape.fields, ...frame]) };
 }
 
 function structuralShape(schema: JsonObject): Shape {
+  const { description } = schema;
+  return { ...sortOf(schema), ...(typeof description === 'string' ? { description } : {}) };
+}
+
+function sortOf(schema: JsonObject): Shape {
   if (schema['x-kubernetes-int-or-string'] === true) return { is: 'scalar', type: 'int-or-string' };
   const open =
     schema['x-kubernetes-preserve-unknown-fields'] === true || schema['x-kubernetes-embedded-resource'] === true;

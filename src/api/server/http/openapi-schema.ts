@@ -1,5 +1,6 @@
 import type { JsonObject } from '../../json.ts';
 import { fieldShape, type Shape } from '../../kinds/shape.ts';
+import { frameDescriptions } from '../../kinds.ts';
 import type { ServedKind } from '../catalog.ts';
 
 export type Dialect = 'v2' | 'v3';
@@ -23,7 +24,10 @@ export function definitions(kinds: readonly ServedKind[], dialect: Dialect): Rec
     const properties = typeof schema.properties === 'object' ? schema.properties : {};
     result[definitionName(kind)] = {
       ...schema,
-      properties: { ...properties, metadata: reference(metaName, dialect) },
+      properties: {
+        ...properties,
+        metadata: { ...reference(metaName, dialect), description: frameDescriptions.metadata },
+      },
       'x-kubernetes-group-version-kind': [gvkOf(kind)],
     };
   }
@@ -41,6 +45,11 @@ export function reference(name: string, dialect: Dialect): JsonObject {
 }
 
 function schemaOf(shape: Shape, dialect: Dialect): JsonObject {
+  const { description } = shape;
+  return { ...(description === undefined ? {} : { description }), ...sortOf(shape, dialect) };
+}
+
+function sortOf(shape: Shape, dialect: Dialect): JsonObject {
   switch (shape.is) {
     case 'object': {
       // kubectl refuses fields beyond `properties`, so an open object says nothing about its fields.
