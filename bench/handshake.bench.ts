@@ -9,6 +9,7 @@ import { absoluteBar, type BenchResult, ratioBar } from './result.ts';
 import { storm } from './support/storm.ts';
 
 const bare = 150;
+const rounds = 5;
 const stormPairs = 5000;
 
 const cpuMs = (since?: NodeJS.CpuUsage) => {
@@ -23,27 +24,41 @@ const cpuMs = (since?: NodeJS.CpuUsage) => {
  * that. Then five thousand pairs at once between two processes, as a node sees them that comes back to a busy cluster.
  */
 export async function run(): Promise<BenchResult[]> {
-  const closers: (() => Promise<void> | void)[] = [];
+  const [pod, node] = await sideBySide();
+  const baseline = await withCluster(bareTls);
+  const each = (what: string, { ms, perSecond }: PerPair) =>
+    console.log(`# ${what}: ${ms.toFixed(3)} ms of processor time a pair, ${perSecond.toFixed(0)} pairs a second`);
+  each('breach radius pod', pod);
+  each('breach radius node', node);
+  return [
+    ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', pod.ms, baseline, { atMost: 3 }),
+    ratioBar('another pair: radius pod against radius node', 'ms', pod.ms, node.ms, { atLeast: 20 }),
+    ...(await storms()),
+  ];
+}
+
+async function withCluster<T>(use: (cluster: TestCluster) => Promise<T>): Promise<T> {
+  const closers: (() => Promise<void>)[] = [];
   const cluster = await TestCluster.make({ after: (close: () => Promise<void>) => void closers.push(close) });
   try {
-    // An agent that runs has done it before: what is measured is the second time, of both.
-    await perPair(cluster, 'pod', 16, 0);
-    const pod = await perPair(cluster, 'pod', 16, 4000);
-    await perPair(cluster, 'node', 70, 8000);
-    const node = await perPair(cluster, 'node', 70, 12_000);
-    const baseline = await bareTls(cluster);
-    const each = (what: string, { ms, perSecond }: PerPair) =>
-      console.log(`# ${what}: ${ms.toFixed(3)} ms of processor time a pair, ${perSecond.toFixed(0)} pairs a second`);
-    each('breach radius pod', pod);
-    each('breach radius node', node);
-    return [
-      ratioBar('handshake, processor time of both ends, against bare TLS', 'ms', pod.ms, baseline, { atMost: 3 }),
-      ratioBar('another pair: radius pod against radius node', 'ms', pod.ms, node.ms, { atLeast: 20 }),
-      ...(await storms()),
-    ];
+    return await use(cluster);
   } finally {
     for (const close of closers) await close();
   }
+}
+
+/**
+ * Both in turn, several times: the first time of each an agent that runs has long behind it, and of the others the least
+ * counts, for whatever else the machine does only adds.
+ */
+async function sideBySide(): Promise<[pod: PerPair, node: PerPair]> {
+  const least = (all: readonly PerPair[]) => all.reduce((best, next) => (next.ms < best.ms ? next : best));
+  const [pod, node]: [PerPair[], PerPair[]] = [[], []];
+  for (let round = 0; round < rounds; round++) {
+    pod.push(await withCluster((cluster) => perPair(cluster, 'pod', 16)));
+    node.push(await withCluster((cluster) => perPair(cluster, 'node', 70)));
+  }
+  return [least(pod.slice(1)), least(node.slice(1))];
 }
 
 interface PerPair {
@@ -55,13 +70,15 @@ interface PerPair {
  * Every pod of one node with every pod of another, after each has met one: what another pair costs between pods whose
  * certificates have been seen.
  */
-async function perPair(cluster: TestCluster, radius: BreachRadius, pods: number, from: number): Promise<PerPair> {
-  const over = { radius: () => radius, threads: { mostHere: Number.POSITIVE_INFINITY } };
+async function perPair(cluster: TestCluster, radius: BreachRadius, pods: number): Promise<PerPair> {
+  const hooks = { onProof: () => {}, onForget: () => {} };
+  const over = { radius: () => radius, hooks, threads: { mostHere: Number.POSITIVE_INFINITY } };
   const [a, b] = [await cluster.node({ ...over, mostDials: 4 }), await cluster.node(over)];
+  for (const { driver } of [a, b]) driver.keepsLog = false;
   const [left, right]: [RemotePod[], RemotePod[]] = [[], []];
   for (let i = 0; i < pods; i++) {
-    left.push(await cluster.pod(a, `${radius}-l${i}`, { addresses: addressesOf(from + 1000 + i) }));
-    right.push(await cluster.pod(b, `${radius}-r${i}`, { addresses: addressesOf(from + 2000 + i) }));
+    left.push(await cluster.pod(a, `${radius}-l${i}`, { addresses: addressesOf(1000 + i) }));
+    right.push(await cluster.pod(b, `${radius}-r${i}`, { addresses: addressesOf(2000 + i) }));
   }
   const answered = async (count: number) =>
     await until(
@@ -114,9 +131,10 @@ async function storms(): Promise<BenchResult[]> {
 
 /** @returns Milliseconds of processor time for one mutual TLS handshake and one byte each way. */
 async function bareTls(cluster: TestCluster): Promise<number> {
-  const [node] = cluster.nodes;
-  const svid = node?.svids.values().next().value;
-  if (svid === undefined) throw new RangeError('there are pods');
+  const node = await cluster.node();
+  const { pod } = await cluster.pod(node, 'bare', { addresses: addressesOf(1) });
+  const svid = node.svids.get(pod.uid);
+  if (svid === undefined) throw new RangeError('the pod has a certificate');
   const identity = {
     ...tlsParameters(defaultGroups),
     cert: toPem(svid.chain),

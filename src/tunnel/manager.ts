@@ -29,7 +29,7 @@ import { hearNotice, NodeNotices } from './notices.ts';
 import { defaultTiming, type PairTiming } from './pair.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import { planRestore } from './restore.ts';
-import { whyPairRevoked } from './revocation.ts';
+import { isNobody, whyPairRevoked } from './revocation.ts';
 import { SaHolders, saKey, type TunnelHooks } from './sa-ledger.ts';
 import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
@@ -466,10 +466,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
 
   #whyRevoked(pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]): string | undefined {
     const { bundles, svid, nodeIdentity } = this.#deps;
+    const { revocations } = bundles.current;
+    if (isNobody(revocations)) return undefined;
     const [node] = nodeIdentity()?.chain ?? [];
     const [own] = svid(pair.local.pod.uid)?.chain ?? [];
     const serials = [own?.serialNumber, node?.serialNumber].flatMap((serial) => serial ?? []);
-    const { revocations } = bundles.current;
     const { trustDomain } = this.#services;
     return whyPairRevoked(pair, { serials, nodeUri: node?.uris[0] }, peerSerials, revocations, trustDomain);
   }

@@ -52,7 +52,7 @@ const schema = z.strictObject({
 /** @returns At most 1 KiB of ASCII: names at their longest push out what only people read. */
 export function encodeNote(note: SaNote): string {
   const { namespace, serviceAccount } = parseSpiffeId(note.remoteSpiffeId);
-  const needed: z.infer<typeof schema> = {
+  const whole: z.infer<typeof schema> = {
     v: 1,
     l: note.localUid,
     r: note.remote.uid,
@@ -62,11 +62,16 @@ export function encodeNote(note: SaNote): string {
     t: [Math.round(note.establishedAt), Math.round(note.rekeyAt), Math.round(note.expiresAt)],
     c: note.cipher,
     g: note.group,
-    ...(note.radius === 'node' ? { d: note.nodeSerial ?? '' } : {}),
+    d: note.radius === 'node' ? (note.nodeSerial ?? '') : undefined,
+    n: note.remote.name,
+    a: note.node,
   };
-  const forms = [{ ...needed, n: note.remote.name, a: note.node }, { ...needed, a: note.node }, needed];
-  for (const form of forms) {
-    const text = JSON.stringify(form);
+  for (const form of [
+    () => whole,
+    () => ({ ...whole, n: undefined }),
+    () => ({ ...whole, n: undefined, a: undefined }),
+  ]) {
+    const text = JSON.stringify(form());
     if (text.length <= longestNote) return text;
   }
   return '';

@@ -33,6 +33,11 @@ export function whyPairRevoked(
   );
 }
 
+/** Whether nothing is revoked, which is so nearly always. */
+export function isNobody({ serials, podUids, spiffeIds }: Revocations): boolean {
+  return serials.size === 0 && podUids.size === 0 && spiffeIds.size === 0;
+}
+
 /** The same of one pod. */
 export function whyPodRevoked(
   { pod, spiffeId }: { readonly pod: LocalPod['pod']; readonly spiffeId: SpiffeId },

@@ -96,7 +96,7 @@ export class SaLedger {
 
   /** Takes over what an earlier agent of this node installed. */
   async restore(sas: readonly HeldSa[], remote: RemotePod): Promise<void> {
-    for (const sa of sas) this.#hold({ ...sa, attempt: 0 });
+    for (const sa of sas) this.#hold(saKey(sa), { ...sa, attempt: 0 });
     await this.prove(remote);
   }
 
@@ -106,7 +106,7 @@ export class SaLedger {
     if (this.#held.has(key)) throw new HandshakeError('driver', `the peer chose the SPI ${sa.spi} a second time`);
     // Noted before it is there: should the driver never answer, it is removed all the same.
     const { direction, spi, peer, selectors } = sa;
-    this.#hold({ direction, spi, peer, selectors, attempt });
+    this.#hold(key, { direction, spi, peer, selectors, attempt });
     try {
       if (sa.direction === 'in') await this.#driver.installInbound(sa);
       else await this.#driver.installOutbound(sa);
@@ -141,8 +141,9 @@ export class SaLedger {
 
   /** Whether the handshake has installed anything, or may have. */
   hasInstalled(attempt: number, direction?: SaDirection): boolean {
-    const of = [...this.#held.values()].filter((sa) => sa.attempt === attempt);
-    return of.some((sa) => direction === undefined || sa.direction === direction);
+    for (const sa of this.#held.values())
+      if (sa.attempt === attempt && (direction === undefined || sa.direction === direction)) return true;
+    return false;
   }
 
   /** The driver has lost them all. */
@@ -168,15 +169,15 @@ export class SaLedger {
       if (sa.peer.address === peer.address && sa.peer.port === peer.port) continue;
       await this.#driver.movePeer(sa, peer);
       this.#letGo(key);
-      this.#hold({ ...sa, peer });
+      const moved = { ...sa, peer };
+      this.#hold(saKey(moved), moved);
     }
   }
 
   /** Tells the hooks which inbound SA is the newest now, if that has changed. */
   async prove(remote: RemotePod): Promise<void> {
-    const newest = this.#provesNothing
-      ? undefined
-      : [...this.#held.values()].filter((sa) => sa.direction === 'in').at(-1);
+    let newest: HeldSa | undefined;
+    if (!this.#provesNothing) for (const sa of this.#held.values()) if (sa.direction === 'in') newest = sa;
     const last = this.#proof;
     if (newest?.spi === last?.spi) return;
     this.#proof = newest === undefined ? undefined : { spi: newest.spi, selectors: newest.selectors };
@@ -185,17 +186,15 @@ export class SaLedger {
       return;
     }
     const { pod, spiffeId } = remote;
-    for (const selector of newest.selectors)
-      await this.#hooks.onProof({
-        ...selector,
-        remoteUid: pod.uid,
-        remoteSpiffeId: spiffeId,
-        spi: newest.spi,
-      });
+    const { spi } = newest;
+    for (const { local, remote: address } of newest.selectors) {
+      const proof = { local, remote: address, remoteUid: pod.uid, remoteSpiffeId: spiffeId, spi };
+      const done = this.#hooks.onProof(proof);
+      if (done !== undefined) await done;
+    }
   }
 
-  #hold(sa: HeldSa & { readonly attempt: number }): void {
-    const key = saKey(sa);
+  #hold(key: string, sa: HeldSa & { readonly attempt: number }): void {
     this.#held.set(key, sa);
     this.#index.add(key);
   }

@@ -91,18 +91,27 @@ export class TunnelTable {
    * @param signal Gives up waiting together with the handshake: two that wait for each other's end would do so for ever.
    * @throws {HandshakeError} `unknown-peer` where the pod is not believed to be there any more; `aborted`
    */
-  async claim(claimant: Tunnel, signal: AbortSignal): Promise<void> {
-    const { uid } = claimant.remote.pod;
+  claim(claimant: Tunnel, signal: AbortSignal): Promise<void> | undefined {
+    const others = new Set<Tunnel>();
     for (const { remote } of claimant.selectors) {
-      if (this.#resolver.podAt(remote)?.pod.uid !== uid)
-        throw new HandshakeError('unknown-peer', `pod ${uid} is not known at ${remote} any more`);
-      const others = this.#inTheWay(remote, claimant);
-      if (others.length === 0) continue;
-      const aborted = new Promise<never>((_, reject) => {
-        signal.addEventListener('abort', () => reject(new HandshakeError('aborted')), { once: true });
-      });
-      await Promise.race([Promise.all(others.map((other) => this.end(other))), aborted]);
+      this.#believe(claimant, remote);
+      for (const other of this.#inTheWay(remote, claimant)) others.add(other);
     }
+    return others.size === 0 ? undefined : this.#clear(claimant, others, signal);
+  }
+
+  async #clear(claimant: Tunnel, others: ReadonlySet<Tunnel>, signal: AbortSignal): Promise<void> {
+    const aborted = new Promise<never>((_, reject) => {
+      signal.addEventListener('abort', () => reject(new HandshakeError('aborted')), { once: true });
+    });
+    await Promise.race([Promise.all([...others].map((other) => this.end(other))), aborted]);
+    // It took a while: somebody else may be believed to be there by now, or have come.
+    await this.claim(claimant, signal);
+  }
+
+  #believe({ remote: { pod } }: Tunnel, address: IpAddress): void {
+    if (this.#resolver.podAt(address)?.pod.uid !== pod.uid)
+      throw new HandshakeError('unknown-peer', `pod ${pod.uid} is not known at ${address} any more`);
   }
 
   #at(address: IpAddress): Tunnel[] {

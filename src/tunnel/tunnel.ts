@@ -59,8 +59,8 @@ export interface TunnelServices {
   readonly nodeNotAfter: () => number;
   readonly spis: SpiPool;
   readonly holders: SaHolders<Tunnel>;
-  /** Makes sure that no other pod is held to be at the tunnel's remote addresses. @throws {HandshakeError} */
-  readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void>;
+  /** Makes sure that no other pod is held to be at the tunnel's remote addresses, at once where none is. @throws {HandshakeError} */
+  readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void> | undefined;
   /** @returns Why the two pods may have no tunnel, in words, or undefined. */
   readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
   /** @returns Why the two are not believed any more, as the newest trust bundle says, or undefined. */
@@ -156,6 +156,7 @@ export class Tunnel {
   readonly #ledger: SaLedger;
   readonly #attempts = new Map<number, Attempt>();
   #remote: RemotePod;
+  #selectors: readonly TrafficSelector[];
   #proven: Proven | undefined;
   /** Where the peer's packets really come from, where that is not its node's own address and port. */
   #path: UnderlayAddress | undefined;
@@ -171,6 +172,7 @@ export class Tunnel {
   constructor(local: LocalPod, remote: RemotePod, goesFirst: boolean, services: TunnelServices) {
     this.local = local;
     this.#remote = remote;
+    this.#selectors = selectorsBetween(local, remote);
     this.#services = services;
     this.#ledger = new SaLedger(services.driver, services.hooks, services.spis, services.holders.indexOf(this));
     this.#state = newPair(goesFirst);
@@ -194,8 +196,8 @@ export class Tunnel {
     return this.#services.radius(this.local, this.#remote);
   }
 
-  get selectors(): TrafficSelector[] {
-    return selectorsBetween(this.local, this.#remote);
+  get selectors(): readonly TrafficSelector[] {
+    return this.#selectors;
   }
 
   /** What the tunnel has in the driver. */
@@ -254,7 +256,8 @@ export class Tunnel {
     return {
       installInbound: async (agreement, keys) => {
         const attempt = this.#current(number);
-        await claim(this, attempt.abort.signal);
+        const claimed = claim(this, attempt.abort.signal);
+        if (claimed !== undefined) await claimed;
         this.#current(number);
         // What was verified when the handshake began may have been revoked since, and a node is revoked by its name.
         const { peer, nodeSerial } = agreement;
@@ -334,6 +337,7 @@ export class Tunnel {
   update(remote: RemotePod): void {
     const hasMoved = remote.node.address !== this.#remote.node.address;
     this.#remote = remote;
+    this.#selectors = selectorsBetween(this.local, remote);
     if (!hasMoved) return;
     this.#path = undefined;
     this.#enqueue(() => this.#ledger.move(remote.node));

@@ -41,7 +41,7 @@ export class View implements PeerResolver {
 }
 
 export type ManagerOver = Partial<TunnelManagerOptions> &
-  Pick<Partial<TunnelManagerDeps>, 'whyNot' | 'now' | 'random' | 'radius'>;
+  Pick<Partial<TunnelManagerDeps>, 'whyNot' | 'now' | 'random' | 'radius' | 'hooks'>;
 
 /** A node with a real manager, real TLS on loopback and real certificates; only the driver is in memory. */
 export class TestNode {
@@ -90,7 +90,7 @@ export class TestNode {
   }
 
   #newManager(): TunnelManager {
-    const { whyNot, now, random, radius, ...options } = this.#over;
+    const { whyNot, now, random, radius, hooks, ...options } = this.#over;
     return new TunnelManager(
       {
         trustDomain,
@@ -106,7 +106,7 @@ export class TestNode {
         bundles: this.bundles,
         resolver: this.view,
         logger,
-        hooks: {
+        hooks: hooks ?? {
           onProof: (proof) => {
             this.history.push(`proof ${proof.spi} ${proof.remoteUid}`);
             this.proofs.set(`${proof.local} ${proof.remote}`, proof);

@@ -13,10 +13,13 @@ import {
   type UnderlayAddress,
 } from '../../src/tunnel/driver.ts';
 
+/** What a driver keeps of one, its key aside. */
+type Kept = Pick<InboundSa | OutboundSa, 'direction' | 'spi' | 'selectors' | 'lifetimes' | 'note'>;
+
 interface Held {
-  readonly sa: InboundSa | OutboundSa;
+  readonly sa: Kept;
   /** Key and salt: the driver's own copy. */
-  readonly secret: string;
+  readonly secret: Buffer;
   peer: UnderlayAddress;
   packets: number;
   expired: boolean;
@@ -41,13 +44,14 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   /** Outbound ones by address pair, in the order of their making. */
   readonly #sending = new Map<string, Held[]>();
   readonly #waiting = new Map<string, { pair: TrafficSelector; packets: number }>();
-  /** What happened, in order. */
+  /** What happened, in order; a measurement of thousands of pairs goes without. */
   readonly log: string[] = [];
+  keepsLog = true;
   /** Fates of packets that were sent here, held ones when they are let go. */
   readonly fates = new Map<Fate, number>();
   failed = 0;
   /** Awaited before each request is carried out. */
-  delay: () => Promise<void> = async () => {};
+  delay: (() => Promise<void>) | undefined;
   refuse: ((sa: InboundSa | OutboundSa) => Error | undefined) | undefined;
 
   constructor(at: UnderlayAddress, underlay: Underlay) {
@@ -57,8 +61,8 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     underlay.nodes.set(`${at.address} ${at.port}`, this);
   }
 
-  async installInbound(sa: InboundSa): Promise<void> {
-    await this.#install(sa);
+  installInbound(sa: InboundSa): Promise<void> {
+    return this.#install(sa);
   }
 
   async installOutbound(sa: OutboundSa): Promise<void> {
@@ -72,7 +76,7 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   }
 
   async remove(id: SaId): Promise<void> {
-    await this.delay();
+    if (this.delay !== undefined) await this.delay();
     const found = this.#held.get(keyOf(id));
     if (found === undefined) throw new TunnelError('NoSuchSa', `no SA ${id.direction} ${id.spi}`);
     this.#held.delete(keyOf(id));
@@ -81,7 +85,7 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
       if (others.length === 0) this.#sending.delete(pairKey(selector));
       else this.#sending.set(pairKey(selector), others);
     }
-    this.log.push(`remove ${id.direction} ${id.spi}`);
+    if (this.keepsLog) this.log.push(`remove ${id.direction} ${id.spi}`);
   }
 
   async movePeer(id: SaId, peer: UnderlayAddress): Promise<void> {
@@ -119,7 +123,7 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   }
 
   async fail(pair: TrafficSelector): Promise<void> {
-    await this.delay();
+    if (this.delay !== undefined) await this.delay();
     const waiting = this.#waiting.get(pairKey(pair));
     this.failed += waiting?.packets ?? 0;
     this.#waiting.delete(pairKey(pair));
@@ -157,8 +161,9 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   /** Keys by direction and SPI, to be compared with the other node's. */
   secrets(): Map<string, string> {
-    const hex = (secret: string) => Buffer.from(secret, 'latin1').toString('hex');
-    return new Map([...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, hex(secret)]));
+    return new Map(
+      [...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret.toString('hex')]),
+    );
   }
 
   #outbound(pair: TrafficSelector): Held | undefined {
@@ -181,33 +186,39 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     );
   }
 
-  receive(spi: number, secret: string, pair: TrafficSelector, from: UnderlayAddress): Fate {
+  receive(spi: number, secret: Buffer, pair: TrafficSelector, from: UnderlayAddress): Fate {
     const held = this.#held.get(`in ${spi}`);
     if (held === undefined) {
       queueMicrotask(() => this.emit('unknownSpi', { spi, from }));
       return 'unknown-spi';
     }
-    if (held.secret !== secret) return 'wrong-key';
+    if (!held.secret.equals(secret)) return 'wrong-key';
     if (!covers(held.sa, pair)) return 'selector';
     held.packets++;
     return 'delivered';
   }
 
   async #install(sa: InboundSa | OutboundSa): Promise<void> {
-    const secret = sa.key.toString('latin1') + sa.salt.toString('latin1');
+    const secret = Buffer.concat([sa.key, sa.salt]);
     sa.key.fill(0);
     sa.salt.fill(0);
-    await this.delay();
+    if (this.delay !== undefined) await this.delay();
     const refusal = this.refuse?.(sa);
     if (refusal !== undefined) throw refusal;
     if (this.#held.has(keyOf(sa))) throw new TunnelError('SaExists', `SA ${sa.spi} exists`);
     if (Buffer.byteLength(sa.note) > 1024) throw new TunnelError('InvalidSa', 'the note is too long');
-    const held: Held = { sa, secret, peer: sa.peer, packets: 0, expired: false };
+    const { direction, spi, selectors, lifetimes, note } = sa;
+    const kept: Kept = { direction, spi, selectors, lifetimes, note };
+    const held: Held = { sa: kept, secret, peer: sa.peer, packets: 0, expired: false };
     this.#held.set(keyOf(sa), held);
     if (sa.direction === 'out')
-      for (const selector of sa.selectors)
-        this.#sending.set(pairKey(selector), [...(this.#sending.get(pairKey(selector)) ?? []), held]);
-    this.log.push(`install ${sa.direction} ${sa.spi}`);
+      for (const selector of sa.selectors) {
+        const key = pairKey(selector);
+        const others = this.#sending.get(key);
+        if (others === undefined) this.#sending.set(key, [held]);
+        else others.push(held);
+      }
+    if (this.keepsLog) this.log.push(`install ${sa.direction} ${sa.spi}`);
   }
 }
 
@@ -215,7 +226,7 @@ function keyOf({ direction, spi, peer }: SaId): string {
   return direction === 'in' ? `in ${spi}` : `out ${spi} ${peer.address} ${peer.port}`;
 }
 
-function covers(sa: InboundSa | OutboundSa, pair: TrafficSelector): boolean {
+function covers(sa: Kept, pair: TrafficSelector): boolean {
   return sa.selectors.some(({ local, remote }) => local === pair.local && remote === pair.remote);
 }
 

@@ -35,7 +35,7 @@ export class Inbox {
 
   /** @throws {HandshakeError} What {@link decodeMessage} throws; `timeout`; what the conversation failed with. */
   async receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
-    const line = this.#next() ?? (await this.#line(type));
+    const line = this.#next() ?? (await this.#arrival(type));
     return { message: decodeMessage(type, line), line };
   }
 
@@ -47,21 +47,22 @@ export class Inbox {
     return line;
   }
 
-  async #line(due: MessageType): Promise<string> {
-    const deadline = setTimeout(
-      () => this.fail(new HandshakeError('timeout', `no "${due}" within ${this.#timeoutMs} ms`)),
-      this.#timeoutMs,
-    );
-    try {
-      for (;;) {
-        const line = this.#next();
-        if (line !== undefined) return line;
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
-    } finally {
-      clearTimeout(deadline);
-    }
+  /** The next line, when it comes. */
+  #arrival(due: MessageType): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const deadline = setTimeout(
+        () => this.fail(new HandshakeError('timeout', `no "${due}" within ${this.#timeoutMs} ms`)),
+        this.#timeoutMs,
+      );
+      this.#wake = () => {
+        this.#wake = undefined;
+        clearTimeout(deadline);
+        try {
+          resolve(this.#next() ?? '');
+        } catch (error) {
+          reject(error);
+        }
+      };
+    });
   }
 }

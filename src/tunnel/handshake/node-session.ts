@@ -204,7 +204,8 @@ export class NodeSession {
     const space = line.indexOf(' ');
     const number = line.slice(0, space);
     const id = Number(number);
-    if (!/^(0|[1-9]\d{0,9})$/.test(number) || id > largestId)
+    // In the one form that a number has: neither signs nor exponents nor leading zeros.
+    if (!Number.isInteger(id) || id < 0 || id > largestId || String(id) !== number)
       throw new HandshakeError('bad-message', 'a line that begins with no conversation');
     const rest = line.slice(space + 1);
     if (id === 0) {
@@ -363,8 +364,8 @@ export class PairConversation implements Conversation {
     return line;
   }
 
-  async receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
-    return await this.#inbox.receive(type);
+  receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
+    return this.#inbox.receive(type);
   }
 
   refuse(error: HandshakeError): void {
