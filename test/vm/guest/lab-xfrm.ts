@@ -25,8 +25,8 @@ describe('a cluster on the kernel’s tunnels', () => {
       nodes: 2,
       driver: 'xfrm',
       files: [fileURLToPath(new URL('pods.yaml', import.meta.url))],
-      startTimeoutMs: 120_000,
-      readyTimeoutMs: 120_000,
+      startTimeoutMs: 240_000,
+      readyTimeoutMs: 240_000,
       extra: ['--rekey-bytes', `${rekeyBytes}`],
     });
     [one, two] = await Promise.all([lab.running('one'), lab.running('two')]);
