@@ -72,6 +72,12 @@ export function registerLab(program: Command): void {
   command('status', 'nodes, pods, and how they are')
     .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text'))
     .action(status);
+  command(
+    'restart',
+    'start a node’s agent (with its engine, where that died) or api, controller, labd anew; pods go on',
+  )
+    .argument('[name...]', 'nodes or services; default: whatever has died')
+    .action(restart);
   command('kubectl', 'run kubectl against the lab').argument('<arguments...>', 'after --').action(kubectl);
   command('kubeconfig', 'print the path of the lab’s kubeconfig').action(kubeconfig);
   command('down', 'remove a lab with everything in it, also what a crash left')
@@ -187,6 +193,17 @@ async function node(name: string, command: string[], flags: LabFlag): Promise<vo
   await become(lab.hostCommand(name, command));
 }
 
+async function restart(names: string[], flags: LabFlag): Promise<void> {
+  const lab = await open(flags);
+  const { deadOf, restart: restartOne } = await import('../lab/restart.ts');
+  const wanted = names.length > 0 ? names : deadOf(lab);
+  if (wanted.length === 0) console.log('nothing has died: say what to restart');
+  for (const name of wanted) {
+    await restartOne(lab, name);
+    console.log(`${name} is up again`);
+  }
+}
+
 async function kubectl(args: string[], flags: LabFlag): Promise<void> {
   const lab = await open(flags);
   await become(lab.hostCommand('control', ['kubectl', '--kubeconfig', lab.kubeconfig, ...args]));
@@ -261,7 +278,7 @@ export function formatLabStatus(report: LabStatus, now: number): string {
   const notes = [
     ...(unreachable === undefined ? [] : [unreachable]),
     ...dead.map(({ name, log }) => `${paint('red', name)} is not running; it left its last words in ${log}`),
-    ...(dead.length > 0 ? ["what runs goes on; to have all of it again: 'myelin lab down', then 'myelin lab up'"] : []),
+    ...(dead.length > 0 ? ["what runs goes on; to have the rest again: 'myelin lab restart'"] : []),
     ...pods.flatMap(({ namespace, name, message }) =>
       message === undefined ? [] : [`${namespace}/${name}: ${message}`],
     ),

@@ -28,6 +28,6 @@ test('a lab whose API is gone says which of its processes ended, and what to do'
     '',
     'the API server cannot be reached',
     'api is not running; it left its last words in /run/x/api.log',
-    "what runs goes on; to have all of it again: 'myelin lab down', then 'myelin lab up'",
+    "what runs goes on; to have the rest again: 'myelin lab restart'",
   ]);
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { ip } from '../../src/kernel/ip.ts';
 import { down } from '../../src/lab/down.ts';
+import { Lab } from '../../src/lab/lab.ts';
+import { isRunning } from '../../src/lab/process.ts';
 import { readState } from '../../src/lab/state.ts';
 import { lab, newName, statusSchema, succeeds } from './command.ts';
 import { leftovers } from './leftovers.ts';
@@ -146,6 +148,56 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
     assert.equal(code, 1);
     assert.match(stderr, /bad\.yaml:\d+:\d+: .*spec\.replicas/);
     assert.match((await lab('kubectl', '--name', name, '--', 'get', 'configmap', 'good')).stderr, /not found/);
+  });
+
+  test('restart brings back what died: an agent with its engine, and a service', async () => {
+    const processes = () => readState(name)?.processes ?? [];
+    const kill = (pid: number | undefined) => {
+      assert.ok(pid !== undefined && pid > 1);
+      process.kill(pid, 'SIGKILL');
+    };
+    const inNode = () =>
+      readFileSync(`${Lab.open(name).nodeCgroup('node-1')}/cgroup.procs`, 'utf8')
+        .trim()
+        .split('\n')
+        .map(Number);
+    const isEngine = (pid: number) => readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('myelin-engine');
+    const engine = inNode().find(isEngine);
+    kill(processes().find((one) => one.name === 'agent/node-1')?.pid);
+    kill(engine);
+    kill(processes().find((one) => one.name === 'controller')?.pid);
+    while (processes().filter((one) => !isRunning(one)).length < 2) await sleep(10);
+    const { code, stdout } = await lab('status', '--name', name);
+    assert.equal(code, 1);
+    assert.match(stdout, /agent\/node-1 is not running[\s\S]*myelin lab restart/);
+    assert.match(
+      (await lab('restart', '--name', name, 'node-9')).stderr,
+      /it has node-1, node-2, api, controller, labd/,
+    );
+    assert.equal(await succeeds('restart', '--name', name), 'controller is up again\nnode-1 is up again\n');
+    assert.match(await succeeds('restart', '--name', name), /nothing has died/);
+    const pids = inNode();
+    assert.ok(pids.some(isEngine) && !pids.includes(engine ?? 0), 'another engine');
+    for (let i = 0; i < 4; i++)
+      assert.match(
+        await succeeds(
+          'exec',
+          '--name',
+          name,
+          'deploy/web',
+          '--',
+          'curl',
+          '-sS',
+          '-m',
+          '5',
+          '--retry',
+          '3',
+          'http://web/',
+        ),
+        /"service":"web"/,
+      );
+    await succeeds('restart', '--name', name, 'node-2', 'api', 'labd');
+    await succeeds('status', '--name', name);
   });
 
   test('delete waits until pods, namespaces and interfaces are gone', async () => {
