@@ -47,6 +47,7 @@ struct track {
 	__u32 flags;
 	__u32 service;    /* in: through which service it goes, 0: none. out: whose address a reply must bear */
 	__u32 identity;   /* in: of the other end */
+	__u32 by_request; /* out: policy allows it for the requests that are made on it */
 	__u32 found;      /* out: it belongs to a live connection */
 	__u32 reply;      /* out: it answers the connection's originator */
 	__u32 event;      /* out: enum event_kind that is due, 0: none */
@@ -133,6 +134,7 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 	};
 	enum drop_reason reason;
 
+	track->by_request = 0;
 	if (track->flags & TRACK_NOT_READY)
 		return ENDPOINT_NOT_READY;
 	if (track->identity == IDENTITY_ANY)
@@ -148,7 +150,24 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 	track->name = query.name;
 	place->rule = query.rule;
 	place->flags = query.flags;
+	if (!egress && query.requests != 0 && track->key.protocol == IPPROTO_TCP &&
+	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
+		query.request = REQUEST_LENIENT;
+		if (policy_decide(&query) == FORWARDED) {
+			track->by_request = 1;
+			place->rule = query.rule;
+			place->flags = query.flags;
+			return FORWARDED;
+		}
+	}
 	return reason;
+}
+
+/* Whether a packet brings the pod what policy wants to have read, and nobody reads it. */
+static __always_inline bool ct_is_unread(const struct packet *packet, __u32 flags)
+{
+	return (flags & (CT_BY_REQUEST | CT_READ)) == CT_BY_REQUEST &&
+	       packet->length > (__u32)(packet->l4 - packet->l3) + packet->l4_header;
 }
 
 /*
@@ -186,6 +205,11 @@ SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struc
 		entry.flags |= CT_REMOTE_POD;
 	if (track->flags & TRACK_BY_NAME)
 		entry.flags |= CT_BY_NAME;
+	if (track->by_request)
+		entry.flags |= CT_BY_REQUEST;
+	/* Data with the SYN: the client sends it again once there is a connection. */
+	if (ct_is_unread(packet, entry.flags))
+		return HTTP_UNREAD;
 	entry.name = track->name;
 	entry.expires_ns = now + ct_timeout(settings, packet->protocol, CT_OPENING);
 	entry.created_ns = now;
@@ -263,7 +287,7 @@ static __always_inline bool ct_outlives(struct ct_entry *entry, const struct pac
 					__u32 revision, struct place *place)
 {
 	if ((place->flags & POLICY_KEEP) && entry->remote_identity == track->identity && !ct_is_syn(packet)) {
-		entry->flags |= CT_KEPT;
+		__sync_fetch_and_or(&entry->flags, CT_KEPT);
 		entry->revision = revision;
 	} else if (!(place->flags & POLICY_RESET) || packet->protocol != IPPROTO_TCP ||
 		   !(packet->tcp_flags & TCP_RST)) {
@@ -331,9 +355,14 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 			entry->name = track->name;
 			entry->remote_identity = track->identity;
 			entry->revision = revision;
-			entry->flags &= ~CT_KEPT;
+			/* Atomically: another CPU may say meanwhile that requests are read. */
+			__sync_fetch_and_and(&entry->flags, ~(CT_KEPT | CT_BY_REQUEST));
+			if (track->by_request)
+				__sync_fetch_and_or(&entry->flags, CT_BY_REQUEST);
 		}
 	}
+	if (!exempt && !track->reply && ct_is_unread(packet, entry->flags))
+		return HTTP_UNREAD;
 	ct_account(settings, packet, track, entry, now);
 	track->expires_ns = entry->expires_ns;
 	return FORWARDED;

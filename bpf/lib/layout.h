@@ -208,6 +208,8 @@ enum ct_state {
 
 #define CT_EXEMPT (1U << 0)     /* no policy applies: the pod's own node, the pod itself through its service */
 #define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
+#define CT_BY_REQUEST (1U << 2) /* admitted for the HTTP requests that are made on it: each is judged (http.bpf.c) */
+#define CT_READ (1U << 3)       /* its requests are read; else none of its data passes */
 #define CT_KEPT (1U << 8)	/* denied since, and kept as it was admitted: POLICY_KEEP */
 #define CT_BY_NAME (1U << 4)    /* admitted for the DNS names that are asked on it: each question is judged, and lets its answer in */
 

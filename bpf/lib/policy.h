@@ -3,10 +3,28 @@
  * The policy decision of one endpoint in one direction: up to three rule sets, one after the other. The network gate's
  * admin level decides or leaves it to the rest of that gate; what the network gate allows, the mesh gate must allow too.
  * The number of lookups depends on which port-prefix lengths the rule sets use, never on how many rules they have.
+ *
+ * Rules that ask something of HTTP requests stand beside the others: at a key, the first of them that the request is
+ * counts as one more entry. Of a connection nobody knows its requests yet; so it is asked twice, once as if they were all
+ * that rules deny and nothing that they allow (what is allowed so is allowed whatever they are), and once as if they were
+ * the other way round (what is denied so is denied whatever they are).
  */
 #pragma once
 
 #include "maps.h"
+
+enum policy_request {
+	REQUEST_STRICT = 0,  /* nobody knows, and the worst is assumed */
+	REQUEST_LENIENT = 1, /* nobody knows, and the best is assumed */
+	REQUEST_READ = 2,    /* http_bits has what it is */
+};
+
+/* As http_bits is indexed. */
+enum policy_stage {
+	STAGE_ADMIN = 0,
+	STAGE_NETWORK = 1,
+	STAGE_MESH = 2,
+};
 
 struct policy_query {
 	__u32 admin_set;   /* 0: none */
@@ -15,8 +33,9 @@ struct policy_query {
 	__u32 identity;    /* of the other end */
 	__u16 port; /* the destination's, host order; of ICMP, type << 8 | code */
 	__u8 protocol;
-	__u8 pad;
-	__u32 names; /* how many patterns the other end's address is known under: in name_probes */
+	__u8 request;   /* enum policy_request */
+	__u32 names;    /* how many patterns the other end's address is known under: in name_probes */
+	__u32 requests; /* out: rules about requests were among those asked */
 	__u32 rule;  /* out: the rule that decided */
 	__u32 flags; /* out: POLICY_… of that rule, or of the isolation that denied */
 	__u32 name;  /* out: the pattern that the rule was found by, 0: by who is there */
@@ -28,14 +47,21 @@ struct policy_probe {
 	__u32 identity;
 	__u16 port;
 	__u8 protocol;
-	__u8 pad;
+	__u8 request;
+	__u32 stage;
 	__u32 names;
+	__u32 requests; /* out: is set where the set has rules about requests */
 	__u32 rule;  /* out */
 	__u32 flags; /* out */
 	__u32 name;  /* out */
 };
 
 struct policy_best {
+	/* What is asked. */
+	__u32 matcher;
+	__u32 request;
+	__u32 stage;
+	/* The best so far. */
 	__u32 precedence;
 	__u32 rule;
 	__u32 verdict; /* 0: no entry matched yet */
@@ -46,21 +72,97 @@ struct policy_best {
 /* What policy_ask says where a set leaves it to whatever comes after it; no reason to drop has this number. */
 #define POLICY_UNDECIDED 255
 
-static __always_inline void policy_consider(const struct policy_key *key, struct policy_best *best)
+static __always_inline void policy_prefer(struct policy_best *best, __u32 precedence, __u32 verdict, __u32 rule,
+					  __u32 flags, __u32 identity)
 {
-	struct policy_entry *entry = bpf_map_lookup_elem(&policy, key);
+	if (best->verdict != 0 && precedence < best->precedence)
+		return;
+	if (best->verdict != 0 && precedence == best->precedence && verdict != VERDICT_DENY)
+		return;
+	best->precedence = precedence;
+	best->verdict = verdict;
+	best->rule = rule;
+	best->flags = flags;
+	best->identity = identity;
+}
 
+/*
+ * The place of the lowest bit that is set: as many bits as are below it. The compiler has no instruction for either, and
+ * the verifier would walk each way through branches.
+ */
+static __always_inline __u32 policy_low_bit(__u64 bits)
+{
+	__u64 below = (bits & -bits) - 1;
+
+	below -= (below >> 1) & 0x5555555555555555ULL;
+	below = (below & 0x3333333333333333ULL) + ((below >> 2) & 0x3333333333333333ULL);
+	below = (below + (below >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return (__u32)((below * 0x0101010101010101ULL) >> 56);
+}
+
+/* The lowest number in both sets, HTTP_ALTERNATIVES where there is none. */
+static __always_inline __u32 policy_first_bit(const struct http_bits *a, const struct http_bits *b)
+{
+	for (__u32 word = 0; word < HTTP_WORDS; word++) {
+		__u64 common = a->bits[word] & b->bits[word];
+
+		if (common)
+			return word * 64 + policy_low_bit(common);
+	}
+	return HTTP_ALTERNATIVES;
+}
+
+/* The first of the alternatives at a key that the request is. What cannot be looked up denies. */
+static __always_inline void policy_consider_requests(__u32 cell, __u32 identity, struct policy_best *best)
+{
+	struct http_bits *standing = bpf_map_lookup_elem(&http_cells, &cell);
+	struct http_alternative *first;
+	struct http_matcher *matcher;
+	struct http_bits *those;
+	__u32 index, number;
+
+	index = best->matcher;
+	matcher = bpf_map_lookup_elem(&http_matchers, &index);
+	if (!standing || !matcher || index == 0)
+		goto unknown;
+	if (best->request == REQUEST_READ) {
+		index = best->stage;
+		those = bpf_map_lookup_elem(&http_bits, &index);
+	} else {
+		those = best->request == REQUEST_LENIENT ? &matcher->lenient : &matcher->strict;
+	}
+	if (!those)
+		goto unknown;
+	number = policy_first_bit(standing, those);
+	if (number >= HTTP_ALTERNATIVES)
+		return;
+	index = matcher->first_alternative + number;
+	first = bpf_map_lookup_elem(&http_alternatives, &index);
+	if (!first || number >= matcher->alternatives)
+		goto unknown;
+	policy_prefer(best, first->precedence, first->verdict, first->rule, first->flags, identity);
+	return;
+unknown:
+	policy_prefer(best, 0xffffffff, VERDICT_DENY, RULE_NONE, 0, identity);
+}
+
+/* The entry at a key, if there is one. Walked by the verifier once, not once for each of the many places that ask. */
+SUBPROGRAM int policy_consider(const struct policy_key *at, struct policy_best *best)
+{
+	struct policy_entry *entry;
+	struct policy_key key;
+
+	if (!at || !best)
+		return -1;
+	key = *at;
+	entry = bpf_map_lookup_elem(&policy, &key);
 	if (!entry)
-		return;
-	if (best->verdict != 0 && entry->precedence < best->precedence)
-		return;
-	if (best->verdict != 0 && entry->precedence == best->precedence && entry->verdict != VERDICT_DENY)
-		return;
-	best->precedence = entry->precedence;
-	best->rule = entry->rule;
-	best->verdict = entry->verdict;
-	best->flags = entry->flags;
-	best->identity = key->identity;
+		return 0;
+	if (entry->cell != 0)
+		policy_consider_requests(entry->cell, key.identity, best);
+	if (entry->verdict != 0)
+		policy_prefer(best, entry->precedence, entry->verdict, entry->rule, entry->flags, key.identity);
+	return 0;
 }
 
 static __always_inline bool policy_is_ported(__u8 protocol)
@@ -126,6 +228,11 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 	if (!set)
 		return UNKNOWN_RULE_SET;
 	probes = set->probes;
+	best.matcher = set->matcher;
+	best.request = probe->request;
+	best.stage = probe->stage;
+	if (best.matcher != 0)
+		probe->requests = 1;
 	key.set = id;
 	ported = policy_is_ported(probe->protocol);
 	if (probes & PROBE_ANY_PROTOCOL) {
@@ -163,14 +270,16 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 	return POLICY_UNDECIDED;
 }
 
-static __always_inline int policy_ask_set(struct policy_probe *probe, struct policy_query *query, __u32 set)
+static __always_inline int policy_ask_set(struct policy_probe *probe, struct policy_query *query, __u32 set, __u32 stage)
 {
 	int answer;
 
 	probe->set = set;
+	probe->stage = stage;
 	answer = policy_ask(probe);
 	query->rule = probe->rule;
 	query->flags = probe->flags;
+	query->requests = probe->requests;
 	if (probe->name != 0)
 		query->name = probe->name;
 	return answer;
@@ -188,23 +297,25 @@ SUBPROGRAM enum drop_reason policy_decide(struct policy_query *query)
 	query->rule = RULE_NONE;
 	query->flags = 0;
 	query->name = 0;
+	query->requests = 0;
 	if (query->network_set == 0)
 		return ENDPOINT_NOT_READY;
 	probe.identity = query->identity;
 	probe.port = query->port;
 	probe.protocol = query->protocol;
 	probe.names = query->names;
+	probe.request = query->request;
 	if (query->admin_set != 0)
-		answer = policy_ask_set(&probe, query, query->admin_set);
+		answer = policy_ask_set(&probe, query, query->admin_set, STAGE_ADMIN);
 	if (answer == POLICY_UNDECIDED)
-		answer = policy_ask_set(&probe, query, query->network_set);
+		answer = policy_ask_set(&probe, query, query->network_set, STAGE_NETWORK);
 	if (answer != POLICY_UNDECIDED && answer != FORWARDED)
 		return answer;
 	if (query->mesh_set == 0)
 		return FORWARDED;
 	rule = query->rule;
 	flags = query->flags;
-	answer = policy_ask_set(&probe, query, query->mesh_set);
+	answer = policy_ask_set(&probe, query, query->mesh_set, STAGE_MESH);
 	if (answer != POLICY_UNDECIDED && answer != FORWARDED)
 		return answer;
 	if (rule != RULE_NONE) {
