@@ -3,11 +3,13 @@ import { KernelError } from '../kernel/error.ts';
 import { waitForPackets } from '../kernel/rcu.ts';
 import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
 import { diff, type PolicyOperation } from '../policy/diff.ts';
+import type { NameMatcher } from '../policy/names/matcher.ts';
 import { type PolicyEntry, type PolicyImage, type RuleSet, verdictCodes } from '../policy/image.ts';
 import { type Bridge, bridgesBetween } from './bridge.ts';
 import type { EndpointTable } from './endpoints.ts';
 import { DatapathError, RevisionRefused } from './error.ts';
 import type { PolicyKey, PolicyValue } from './layouts.ts';
+import { type NameMaps, putMatcher, removeMatcher } from './names.ts';
 import type { DatapathMaps } from './objects.ts';
 import { placeValue, prefixKeyOf } from './places.ts';
 import { restoreImage } from './restore.ts';
@@ -26,7 +28,16 @@ export interface AppliedRevision {
   readonly operations: number;
 }
 
-type PolicyMaps = Pick<DatapathMaps, 'config' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+type PolicyMaps = NameMaps &
+  Pick<DatapathMaps, 'config' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+
+/** What the revision before has left, and is removed once no packet can be on its way through it. */
+const leftoverKinds: ReadonlySet<PolicyOperation['kind']> = new Set([
+  'delete-entries',
+  'delete-rule-set',
+  'delete-matcher',
+  'delete-pattern',
+]);
 
 /** Owner of policy in the maps: one revision is in force, and the next one takes its place whole or not at all. */
 export class PolicyTable {
@@ -86,7 +97,7 @@ export class PolicyTable {
     } else if (this.#restored) refuseReusedNumbers(this.#image, next);
     const old = this.#image;
     const operations = diff(old, next);
-    const removals = operations.findIndex(({ kind }) => kind === 'delete-entries' || kind === 'delete-rule-set');
+    const removals = operations.findIndex(({ kind }) => leftoverKinds.has(kind));
     const changes = operations.slice(0, removals < 0 ? operations.length : removals);
     const leftovers = removals < 0 ? [] : operations.slice(removals);
     this.#refuseOverflow(old, next, changes);
@@ -146,6 +157,18 @@ export class PolicyTable {
         return;
       case 'delete-rule-set':
         transaction.remove(ruleSets, operation.set);
+        return;
+      case 'put-pattern':
+        transaction.put(this.#maps.namePatterns, operation.number, { text: operation.pattern });
+        return;
+      case 'delete-pattern':
+        transaction.remove(this.#maps.namePatterns, operation.number);
+        return;
+      case 'put-matcher':
+        putMatcher(this.#maps, transaction, operation.matcher);
+        return;
+      case 'delete-matcher':
+        removeMatcher(this.#maps, transaction, operation.matcher);
         return;
       case 'put-endpoint':
         this.#endpoints.setPolicy(transaction, operation.uid, operation.endpoint);
@@ -210,6 +233,12 @@ export class PolicyTable {
     check(this.#maps.ruleSets, added(old.ruleSets, next.ruleSets));
     check(this.#maps.peers, added(old.peers, next.peers));
     check(this.#maps.prefixes, added(old.prefixes, next.prefixes));
+    check(this.#maps.namePatterns, added(old.patterns, next.patterns));
+    const matchers = [...new Map([...old.matchers, ...next.matchers]).values()];
+    const sum = (of: (matcher: NameMatcher) => number) => matchers.reduce((all, matcher) => all + of(matcher), 0);
+    check(this.#maps.nameMatchers, matchers.length);
+    check(this.#maps.nameStates, sum(({ states }) => states.length));
+    check(this.#maps.nameAccepts, sum(({ accepts }) => accepts.length));
   }
 
   /** Bridges are for the comfort of traffic; where there is no room for them, the revision is applied without. */

@@ -1,5 +1,12 @@
 import type { IpAddress } from '../model/address.ts';
-import { firstFreeIdentity, type IdentityNumber, lastIdentity } from '../model/identity.ts';
+import {
+  firstFreeIdentity,
+  firstNameIdentity,
+  type IdentityNumber,
+  identityNumber,
+  lastIdentity,
+  lastNameIdentity,
+} from '../model/identity.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import { entryKey } from '../policy/compile/keys.ts';
 import {
@@ -12,6 +19,7 @@ import {
   type RuleSet,
   verdictCodes,
 } from '../policy/image.ts';
+import { restoreMatchers } from './names.ts';
 import type { DatapathMaps } from './objects.ts';
 import { isPeerKind, isPrefixKind, kindOf, prefixOfKey } from './places.ts';
 import { type Survey, surveyConnections } from './survey.ts';
@@ -21,13 +29,19 @@ const everywhere = parsePrefix('::/0');
 /**
  * Reads back from the maps which revision is in force, after a restart. What the numbers stood for is not in the maps:
  * classes, rules and keys of sets are placeholders that equal nothing. `counters` are beyond every number that the maps
- * use, so that what is compiled next shares none with what is there.
+ * use, so that what is compiled next shares none with what is there. Only patterns of names keep their numbers, since
+ * addresses were learnt under them.
  */
 export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnections(maps)): PolicyImage {
   const identities = new Set<IdentityNumber>();
   let lastRule = Math.max(firstFreeRule - 1, survey.lastRule);
+  const patterns = new Map(
+    [...maps.namePatterns.entries()].map(([number, { text }]) => [identityNumber(number), text]),
+  );
+  let lastPattern = Math.max(firstNameIdentity - 1, survey.lastPattern, ...patterns.keys());
   const note = (identity: IdentityNumber, rule = 0) => {
-    if (identity >= firstFreeIdentity) identities.add(identity);
+    if (identity >= firstNameIdentity) lastPattern = Math.max(lastPattern, identity);
+    else if (identity >= firstFreeIdentity) identities.add(identity);
     lastRule = Math.max(lastRule, rule);
   };
   const peers = new Map<IpAddress, PeerEntry>();
@@ -56,6 +70,8 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
     if (known === undefined) entriesOf.set(set, [entry]);
     else known.push(entry);
   }
+  for (const [, { patterns: known }] of maps.names.entries()) lastPattern = Math.max(lastPattern, ...known);
+  const matchers = restoreMatchers(maps);
   const ruleSets = new Map<number, RuleSet>();
   const restoreSet = (id: number, head: Pick<RuleSet, 'probes' | 'flags' | 'rule'>) =>
     ruleSets.set(id, {
@@ -87,10 +103,14 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
     endpoints: new Map(),
     rules: new Map(),
     conflicts: [],
+    patterns,
+    matchers,
     counters: {
       identity: following(identities, firstFreeIdentity, lastIdentity),
       ruleSet: following(ruleSets.keys(), 1, 0xffff_ffff),
       rule: lastRule + 1,
+      pattern: following([lastPattern], firstNameIdentity, lastNameIdentity),
+      matcher: following(matchers.keys(), 1, 0xffff_ffff),
     },
   };
 }

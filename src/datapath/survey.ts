@@ -7,20 +7,22 @@ export interface Survey {
   readonly lastEndpoint: number;
   readonly lastService: number;
   readonly lastRule: number;
+  readonly lastPattern: number;
   readonly identities: ReadonlySet<IdentityNumber>;
 }
 
 /** Reads the connection table once, as a process starts: a full one takes some hundred milliseconds. */
 export function surveyConnections(maps: Pick<DatapathMaps, 'connections'>): Survey {
-  let [lastEndpoint, lastService, lastRule] = [0, 0, 0];
+  let [lastEndpoint, lastService, lastRule, lastPattern] = [0, 0, 0, 0];
   const identities = new Set<IdentityNumber>();
   const key = ctKey.only('endpoint');
-  const value = ctEntry.only('service', 'rule', 'remoteIdentity');
-  for (const [{ endpoint }, { service, rule, remoteIdentity }] of maps.connections.scan(key, value)) {
+  const value = ctEntry.only('service', 'rule', 'remoteIdentity', 'name');
+  for (const [{ endpoint }, { service, rule, remoteIdentity, name }] of maps.connections.scan(key, value)) {
     lastEndpoint = Math.max(lastEndpoint, endpoint);
     lastService = Math.max(lastService, service);
     lastRule = Math.max(lastRule, rule);
+    lastPattern = Math.max(lastPattern, name);
     identities.add(remoteIdentity);
   }
-  return { lastEndpoint, lastService, lastRule, identities };
+  return { lastEndpoint, lastService, lastRule, lastPattern, identities };
 }

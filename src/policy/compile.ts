@@ -2,6 +2,7 @@ import { familyOf, type IpAddress } from '../model/address.ts';
 import type { PodView } from '../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
 import { namedLabels, worldClass } from './compile/classes.ts';
+import { Matchers, numberPatterns } from './compile/names.ts';
 import { numberIdentities, numberRules } from './compile/numbering.ts';
 import { PeerIndex } from './compile/peers.ts';
 import { Population } from './compile/population.ts';
@@ -10,10 +11,12 @@ import { Regions } from './compile/regions.ts';
 import { RuleSets } from './compile/sets.ts';
 import { LocalPods, subjectSides } from './compile/subjects.ts';
 import { type EndpointEntry, type PeerEntry, type PolicyImage, stages } from './image.ts';
+import { NameDfas } from './names/matcher.ts';
 import type { ClusterView } from './view.ts';
 
 /** Caches that go from an image to the next: each says only what the view and the image before make it say. */
 interface Derived {
+  readonly dfas: NameDfas;
   readonly locals: LocalPods;
   readonly regions: Regions;
   readonly index: PeerIndex;
@@ -38,10 +41,12 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const asked = [...new Set(sides.values())]
     .flatMap(({ egress, ingress }) => [egress, ingress])
     .flatMap((side) => stages.flatMap((stage) => side[stage] ?? []));
-  const rules = new Set(asked.flatMap((stage) => stage.rules.map(({ rule }) => rule)));
+  const rules = new Set(
+    asked.flatMap((stage) => [...stage.rules, ...(stage.questions ?? [])]).map(({ rule }) => rule),
+  );
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
-  const regions = Regions.of(rules, view.settings, known?.regions);
+  const regions = Regions.of(rules, known?.regions);
   const population = known?.population ?? new Population(node);
   population.update(view, regions, namedLabels(rules));
   const { conflicts } = population;
@@ -51,17 +56,27 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
 
   population.number(byKey);
   const { peers } = population;
-  const grounds = { identities, view, node, regions };
+  const patterns = numberPatterns(
+    [...sides.values()].map(({ egress }) => egress),
+    previous,
+  );
+  const grounds = { identities, view, node, regions, patterns: patterns.byPattern };
   const index = known?.index ?? new PeerIndex(grounds);
   index.update(grounds);
-  const sets = new RuleSets(index, identities, ruleNumbers.byRef, previous);
+  const sets = new RuleSets(index, identities, patterns.patterns, ruleNumbers.byRef, previous);
+  const dfas = known?.dfas ?? new NameDfas();
+  const matchers = new Matchers(sets, patterns, dfas, previous);
   const endpoints = new Map<string, EndpointEntry>();
-  for (const [pod, own] of sides)
+  for (const [pod, own] of sides) {
+    const ids = sets.idsFor(pod, own);
     endpoints.set(pod.uid, {
       ...identitiesOfPod(pod, peers),
       addresses: pod.addresses,
-      ...sets.idsFor(pod, own),
+      ...ids,
+      names: matchers.idFor(own.egress, ids),
     });
+  }
+  dfas.turn();
   const worldNumbers = world.flatMap(({ region, key }) => {
     const identity = byKey.get(key);
     return identity === undefined ? [] : [[region, identity] as const];
@@ -79,9 +94,17 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
     endpoints,
     rules: ruleNumbers.rules,
     conflicts,
-    counters: { identity: nextIdentity, rule: ruleNumbers.next, ruleSet: sets.next },
+    patterns: patterns.patterns,
+    matchers: matchers.all,
+    counters: {
+      identity: nextIdentity,
+      rule: ruleNumbers.next,
+      ruleSet: sets.next,
+      pattern: patterns.next,
+      matcher: matchers.next,
+    },
   };
-  derived.set(image, { locals, regions, index, population });
+  derived.set(image, { dfas, locals, regions, index, population });
   return image;
 }
 

@@ -31,6 +31,8 @@ export interface PolicyFlow {
   readonly icmp?: { readonly type: number; readonly code: number };
   /** What the flow asks for, where that is known. Without it, rules about requests are taken as strictly as they can be. */
   readonly request?: Request;
+  /** The names under which the source has learnt the destination's address from DNS, while that counts. Default: none. */
+  readonly names?: readonly string[];
   /** Which of the ends' addresses are used. Default: an `address` end's family, else one that both have, IPv4 first. */
   readonly family?: Family;
 }
@@ -58,6 +60,7 @@ export interface ResolvedFlow {
   /** For ICMP, `icmpPort`. */
   readonly port: number;
   readonly request?: Request;
+  readonly names?: readonly string[];
 }
 
 /**
@@ -117,7 +120,7 @@ export function decideGate(
   gate: Gate,
 ): GateDecision {
   const policies = policiesOf(view, subject).filter((policy) => policy.gate === gate && enforced(policy));
-  const rulePeer = toRulePeer(peer, subject);
+  const rulePeer = toRulePeer(peer, subject, direction === 'egress' ? flow.names : undefined);
   const rulePort = toRulePort(flow);
   const matching = policies
     .flatMap((policy) => policy.rules)
@@ -174,8 +177,9 @@ export function deniesByDefault({ settings }: ClusterView, namespace: string): b
 }
 
 /** @param subject The pod at the flow's other end, whose policies are asked. */
-export function toRulePeer(party: Party, subject: PodView): RulePeer {
+export function toRulePeer(party: Party, subject: PodView, names?: readonly string[]): RulePeer {
   return {
+    ...(names === undefined ? {} : { names }),
     ...(party.kind === 'pod' ? { pod: party.pod } : {}),
     ...(party.kind === 'node' ? { node: { name: party.name, own: party.name === subject.node } } : {}),
     ...(party.kind === 'world' ? { world: true } : {}),
@@ -203,6 +207,7 @@ export function resolveFlow(view: ClusterView, flow: PolicyFlow): ResolvedFlow {
         : icmpPort(flow.icmp.type, flow.icmp.code)
       : flow.port,
     ...(flow.request === undefined ? {} : { request: flow.request }),
+    ...(flow.names === undefined ? {} : { names: flow.names }),
   };
 }
 

@@ -1,5 +1,5 @@
 import type { IpAddress } from '../model/address.ts';
-import { firstFreeIdentity } from '../model/identity.ts';
+import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
 import { type Prefix, prefixParts } from '../model/prefix.ts';
 import { differences } from '../model/versions.ts';
 import { entryKey } from './compile/keys.ts';
@@ -11,9 +11,11 @@ import {
   type PolicyImage,
   type PrefixEntry,
   type RuleSet,
+  type SetIds,
   setIdOf,
   stages,
 } from './image.ts';
+import type { NameMatcher } from './names/matcher.ts';
 
 /** The value of the map `rule_sets`. */
 export type RuleSetHead = Pick<RuleSet, 'id' | 'probes' | 'flags' | 'rule'>;
@@ -23,6 +25,10 @@ export type PolicyOperation =
   | { readonly kind: 'put-entries' | 'delete-entries'; readonly set: number; readonly entries: readonly PolicyEntry[] }
   | { readonly kind: 'put-rule-set'; readonly set: RuleSetHead }
   | { readonly kind: 'delete-rule-set'; readonly set: number }
+  | { readonly kind: 'put-pattern'; readonly number: IdentityNumber; readonly pattern: string }
+  | { readonly kind: 'delete-pattern'; readonly number: IdentityNumber }
+  | { readonly kind: 'put-matcher'; readonly matcher: NameMatcher }
+  | { readonly kind: 'delete-matcher'; readonly matcher: NameMatcher }
   | { readonly kind: 'put-endpoint'; readonly uid: string; readonly endpoint: EndpointEntry }
   | { readonly kind: 'delete-endpoint'; readonly uid: string }
   | { readonly kind: 'put-peer'; readonly address: IpAddress; readonly peer: PeerEntry }
@@ -34,19 +40,47 @@ export type PolicyOperation =
  * The steps from one image to the next, in an order in which no step opens what neither image allows:
  *
  * 1. entries, then rule sets: nothing refers to the new ones yet, and what is new in a set that stays is about identities
- *    that nobody has yet;
+ *    that nobody has yet; then patterns of names, and the matchers that teach them and refer to rule sets;
  * 2. addresses that get an identity which is new: old rule sets know nothing of it;
  * 3. endpoints, each from its old rule sets to its new ones in one step;
  * 4. addresses that get an identity which others had before, or lose theirs: only rule sets that were compiled with the
  *    new meaning of that identity are left;
- * 5. rule sets and entries that nothing refers to any more.
+ * 5. matchers, rule sets, entries and patterns that nothing refers to any more.
  *
  * Where a step of 1 fails, undoing the steps done leaves the old image in force.
  */
 export function diff(old: PolicyImage | undefined, next: PolicyImage): PolicyOperation[] {
   const sets = diffSets(old?.ruleSets ?? new Map(), next.ruleSets);
   const places = diffPlaces(old, next);
-  return [...sets.adds, ...places.early, ...diffEndpoints(old, next), ...places.late, ...sets.removals];
+  const names = diffNames(old, next);
+  return [
+    ...sets.adds,
+    ...names.adds,
+    ...places.early,
+    ...diffEndpoints(old, next),
+    ...places.late,
+    ...names.matcherRemovals,
+    ...sets.removals,
+    ...names.patternRemovals,
+  ];
+}
+
+/** Matchers never change under their id. */
+function diffNames(
+  old: PolicyImage | undefined,
+  next: PolicyImage,
+): Readonly<Record<'adds' | 'matcherRemovals' | 'patternRemovals', PolicyOperation[]>> {
+  const adds: PolicyOperation[] = [];
+  const matcherRemovals: PolicyOperation[] = [];
+  const patternRemovals: PolicyOperation[] = [];
+  for (const [number, pattern] of next.patterns)
+    if (old?.patterns.get(number) !== pattern) adds.push({ kind: 'put-pattern', number, pattern });
+  for (const [id, matcher] of next.matchers) if (!old?.matchers.has(id)) adds.push({ kind: 'put-matcher', matcher });
+  for (const [id, matcher] of old?.matchers ?? [])
+    if (!next.matchers.has(id)) matcherRemovals.push({ kind: 'delete-matcher', matcher });
+  for (const number of old?.patterns.keys() ?? [])
+    if (!next.patterns.has(number)) patternRemovals.push({ kind: 'delete-pattern', number });
+  return { adds, matcherRemovals, patternRemovals };
 }
 
 function diffSets(
@@ -158,13 +192,20 @@ function samePlace(a: PeerEntry | PrefixEntry | undefined, b: PeerEntry | Prefix
 
 const directions = ['ingress', 'egress'] as const;
 
+function sameSets(a: SetIds, b: SetIds): boolean {
+  return directions.every((direction) =>
+    stages.every((stage) => setIdOf(a, direction, stage) === setIdOf(b, direction, stage)),
+  );
+}
+
 function sameEndpoint(a: EndpointEntry | undefined, b: EndpointEntry): boolean {
   return (
     a?.identity4 === b.identity4 &&
     a.identity6 === b.identity6 &&
-    directions.every((direction) =>
-      stages.every((stage) => setIdOf(a, direction, stage) === setIdOf(b, direction, stage)),
-    ) &&
+    a.names === b.names &&
+    sameSets(a, b) &&
+    (a.audit === undefined) === (b.audit === undefined) &&
+    sameSets(a.audit ?? a, b.audit ?? b) &&
     a.addresses.join() === b.addresses.join()
   );
 }

@@ -4,6 +4,7 @@ import type { IdentityNumber } from '../model/identity.ts';
 import type { Labels } from '../model/labels.ts';
 import type { Prefix } from '../model/prefix.ts';
 import type { Direction, RuleRef } from '../model/verdict.ts';
+import type { NameMatcher } from './names/matcher.ts';
 
 export type { ClusterView, NodeView, PolicySettings } from './view.ts';
 
@@ -28,6 +29,10 @@ export interface PolicyImage {
   readonly rules: ReadonlyMap<number, RuleRef>;
   /** Addresses that more than one pod or node claims. Nobody has them (`UNKNOWN_PEER`) until one claim is left. */
   readonly conflicts: readonly AddressConflict[];
+  /** Map `name_patterns`: what numbers of patterns of DNS names stand for. They keep their meaning over a restart. */
+  readonly patterns: ReadonlyMap<IdentityNumber, string>;
+  /** Maps `name_…`, by id (from 1). */
+  readonly matchers: ReadonlyMap<number, NameMatcher>;
   readonly counters: Counters;
 }
 
@@ -42,6 +47,8 @@ export interface Counters {
   readonly identity: number;
   readonly ruleSet: number;
   readonly rule: number;
+  readonly pattern: number;
+  readonly matcher: number;
 }
 
 /**
@@ -108,6 +115,10 @@ export interface EndpointEntry {
   readonly egressAdminSet: number;
   readonly egressSet: number;
   readonly egressMeshSet: number;
+  /** The matcher of the names that egress policy is about; 0 where it is about none. */
+  readonly names: number;
+  /** Where audited policies are about the pod: the sets that would be asked if they were enforced beside the others. */
+  readonly audit?: SetIds;
 }
 
 /**
@@ -121,7 +132,7 @@ export type Stage = (typeof stages)[number];
 /** In place of a rule set of the stages admin and mesh: nothing to ask. */
 export const noSet = 0;
 
-type SetIds = Omit<EndpointEntry, 'identity4' | 'identity6' | 'addresses'>;
+export type SetIds = Omit<EndpointEntry, 'identity4' | 'identity6' | 'addresses' | 'names' | 'audit'>;
 
 export function setIdOf(endpoint: SetIds, direction: Direction, stage: Stage): number {
   return endpoint[setNames[direction][stage]];
@@ -134,7 +145,7 @@ export const setNames = {
 
 /**
  * What goes with a denial or an allowance, bits of `flags` in the values of the maps `policy` and (for what isolation
- * denies) `rule_sets`. `audit` is for verdicts that are only told of; no image has it yet.
+ * denies) `rule_sets`. No image has `audit`: what audited policies would say is in sets of their own (`EndpointEntry.audit`).
  */
 export const optionFlags = { log: 2, reject: 4, audit: 8, keep: 16, reset: 32 } as const;
 

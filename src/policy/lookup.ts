@@ -17,6 +17,8 @@ import {
   type Stage,
   setIdOf,
 } from './image.ts';
+import { matchName, type NameAccept, type NameMatcher } from './names/matcher.ts';
+import { normalName } from './request/domain.ts';
 
 /** What an image says of the first packet of a connection, at one pod's interface. */
 export interface LookupResult {
@@ -33,11 +35,20 @@ export interface LookupResult {
   readonly entry?: PolicyEntry;
 }
 
+/** What DNS has to do with the packet. */
+export interface Seen {
+  /** Egress: the names under which the endpoint has learnt the peer's address, while that counts. */
+  readonly names?: readonly string[];
+  /** The name that it asks for, as a question to a DNS server. */
+  readonly question?: string;
+}
+
 /**
  * Evaluates an image the way the BPF programs evaluate the maps, probe by probe.
  * @param peerAddress The other end: the destination of egress, the source of ingress.
  * @param protocol A name or an IP protocol number.
  * @param port The destination's; for ICMP, `icmpPort`; 0 where the protocol has none.
+ * @param audited Whether to ask as if audited policies were enforced.
  */
 export function lookup(
   image: PolicyImage,
@@ -46,6 +57,8 @@ export function lookup(
   peerAddress: IpAddress,
   protocol: Protocol | number,
   port: number,
+  audited = false,
+  { names = [], question }: Seen = {},
 ): LookupResult {
   const deny = (reason: DropReason, identity: IdentityNumber = reservedIdentity.any): LookupResult => ({
     verdict: 'deny',
@@ -65,11 +78,16 @@ export function lookup(
     return { verdict: 'allow', rule: reservedRules.ownNode, flags: 0, identity: reservedIdentity.host };
 
   const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
+  const matcher = direction === 'egress' ? image.matchers.get(endpoint.names) : undefined;
+  const learnt =
+    matcher === undefined || kind !== 'world' ? [] : names.flatMap((name) => accepted(matcher, name).patterns);
+  const whom: Whom = [identity, reservedIdentity.any, ...new Set(learnt)];
+  const asked = matcher?.asks === true && question !== undefined ? accepted(matcher, question).sets : undefined;
   const ask = (stage: Stage): LookupResult | undefined => {
-    const id = setIdOf(endpoint, direction, stage);
+    const id = asked?.[stage] ?? setIdOf((audited ? endpoint.audit : undefined) ?? endpoint, direction, stage);
     if (id === noSet && stage !== 'network') return undefined;
     const set = image.ruleSets.get(id);
-    return set === undefined ? deny('UNKNOWN_RULE_SET', identity) : askSet(set, identity, number, port);
+    return set === undefined ? deny('UNKNOWN_RULE_SET', identity) : askSet(set, whom, number, port);
   };
   const byNetwork = ask('admin') ?? ask('network');
   if (byNetwork?.verdict === 'deny') return byNetwork;
@@ -79,9 +97,13 @@ export function lookup(
   return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
 }
 
+/** Who the peer is, and what else entries are looked for by. */
+type Whom = readonly [IdentityNumber, ...IdentityNumber[]];
+
 /** @returns Undefined where the set leaves it to whatever comes after it. */
-function askSet(set: RuleSet, identity: IdentityNumber, protocol: number, port: number): LookupResult | undefined {
-  const entry = highestEntry(set, identity, protocol, port);
+function askSet(set: RuleSet, whom: Whom, protocol: number, port: number): LookupResult | undefined {
+  const [identity] = whom;
+  const entry = highestEntry(set, whom, protocol, port);
   if (entry !== undefined && entry.verdict !== 'pass') {
     const { verdict, rule, flags } = entry;
     const decided = { rule, flags, identity, entry };
@@ -95,6 +117,11 @@ function askSet(set: RuleSet, identity: IdentityNumber, protocol: number, port: 
     flags: set.flags & ~ruleSetFlags.isolated,
     identity,
   };
+}
+
+/** A name as the datapath has it: in lower case, without its last dot, the root a dot. */
+function accepted(matcher: NameMatcher, name: string): NameAccept {
+  return matchName(matcher, normalName(name) || '.');
 }
 
 /** The number that stands for a pod at one of its addresses; undefined where that is not the pod's address. */
@@ -131,7 +158,12 @@ function matchedBits(prefix: Prefix, address: IpAddress): number {
   return bits;
 }
 
-function highestEntry(set: RuleSet, identity: IdentityNumber, protocol: number, port: number): PolicyEntry | undefined {
+function highestEntry(
+  set: RuleSet,
+  whom: readonly IdentityNumber[],
+  protocol: number,
+  port: number,
+): PolicyEntry | undefined {
   const entries = indexOf(set);
   let best: PolicyEntry | undefined;
   const probe = (who: IdentityNumber, number: number, portLength: number): void => {
@@ -141,7 +173,7 @@ function highestEntry(set: RuleSet, identity: IdentityNumber, protocol: number, 
     const higher = best === undefined || entry.precedence > best.precedence;
     if (higher || (entry.precedence === best?.precedence && entry.verdict === 'deny')) best = entry;
   };
-  for (const who of [identity, reservedIdentity.any]) {
+  for (const who of whom) {
     for (let length = 0; length <= 16; length++) if (set.probes & (1 << length)) probe(who, protocol, length);
     if (set.probes & anyProtocolProbe) probe(who, 0, 0);
   }

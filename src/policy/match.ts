@@ -3,8 +3,8 @@ import type { NamedPort, PodView } from '../model/endpoint.ts';
 import { type Labels, selects } from '../model/labels.ts';
 import type { Protocol } from '../model/port.ts';
 import { prefixContains } from '../model/prefix.ts';
-import { type DomainPattern, matchesDomain } from './request/domain.ts';
-import type { NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from './rule.ts';
+import { matchesDomain } from './request/domain.ts';
+import type { NameMatch, NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from './rule.ts';
 import { type ClusterView, defaultTrustDomain, type PolicySettings } from './view.ts';
 
 /** One end of a flow as a rule sees it: a pod at one of its addresses, a node, or the world. */
@@ -14,6 +14,8 @@ export interface RulePeer {
   readonly world?: true;
   /** Absent where the end has no address of the flow's family: no CIDR holds it. */
   readonly address?: IpAddress;
+  /** Under which the subject has learnt that address, and for how long is not over. */
+  readonly names?: readonly string[];
 }
 
 export interface RulePort {
@@ -34,7 +36,7 @@ export function isAbout(view: ClusterView, { subject }: Rule, pod: PodView): boo
   return subject === undefined || pod.addresses.some((address) => matchesPeer(view, subject, { pod, address }));
 }
 
-export function matchesPeer(view: ClusterView, match: PeerMatch, peer: RulePeer): boolean {
+export function matchesPeer(view: ClusterView, match: PeerMatch | NameMatch, peer: RulePeer): boolean {
   const { pod, node, world, address } = peer;
   switch (match.kind) {
     case 'pods':
@@ -67,7 +69,7 @@ export function matchesPeer(view: ClusterView, match: PeerMatch, peer: RulePeer)
     case 'authenticated':
       return pod !== undefined;
     case 'name':
-      return world === true && address !== undefined && addressesNamed(view.settings, match.pattern).has(address);
+      return world === true && (peer.names ?? []).some((name) => matchesDomain(name, match.pattern));
     case 'all':
       return match.of.every((one) => matchesPeer(view, one, peer));
     case 'some':
@@ -98,15 +100,7 @@ export function principalOf(
   return `${trustDomain}/ns/${namespace}/sa/${serviceAccount}`;
 }
 
-/** All addresses that a name of the pattern is known to have. */
-export function addressesNamed({ names }: PolicySettings, pattern: DomainPattern): ReadonlySet<IpAddress> {
-  const found = new Set<IpAddress>();
-  for (const [name, addresses] of names ?? [])
-    if (matchesDomain(name, pattern)) for (const address of addresses) found.add(address);
-  return found;
-}
-
-export function matchesAnyPeer(view: ClusterView, peers: readonly PeerMatch[] | 'any', peer: RulePeer): boolean {
+export function matchesAnyPeer(view: ClusterView, peers: Rule['peers'], peer: RulePeer): boolean {
   return peers === 'any' || peers.some((match) => matchesPeer(view, match, peer));
 }
 

@@ -71,7 +71,7 @@ export interface Rule {
   /** Of the policy's subjects, only those that match at one of their addresses. Absent: all of them. */
   readonly subject?: PeerMatch;
   /** The other end of the connection; `any` is every pod, node and address. An empty list matches nobody. */
-  readonly peers: readonly PeerMatch[] | 'any';
+  readonly peers: readonly (PeerMatch | NameMatch)[] | 'any';
   /** The destination's port; `any` is every protocol too, also those without ports. An empty list matches nothing. */
   readonly ports: readonly PortMatch[] | 'any';
   /** `pass`, at the levels admin and baseline only: no further rule of that level is asked. */
@@ -109,13 +109,20 @@ export type PeerMatch =
   | { readonly kind: 'principal'; readonly match: TextMatch }
   /** Whose identity is proven: every pod, because only proof makes a packet a pod's. */
   | { readonly kind: 'authenticated' }
-  /** Addresses of the world that the view's settings say such a name has. */
-  | { readonly kind: 'name'; readonly pattern: DomainPattern }
   /** Everybody where the list is empty. */
   | { readonly kind: 'all'; readonly of: readonly PeerMatch[] }
   /** Nobody where the list is empty. */
   | { readonly kind: 'some'; readonly of: readonly PeerMatch[] }
   | { readonly kind: 'not'; readonly peer: PeerMatch };
+
+/**
+ * Addresses of the world that the subject has learnt under such a name, of egress rules only. What one pod has learnt is
+ * nothing that others' addresses could be told apart by, so names stand beside other peers and not within them.
+ */
+export interface NameMatch {
+  readonly kind: 'name';
+  readonly pattern: DomainPattern;
+}
 
 /** Every address in `cidr` and in none of `except`, whoever has it: pods, nodes and the world alike. */
 export interface CidrMatch {
@@ -176,15 +183,18 @@ export function compareRules(a: Rule, b: Rule): number {
   );
 }
 
+/** A peer of one piece. */
+export type PeerLeaf = Exclude<PeerMatch, { kind: 'all' | 'some' | 'not' }> | NameMatch;
+
 /** The peers that a peer is made of, itself where it is of one piece; those that are negated too. */
-export function* leavesOf(peer: PeerMatch): Generator<Exclude<PeerMatch, { kind: 'all' | 'some' | 'not' }>> {
+export function* leavesOf(peer: PeerMatch | NameMatch): Generator<PeerLeaf> {
   if (peer.kind === 'not') yield* leavesOf(peer.peer);
   else if (peer.kind === 'all' || peer.kind === 'some') for (const one of peer.of) yield* leavesOf(one);
   else yield peer;
 }
 
 /** All that the rules' peers are made of. */
-export function* leavesOfRules(rules: Iterable<Rule>): Generator<Exclude<PeerMatch, { kind: 'all' | 'some' | 'not' }>> {
+export function* leavesOfRules(rules: Iterable<Rule>): Generator<PeerLeaf> {
   for (const { peers } of rules) if (peers !== 'any') for (const peer of peers) yield* leavesOf(peer);
 }
 

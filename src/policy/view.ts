@@ -39,6 +39,4 @@ export interface PolicySettings {
   readonly serviceCidrs?: readonly Prefix[];
   /** Of the pods' identities. Default `cluster.local`. */
   readonly trustDomain?: string;
-  /** The addresses that DNS names are known to have at the moment, by name in lower case without the last dot. */
-  readonly names?: ReadonlyMap<string, readonly IpAddress[]>;
 }

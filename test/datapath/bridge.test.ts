@@ -56,12 +56,15 @@ function image(
           egressAdminSet: 0,
           egressSet: set,
           egressMeshSet: 0,
+          names: 0,
         },
       ],
     ]),
     rules: new Map(),
     conflicts: [],
-    counters: { identity: 500, ruleSet: 8, rule: 16 },
+    patterns: new Map(),
+    matchers: new Map(),
+    counters: { identity: 500, ruleSet: 8, rule: 16, pattern: 0xf0_0000, matcher: 1 },
   };
 }
 

@@ -29,6 +29,7 @@ const sets = {
   egressAdminSet: 0,
   egressSet: 6,
   egressMeshSet: 7,
+  names: 3,
 };
 const policy: EndpointEntry = {
   identity4: identityNumber(300),
@@ -51,6 +52,7 @@ test('an interface is closed until policy knows its pod, and again when policy f
     egressAdminSet: 0,
     egressSet: 0,
     egressMeshSet: 0,
+    names: 0,
     flags: 0,
     mac: web.mac,
     hostMac: web.hostMac,

@@ -10,6 +10,7 @@ import {
   comparePolicies,
   compareRules,
   type IcmpMatch,
+  type NameMatch,
   type PeerMatch,
   type Policy,
   type Rule,
@@ -196,18 +197,18 @@ test('ICMP by type and code', () => {
 });
 
 test('whom peers are about', () => {
-  const view = clusterWith([], { settings: { names: new Map([['db.example.com', [parseIp('198.51.100.9')]]]) } });
+  const view = clusterWith([]);
   const pod = view.pods.get('shop/front-1');
   assert.ok(pod !== undefined);
   const everybody: Readonly<Record<string, RulePeer>> = {
     pod: { pod, address: parseIp('10.244.1.1') },
     own: { node: { name: 'node-1', own: true }, address: parseIp('192.168.0.1') },
     other: { node: { name: 'node-2', own: false }, address: parseIp('192.168.0.2') },
-    world: { world: true, address: parseIp('198.51.100.9') },
+    world: { world: true, address: parseIp('198.51.100.9'), names: ['db.example.com'] },
   };
   const all = parsePrefix('0.0.0.0/0');
   const text = (words: string) => ({ op: 'exact', text: words }) as const;
-  const matched: readonly [PeerMatch, string][] = [
+  const matched: readonly [PeerMatch | NameMatch, string][] = [
     [{ kind: 'authenticated' }, 'pod'],
     [{ kind: 'world' }, 'world'],
     [{ kind: 'node', which: 'own' }, 'own'],

@@ -55,7 +55,8 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
     const [subject, peer] =
       direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
     if (subject.kind !== 'pod' || subject.pod.node !== image.node || peer.address === undefined) continue;
-    const found = lookup(image, subject.pod.uid, direction, peer.address, resolved.protocol, resolved.port);
+    const { protocol, port, names = [] } = resolved;
+    const found = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, { names });
     // The datapath knows the peer by its address only, which may be nobody's.
     const known = resolveAddress(view, peer.address);
     const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };

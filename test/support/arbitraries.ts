@@ -231,11 +231,6 @@ export const settingsArbitrary: fc.Arbitrary<ClusterView['settings']> = fc
       fc.constantFrom(['10.0.2.0/24'].map(parsePrefix), ['10.0.1.0/24', 'fd00:9::/64'].map(parsePrefix)),
     ),
     trustDomain: seldom(fc.constant('td')),
-    names: often(
-      fc
-        .tuple(...domainNames.map(() => fc.subarray(strangers, { maxLength: 2 })))
-        .map((addresses) => new Map(domainNames.map((name, i) => [name, addresses[i] ?? []]))),
-    ),
   })
   .map((settings) => Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)));
 
@@ -333,12 +328,17 @@ const flowArbitrary: fc.Arbitrary<FlowSpec> = fc
     protocol: protocolsArbitrary,
     port: fc.oneof(fc.constantFrom(...ports), fc.integer({ min: 0, max: 65535 })),
     family: fc.constantFrom<4 | 6>(4, 6),
+    names: fc.subarray([...domainNames], { maxLength: 2 }),
   })
   .map((flow) => (typeof flow.protocol === 'number' || flow.protocol.startsWith('ICMP') ? { ...flow, port: 0 } : flow));
 
-/** Flows for any view, to be made concrete by `flowsIn`. Portless protocols have port 0. */
-export function flowsArbitrary(count = 30): fc.Arbitrary<FlowSpec[]> {
-  return fc.array(flowArbitrary, { minLength: 1, maxLength: count, size: 'max' });
+/**
+ * Flows for any view, to be made concrete by `flowsIn`. Portless protocols have port 0.
+ * @param options.named Whether addresses have been learnt under names.
+ */
+export function flowsArbitrary(count = 30, options: { named?: boolean } = {}): fc.Arbitrary<FlowSpec[]> {
+  const unnamed = flowArbitrary.map(({ names: _, ...flow }) => flow);
+  return fc.array(options.named === true ? flowArbitrary : unnamed, { minLength: 1, maxLength: count, size: 'max' });
 }
 
 /** The flows between the pods, nodes and addresses of this view. */

@@ -6,6 +6,7 @@ import type { RequestMatch } from '../../src/policy/request.ts';
 import type {
   Gate,
   IcmpMatch,
+  NameMatch,
   PeerMatch,
   Policy,
   PolicyOptions,
@@ -102,16 +103,20 @@ const leafArbitrary: fc.Arbitrary<PeerMatch> = fc.oneof(
     ),
   },
   { weight: 1, arbitrary: fc.constant<PeerMatch>({ kind: 'authenticated' }) },
-  {
-    weight: 1,
-    arbitrary: fc
-      .constantFrom('**', '**.example.com', 'db.example.com', 'd*.example.com', 'example.net')
-      .map((pattern): PeerMatch => ({ kind: 'name', pattern: { pattern } })),
-  },
 );
+
+const nameMatchArbitrary: fc.Arbitrary<NameMatch> = fc
+  .constantFrom('**', '**.example.com', 'db.example.com', 'd*.example.com', 'example.net')
+  .map((pattern) => ({ kind: 'name', pattern: { pattern } }));
 
 /** Any peer: mostly of one piece, seldom three deep. */
 export const peerMatchArbitrary: fc.Arbitrary<PeerMatch> = peersTo(2);
+
+/** Any peer that a rule can have. */
+const rulePeerArbitrary = fc.oneof(
+  { weight: 8, arbitrary: peerMatchArbitrary },
+  { weight: 2, arbitrary: nameMatchArbitrary },
+);
 
 function peersTo(depth: number): fc.Arbitrary<PeerMatch> {
   if (depth === 0) return leafArbitrary;
@@ -159,6 +164,7 @@ const requestsArbitrary: fc.Arbitrary<RequestMatch[]> = fc.array(
   fc.constantFrom<RequestMatch>(
     { kind: 'http', method: { some: [{ op: 'exact', text: 'GET' }] } },
     { kind: 'dns', names: [{ pattern: '**' }] },
+    { kind: 'dns', names: [{ pattern: '*.example.com' }, { pattern: 'example.net' }] },
   ),
   { maxLength: 2 },
 );
@@ -197,7 +203,7 @@ const ruleArbitrary = (gate: Gate) =>
       style: styleArbitrary(gate),
       direction: fc.constantFrom<Direction>('ingress', 'egress'),
       subject: seldom(peerMatchArbitrary),
-      peers: fc.oneof(fc.constant('any' as const), fc.array(peerMatchArbitrary, { maxLength: 3 })),
+      peers: fc.oneof(fc.constant('any' as const), fc.array(rulePeerArbitrary, { maxLength: 3 })),
       ports: fc.oneof(fc.constant('any' as const), fc.array(portMatchArbitrary, { minLength: 1, maxLength: 3 })),
       priority: fc.nat(3),
       requests: seldom(requestsArbitrary),

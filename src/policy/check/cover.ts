@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Selector, SelectorRequirement } from '../../model/labels.ts';
 import { prefixWithin } from '../../model/prefix.ts';
-import type { CidrMatch, NamespaceMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
+import type { CidrMatch, NameMatch, NamespaceMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
 
 /*
  * Whether one part of a rule is about all that another is about, whatever cluster they meet. Where the answer is yes it is
@@ -9,7 +9,7 @@ import type { CidrMatch, NamespaceMatch, PeerMatch, PodMatch, PortMatch, Rule } 
  */
 
 /** Whether whoever `inner` matches, `outer` matches too. */
-export function coversPeer(outer: PeerMatch, inner: PeerMatch): boolean {
+export function coversPeer(outer: PeerMatch | NameMatch, inner: PeerMatch | NameMatch): boolean {
   if (isDeepStrictEqual(outer, inner)) return true;
   if (inner.kind === 'some') return inner.of.every((one) => coversPeer(outer, one));
   if (outer.kind === 'all') return outer.of.every((one) => coversPeer(one, inner));
@@ -71,7 +71,7 @@ function coversCidr(outer: CidrMatch, inner: CidrMatch): boolean {
   });
 }
 
-function isOfPods({ kind }: PeerMatch): boolean {
+function isOfPods({ kind }: PeerMatch | NameMatch): boolean {
   return ['pods', 'account', 'namespace', 'principal', 'authenticated'].includes(kind);
 }
 

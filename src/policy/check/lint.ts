@@ -3,7 +3,7 @@ import type { Labels } from '../../model/labels.ts';
 import { prefixWithin } from '../../model/prefix.ts';
 import { describePeer, describePort } from '../explain/describe.ts';
 import { isAbout, matchesNamespace, matchesPeer, selectsPod } from '../match.ts';
-import type { PeerMatch, Policy, PortMatch, Rule } from '../rule.ts';
+import type { NameMatch, PeerMatch, Policy, PortMatch, Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import type { CheckPod } from './workloads.ts';
 
@@ -57,7 +57,7 @@ function deadReason({ peers, ports }: Rule): string | undefined {
   return ports !== 'any' && ports.length === 0 ? 'it is about no port' : undefined;
 }
 
-function isNobody(peer: PeerMatch): boolean {
+function isNobody(peer: PeerMatch | NameMatch): boolean {
   if (peer.kind === 'some') return peer.of.every(isNobody);
   if (peer.kind === 'all') return peer.of.some(isNobody);
   return peer.kind === 'cidr' && peer.except.some((hole) => prefixWithin(peer.cidr, hole));
@@ -74,14 +74,18 @@ function lintPeers(rule: Rule, cluster: CheckCluster, view: ClusterView): Lint[]
 }
 
 /** Whether only a pod can be what the peer matches. */
-function isOfPods(peer: PeerMatch): boolean {
+function isOfPods(peer: PeerMatch | NameMatch): boolean {
   if (peer.kind === 'all') return peer.of.some(isOfPods);
   if (peer.kind === 'some') return peer.of.length > 0 && peer.of.every(isOfPods);
   return ['pods', 'account', 'namespace', 'principal', 'authenticated'].includes(peer.kind);
 }
 
 /** Whether the pods that a peer asks for would be among these, if they were anywhere: files need not have everything. */
-function isKnown(peer: PeerMatch, { complete, pods, namespaces }: CheckCluster, view: ClusterView): boolean {
+function isKnown(
+  peer: PeerMatch | NameMatch,
+  { complete, pods, namespaces }: CheckCluster,
+  view: ClusterView,
+): boolean {
   if (complete) return true;
   if (peer.kind === 'all' || peer.kind === 'some')
     return peer.of.every((one) => isKnown(one, { complete, pods, namespaces }, view));

@@ -1,5 +1,5 @@
 import type { parsePrefix } from '../../model/prefix.ts';
-import type { PeerMatch } from '../rule.ts';
+import type { NameMatch, PeerMatch } from '../rule.ts';
 import { type LimitAt, toDomain } from './requests.ts';
 import type { CidrRuleSpec, EndpointSelectorSpec } from './schema.ts';
 import type { DomainSpec } from './schema-ports.ts';
@@ -34,7 +34,7 @@ export interface PeersSpec {
 
 export interface PeersMatch {
   /** Undefined: none are named. An empty list: nobody is meant. */
-  readonly peers: readonly PeerMatch[] | undefined;
+  readonly peers: readonly (PeerMatch | NameMatch)[] | undefined;
   readonly limits: readonly LimitAt[];
 }
 
@@ -55,7 +55,7 @@ export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'de
   const lists = [spec.endpoints, spec.cidr, spec.cidrSet, spec.entities, spec.nodes];
   if (lists.some((list) => list?.length === 0)) return { peers: [], limits };
 
-  const peers: PeerMatch[] = [];
+  const peers: (PeerMatch | NameMatch)[] = [];
   for (const [index, selector] of (spec.endpoints ?? []).entries()) {
     const { peer, limits: own } = matchSelector(selector, scope, unknown);
     peers.push(peer);
@@ -98,10 +98,7 @@ export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'de
     limit(`services are not known to policy: ${taken(verdict, 'everybody')}`, `${prefix}Services`);
     peers.push(lost(everybody));
   }
-  if (spec.fqdns?.length) {
-    limit('names are not watched yet: only addresses that are known to be theirs match', `${prefix}FQDNs`);
-    for (const name of spec.fqdns) peers.push({ kind: 'name', pattern: toDomain(name) });
-  }
+  for (const name of spec.fqdns ?? []) peers.push({ kind: 'name', pattern: toDomain(name) });
   return { peers: peers.length === 0 ? undefined : peers, limits };
 }
 

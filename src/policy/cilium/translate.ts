@@ -1,7 +1,7 @@
 import type { Direction } from '../../model/verdict.ts';
 import { withTexts } from '../annotations.ts';
 import { fieldOf } from '../issues.ts';
-import type { PeerMatch, Policy, Rule } from '../rule.ts';
+import type { NameMatch, PeerMatch, Policy, Rule } from '../rule.ts';
 import { matchPeers, type PeersSpec } from './peers.ts';
 import { matchPorts, type PortsSpec } from './ports.ts';
 import type { LimitAt } from './requests.ts';
@@ -175,13 +175,15 @@ function required(
   return { ref, peers, ports: 'any', verdict: 'deny', level: 'deny', priority: 0 };
 }
 
-/** Only those whose identity is proven, which every pod's is. */
-function proven(peers: readonly PeerMatch[] | 'any'): readonly PeerMatch[] {
+/** Only those whose identity is proven, which every pod's is, and nobody's outside. */
+function proven(peers: Rule['peers']): readonly PeerMatch[] {
   const authenticated: PeerMatch = { kind: 'authenticated' };
-  return peers === 'any' ? [authenticated] : peers.map((peer) => ({ kind: 'all', of: [authenticated, peer] }));
+  if (peers === 'any') return [authenticated];
+  const own = peers.filter((peer): peer is Exclude<typeof peer, NameMatch> => peer.kind !== 'name');
+  return own.map((peer) => ({ kind: 'all', of: [authenticated, peer] }));
 }
 
-function simple(peers: readonly PeerMatch[] | 'any'): readonly PeerMatch[] | 'any' {
+function simple(peers: Rule['peers']): Rule['peers'] {
   return peers !== 'any' && peers.some((peer) => peer.kind === 'all' && peer.of.length === 0) ? 'any' : peers;
 }
 

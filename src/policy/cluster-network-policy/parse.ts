@@ -3,7 +3,7 @@ import { everyPort } from '../../model/port.ts';
 import type { Direction } from '../../model/verdict.ts';
 import { type BrokenPolicy, type FieldIssue, formatIssues, type ParseResult, toIssues, toSelector } from '../issues.ts';
 import { normalName } from '../request/domain.ts';
-import type { Level, Limit, PeerMatch, Policy, PortMatch, Rule } from '../rule.ts';
+import type { Level, NameMatch, PeerMatch, Policy, PortMatch, Rule } from '../rule.ts';
 import {
   type ClusterNetworkPolicySpec,
   clusterNetworkPolicySchema,
@@ -49,7 +49,7 @@ function toPolicy(name: string, spec: ClusterNetworkPolicySpec): Policy {
   const toRules = (direction: Direction, list: readonly DirectedRule[]): Rule[] =>
     list.map((rule, index) => ({
       ref: { kind, namespace: '', name, direction, index },
-      peers: rule.peers.flatMap(toPeers),
+      peers: rule.peers.flatMap((peer) => [...toPeers(peer), ...toNames(peer)]),
       ports: rule.protocols === undefined ? 'any' : rule.protocols.flatMap(toPorts),
       verdict: verdictOf[rule.action],
       level: levelOf[spec.tier],
@@ -67,7 +67,6 @@ function toPolicy(name: string, spec: ClusterNetworkPolicySpec): Policy {
       egress.map(({ to, ...rule }) => ({ ...rule, peers: to })),
     ),
   ];
-  const limits = limitsOf(spec);
   return {
     kind,
     namespace: '',
@@ -76,7 +75,6 @@ function toPolicy(name: string, spec: ClusterNetworkPolicySpec): Policy {
     subject: toSubject(spec.subject),
     isolates: [],
     rules,
-    ...(limits.length === 0 ? {} : { limits }),
   };
 }
 
@@ -89,7 +87,11 @@ function toSubject(subject: z.infer<typeof subjectSchema>): PeerMatch {
   return toPeers(subject)[0] ?? everyPod;
 }
 
-function toPeers({ namespaces, pods, nodes, networks, domainNames }: EgressPeer): PeerMatch[] {
+function toNames({ domainNames = [] }: EgressPeer): NameMatch[] {
+  return domainNames.map((name) => ({ kind: 'name', pattern: { pattern: normalName(name).replace(/^\*\./, '**.') } }));
+}
+
+function toPeers({ namespaces, pods, nodes, networks = [] }: EgressPeer): PeerMatch[] {
   if (namespaces !== undefined) return [{ kind: 'pods', namespaces: { selector: toSelector(namespaces) }, pods: {} }];
   if (pods !== undefined)
     return [
@@ -100,10 +102,7 @@ function toPeers({ namespaces, pods, nodes, networks, domainNames }: EgressPeer)
       },
     ];
   if (nodes !== undefined) return [{ kind: 'node', which: 'any', labels: toSelector(nodes) }];
-  if (networks !== undefined) return networks.map((cidr): PeerMatch => ({ kind: 'cidr', cidr, except: [] }));
-  return (domainNames ?? []).map(
-    (name): PeerMatch => ({ kind: 'name', pattern: { pattern: normalName(name).replace(/^\*\./, '**.') } }),
-  );
+  return networks.map((cidr): PeerMatch => ({ kind: 'cidr', cidr, except: [] }));
 }
 
 function toPorts({ tcp, udp, sctp, destinationNamedPort: name }: ProtocolMatch): PortMatch[] {
@@ -115,22 +114,6 @@ function toPorts({ tcp, udp, sctp, destinationNamedPort: name }: ProtocolMatch):
     if (number !== undefined) return [{ protocol, port: { from: number, to: number } }];
     return [{ protocol, port: range === undefined ? everyPort : { from: range.start, to: range.end } }];
   });
-}
-
-function limitsOf({ egress = [] }: ClusterNetworkPolicySpec): Limit[] {
-  return egress.flatMap(({ to }, rule) =>
-    to.flatMap(({ domainNames }, peer) =>
-      domainNames === undefined
-        ? []
-        : [
-            {
-              field: `spec.egress[${rule}].to[${peer}].domainNames`,
-              reason:
-                'answers of DNS are not watched yet, so no address has these names and nothing is accepted by them',
-            },
-          ],
-    ),
-  );
 }
 
 /** Just enough of a foreign object to know whom it is about and when it is asked. */

@@ -1,11 +1,11 @@
 import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import { selects } from '../../model/labels.ts';
-import { hostPrefix, type Prefix } from '../../model/prefix.ts';
+import type { Prefix } from '../../model/prefix.ts';
 import { differences } from '../../model/versions.ts';
 import type { IdentityClass } from '../image.ts';
-import { addressesNamed, matchesName, matchesNamespace, principalOf } from '../match.ts';
-import { leavesOf, type PeerMatch, type Rule } from '../rule.ts';
+import { matchesName, matchesNamespace, principalOf } from '../match.ts';
+import { type CidrMatch, leavesOf, type NameMatch, type PeerMatch, type Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { push, replaced } from './lists.ts';
 import type { Regions } from './regions.ts';
@@ -18,6 +18,8 @@ export interface Grounds {
   readonly node: string;
   /** Those of all the rules that will be asked about, and of the classes. */
   readonly regions: Regions;
+  /** The numbers of patterns of names. */
+  readonly patterns: ReadonlyMap<string, IdentityNumber>;
 }
 
 interface Found {
@@ -57,7 +59,7 @@ export class PeerIndex {
       this.#reset();
       return;
     }
-    if (old.regions !== grounds.regions || old.view.settings.names !== grounds.view.settings.names) {
+    if (old.regions !== grounds.regions) {
       this.#prefixes = new WeakMap();
       for (const [key, { peer }] of this.#found) if (asksForAddresses(peer)) this.#found.delete(key);
     }
@@ -67,8 +69,14 @@ export class PeerIndex {
   /** @returns Sorted, without duplicates; `[any]` where the rule is about everybody. */
   identitiesOf({ peers }: Rule): readonly IdentityNumber[] {
     if (peers === 'any') return [reservedIdentity.any];
-    const [only, ...others] = peers;
-    return this.#find(only !== undefined && others.length === 0 ? only : someOf(peers)).numbers;
+    const [only, ...others] = plainOf(peers);
+    const numbers = this.#find(only !== undefined && others.length === 0 ? only : someOf(plainOf(peers))).numbers;
+    const names = peers.filter(isName);
+    if (names.length === 0) return numbers;
+    // Patterns' numbers come after all others.
+    const { patterns } = this.#grounds;
+    const known = new Set(names.flatMap(({ pattern }) => patterns.get(pattern.pattern) ?? []));
+    return [...numbers, ...[...known].sort((a, b) => a - b)];
   }
 
   /** The identities that stand for pods with named ports, which `any` has to be spelt out to where a rule names a port. */
@@ -163,11 +171,8 @@ export class PeerIndex {
           selects(peer.pods, pod.labels)
         );
       case 'cidr':
-      case 'name':
         return (
-          made?.region !== undefined &&
-          (world || (peer.kind === 'cidr' && peer.worldOnly !== true)) &&
-          this.#prefixesOf(peer).has(made.region)
+          made?.region !== undefined && (world || peer.worldOnly !== true) && this.#prefixesOf(peer).has(made.region)
         );
       case 'node': {
         const own = number === reservedIdentity.host || made?.kind === 'this-node';
@@ -197,20 +202,16 @@ export class PeerIndex {
   }
 
   /** The regions that are inside. */
-  #prefixesOf(peer: Extract<PeerMatch, { kind: 'cidr' | 'name' }>): ReadonlySet<Prefix> {
+  #prefixesOf(peer: CidrMatch): ReadonlySet<Prefix> {
     const known = this.#prefixes.get(peer);
     if (known !== undefined) return known;
-    const { regions, view } = this.#grounds;
-    const made =
-      peer.kind === 'cidr'
-        ? new Set(regions.within(peer.cidr, peer.except))
-        : new Set([...addressesNamed(view.settings, peer.pattern)].map(hostPrefix));
+    const made = new Set(this.#grounds.regions.within(peer.cidr, peer.except));
     this.#prefixes.set(peer, made);
     return made;
   }
 }
 
-/** Whether all but identities, regions and names are as they were. */
+/** Whether all but identities, regions and patterns are as they were. */
 function sameSurroundings(a: Grounds, b: Grounds): boolean {
   return (
     a.node === b.node &&
@@ -221,7 +222,22 @@ function sameSurroundings(a: Grounds, b: Grounds): boolean {
 }
 
 function asksForAddresses(peer: PeerMatch): boolean {
-  return [...leavesOf(peer)].some(({ kind }) => kind === 'cidr' || kind === 'name');
+  return [...leavesOf(peer)].some(({ kind }) => kind === 'cidr');
+}
+
+function isName(peer: PeerMatch | NameMatch): peer is NameMatch {
+  return peer.kind === 'name';
+}
+
+/** The peers of a list that are not names, as one list for as long as that lives. */
+const plain = new WeakMap<readonly (PeerMatch | NameMatch)[], readonly PeerMatch[]>();
+
+function plainOf(peers: readonly (PeerMatch | NameMatch)[]): readonly PeerMatch[] {
+  const known = plain.get(peers);
+  if (known !== undefined) return known;
+  const made = peers.filter((peer): peer is PeerMatch => !isName(peer));
+  plain.set(peers, made);
+  return made;
 }
 
 /** Peers and lists of them stay the same objects from compilation to compilation. */

@@ -1,8 +1,6 @@
 import { type Family, familyOf, type IpAddress } from '../../model/address.ts';
-import { hostPrefix, type Prefix, prefixOf, prefixParts } from '../../model/prefix.ts';
-import { addressesNamed } from '../match.ts';
+import { type Prefix, prefixOf, prefixParts } from '../../model/prefix.ts';
 import { leavesOfRules, type Rule } from '../rule.ts';
-import type { PolicySettings } from '../view.ts';
 import { push } from './lists.ts';
 
 /**
@@ -34,13 +32,11 @@ export class Regions {
     }
   }
 
-  /** The regions that these rules make; `previous` itself if they are the same. Each address of a DNS name is one. */
-  static of(rules: Iterable<Rule>, settings: PolicySettings, previous?: Regions): Regions {
+  /** The regions that these rules make; `previous` itself if they are the same. */
+  static of(rules: Iterable<Rule>, previous?: Regions): Regions {
     const prefixes = new Set<Prefix>();
     for (const peer of leavesOfRules(rules)) {
       if (peer.kind === 'cidr') for (const prefix of [peer.cidr, ...peer.except]) prefixes.add(prefix);
-      if (peer.kind === 'name')
-        for (const address of addressesNamed(settings, peer.pattern)) prefixes.add(hostPrefix(address));
     }
     const same = previous?.prefixes.length === prefixes.size && previous.prefixes.every((one) => prefixes.has(one));
     return same ? previous : new Regions([...prefixes].sort());

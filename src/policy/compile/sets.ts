@@ -2,17 +2,18 @@ import type { PodView } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
 import {
-  type EndpointEntry,
   noSet,
   type PolicyEntry,
   type PolicyImage,
   type RuleSet,
   reservedRules,
   ruleSetFlags,
+  type SetIds,
   type Stage,
   setNames,
   stages,
 } from '../image.ts';
+import type { StageSets } from '../names/matcher.ts';
 import {
   compileEntries,
   entriesOf,
@@ -24,9 +25,7 @@ import {
 } from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
-import type { AskedRule, Isolation, StageRules, SubjectSides } from './subjects.ts';
-
-export type SetIds = Omit<EndpointEntry, 'identity4' | 'identity6' | 'addresses'>;
+import type { AskedRule, Isolation, StageRules, SubjectSide } from './subjects.ts';
 
 const noSets: SetIds = {
   ingressAdminSet: noSet,
@@ -59,11 +58,13 @@ export class RuleSets {
   /**
    * @param peers Of the new image.
    * @param identities Of the new image.
+   * @param patterns Of the new image.
    * @param rules Numbers by the very objects that the rules and isolations of sides hold.
    */
   constructor(
     peers: PeerIndex,
     identities: PolicyImage['identities'],
+    patterns: PolicyImage['patterns'],
     rules: ReadonlyMap<RuleRef, number>,
     previous: PolicyImage | undefined,
   ) {
@@ -73,7 +74,18 @@ export class RuleSets {
     const known = new Map([...this.#previous].map(([key, { id }]) => [key, id]));
     this.#numbers = new Numbers(known, previous?.counters.ruleSet ?? 1, { first: 1, last: 0xffff_ffff });
     this.#staying = (identity) =>
-      identity === reservedIdentity.any || (identities.has(identity) && previous?.identities.has(identity) === true);
+      identity === reservedIdentity.any ||
+      (identities.has(identity) && previous?.identities.has(identity) === true) ||
+      (patterns.has(identity) && previous?.patterns.has(identity) === true);
+  }
+
+  /** @returns The ids of the sets that decide about a DNS question, of which this is asked. */
+  forQuestions(side: SubjectSide): StageSets {
+    const idOf = (stage: Stage): number => {
+      const asked = side[stage];
+      return asked === undefined ? noSet : this.#idFor([], 'egress', stage, asked, 'question');
+    };
+    return { admin: idOf('admin'), network: idOf('network'), mesh: idOf('mesh') };
   }
 
   get next(): number {
@@ -81,19 +93,21 @@ export class RuleSets {
   }
 
   /** @returns The ids of the sets that decide about the pod's traffic. */
-  idsFor(pod: PodView, sides: SubjectSides): SetIds {
+  idsFor(pod: PodView, sides: Readonly<Record<Direction, SubjectSide>>): SetIds {
     const ids: { -readonly [Name in keyof SetIds]: number } = { ...noSets };
     for (const direction of ['ingress', 'egress'] satisfies Direction[])
       for (const stage of stages) {
         const asked = sides[direction][stage];
-        if (asked !== undefined) ids[setNames[direction][stage]] = this.#idFor(pod, direction, stage, asked);
+        const ownPorts = direction === 'ingress' ? pod.namedPorts : [];
+        if (asked !== undefined) ids[setNames[direction][stage]] = this.#idFor(ownPorts, direction, stage, asked);
       }
     return ids;
   }
 
-  #idFor(pod: PodView, direction: Direction, stage: Stage, asked: StageRules): number {
-    const ownPorts = direction === 'ingress' ? pod.namedPorts : [];
+  /** @param of What else tells sets of the same rules apart: of a question, a rule may pass that otherwise denies. */
+  #idFor(ownPorts: PodView['namedPorts'], direction: Direction, stage: Stage, asked: StageRules, of = ''): number {
     const key = [
+      of,
       direction,
       stage,
       this.#isolationRule(asked.isolation),

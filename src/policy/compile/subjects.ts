@@ -5,6 +5,7 @@ import { differences } from '../../model/versions.ts';
 import { deniesByDefault, enforced } from '../decide.ts';
 import { optionFlags, type Stage } from '../image.ts';
 import { isAbout, selectsPod } from '../match.ts';
+import type { DomainPattern } from '../request/domain.ts';
 import {
   comparePolicies,
   compareRules,
@@ -30,6 +31,14 @@ export interface StageRules {
   readonly rules: readonly AskedRule[];
   /** Whether what no rule allows is denied: by the first of the policies that isolate, or by the default. */
   readonly isolation: Isolation | undefined;
+  /** All rules in that order, also those that `rules` leaves out, where any of them is about DNS questions. */
+  readonly questions?: readonly QuestionRule[];
+}
+
+/** A rule as it stands for a DNS question. */
+export interface QuestionRule extends AskedRule {
+  /** For a question for one of these; absent: for each. */
+  readonly names?: readonly DomainPattern[];
 }
 
 export type Isolation =
@@ -98,28 +107,61 @@ function side(
   about: (rule: AskedRule) => boolean,
   denyByDefault: boolean,
 ): SubjectSide {
-  const rulesOf = (gate: Gate): StageRules => {
-    const own = policies.filter((policy) => policy.gate === gate);
-    const rules = own
-      .flatMap(askedOf)
+  const own = (gate: Gate): Policy[] => policies.filter((policy) => policy.gate === gate);
+  const ordered = <R extends AskedRule>(rules: readonly R[]): R[] =>
+    rules
       .filter((asked) => asked.rule.ref.direction === direction && about(asked))
       .sort((a, b) => compareRules(a.rule, b.rule));
-    return { rules, isolation: isolationBy(own, direction) };
-  };
+  const asksNames = direction === 'egress' && policies.some(isAboutQuestions);
+  const rulesOf = (gate: Gate): StageRules => ({
+    rules: ordered(own(gate).flatMap(askedOf)),
+    isolation: isolationBy(own(gate), direction),
+    ...(asksNames ? { questions: ordered(own(gate).flatMap(questionsOf)) } : {}),
+  });
   const network = rulesOf('network');
   const mesh = rulesOf('mesh');
-  const admin = network.rules.filter(({ rule }) => rule.level === 'admin');
+  const isAdmin = ({ rule }: AskedRule): boolean => rule.level === 'admin';
   // Isolation comes before the baseline, so where it is there is nothing for the baseline to decide.
-  const after = ({ rule }: AskedRule): boolean =>
-    rule.level !== 'admin' && !(network.isolation !== undefined && rule.level === 'baseline');
+  const after = (asked: AskedRule): boolean =>
+    !isAdmin(asked) && !(network.isolation !== undefined && asked.rule.level === 'baseline');
+  const part = (which: (asked: AskedRule) => boolean, isolation: Isolation | undefined): StageRules => ({
+    rules: network.rules.filter(which),
+    isolation,
+    ...(network.questions === undefined ? {} : { questions: network.questions.filter(which) }),
+  });
   return {
-    ...(admin.length === 0 ? {} : { admin: { rules: admin, isolation: undefined } }),
-    network: {
-      rules: network.rules.filter(after),
-      isolation: network.isolation ?? (denyByDefault ? { by: 'default' } : undefined),
-    },
-    ...(mesh.rules.length === 0 && mesh.isolation === undefined ? {} : { mesh }),
+    ...(hasRules(part(isAdmin, undefined)) ? { admin: part(isAdmin, undefined) } : {}),
+    network: part(after, network.isolation ?? (denyByDefault ? { by: 'default' } : undefined)),
+    ...(hasRules(mesh) || mesh.isolation !== undefined ? { mesh } : {}),
   };
+}
+
+function hasRules({ rules, questions = [] }: StageRules): boolean {
+  return rules.length > 0 || questions.length > 0;
+}
+
+function isAboutQuestions({ rules }: Policy): boolean {
+  return rules.some(
+    ({ ref, requests = [] }) => ref.direction === 'egress' && requests.some(({ kind }) => kind === 'dns'),
+  );
+}
+
+/** By policy, which is never changed in place. */
+const questioned = new WeakMap<Policy, readonly QuestionRule[]>();
+
+/** The rules as `decide` takes them for a DNS question: what they ask of other requests no question is. */
+function questionsOf(policy: Policy): readonly QuestionRule[] {
+  const known = questioned.get(policy);
+  if (known !== undefined) return known;
+  const made = policy.rules.flatMap((given): QuestionRule[] => {
+    const { requests, ...rule } = given;
+    const flags = flagsOf(policy) | logOf(given);
+    if (requests === undefined) return [{ rule: given, flags }];
+    const names = requests.flatMap((request) => (request.kind === 'dns' ? request.names : []));
+    return names.length === 0 ? [] : [{ rule, flags, names }];
+  });
+  questioned.set(policy, made);
+  return made;
 }
 
 /** By policy, which is never changed in place. */
@@ -131,11 +173,14 @@ function askedOf(policy: Policy): readonly AskedRule[] {
   const flags = flagsOf(policy);
   const made = policy.rules.flatMap((given): AskedRule[] => {
     const rule = withoutRequests(given);
-    const log = given.log === undefined || given.log === '' ? 0 : optionFlags.log;
-    return rule === undefined ? [] : [{ rule, flags: flags | log }];
+    return rule === undefined ? [] : [{ rule, flags: flags | logOf(given) }];
   });
   asked.set(policy, made);
   return made;
+}
+
+function logOf({ log }: Rule): number {
+  return log === undefined || log === '' ? 0 : optionFlags.log;
 }
 
 function isolationBy(policies: readonly Policy[], direction: Direction): Isolation | undefined {

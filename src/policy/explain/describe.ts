@@ -1,7 +1,7 @@
 import type { Selector, SelectorRequirement } from '../../model/labels.ts';
 import type { Protocol } from '../../model/port.ts';
 import type { Party } from '../decide.ts';
-import type { NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from '../rule.ts';
+import type { NameMatch, NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from '../rule.ts';
 
 /** `app=cart,tier in (a,b),!legacy`, as kubectl writes selectors; empty for the one that selects everything. */
 export function describeSelector({ matchLabels = {}, matchExpressions = [] }: Selector): string {
@@ -28,7 +28,7 @@ export function describeNamespaces(match: NamespaceMatch): string {
   return labels === '' ? 'every namespace' : `namespaces with ${labels}`;
 }
 
-export function describePeer(match: PeerMatch): string {
+export function describePeer(match: PeerMatch | NameMatch): string {
   switch (match.kind) {
     case 'pods': {
       const labels = describeSelector(match.pods);

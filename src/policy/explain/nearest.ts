@@ -3,7 +3,7 @@ import { hasPorts } from '../../model/port.ts';
 import { prefixContains } from '../../model/prefix.ts';
 import { matchesNamespace, matchesPeer, matchesPort, type RulePeer, type RulePort } from '../match.ts';
 import { matchesAnyRequest, type Request } from '../request.ts';
-import type { CidrMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
+import type { CidrMatch, NameMatch, PeerMatch, PodMatch, PortMatch, Rule } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { describeFlowPort, describeNamespaces, describePeer, describePort, describeRequirement } from './describe.ts';
 
@@ -46,7 +46,7 @@ function peerDifferences(view: ClusterView, { peers }: Rule, peer: RulePeer): st
   return fewest(peers.map((match) => differencesTo(view, match, peer))) ?? ['it is about nobody'];
 }
 
-function differencesTo(view: ClusterView, match: PeerMatch, peer: RulePeer): string[] {
+function differencesTo(view: ClusterView, match: PeerMatch | NameMatch, peer: RulePeer): string[] {
   if (matchesPeer(view, match, peer)) return [];
   switch (match.kind) {
     case 'pods':

@@ -237,19 +237,37 @@ const rows: readonly Row[] = [
   },
   // Names
   {
-    name: 'names match the addresses that they are known to have',
+    name: 'names match the addresses that a pod has learnt under them, of nobody in the cluster',
     policies: out({ toFQDNs: [{ matchName: 'Api.Example.' }, { matchPattern: '**.cdn.example' }], toPorts: http }),
-    allow: ['front-1 → 192.0.2.1 TCP 80', 'front-1 → 192.0.2.2 TCP 80'],
-    deny: ['front-1 → 192.0.2.1 TCP 81', 'front-1 → 192.0.2.3 TCP 80', 'front-1 → 192.0.2.9 TCP 80'],
-    changes: {
-      settings: {
-        names: new Map([
-          ['api.example', [parseIp('192.0.2.1')]],
-          ['a.b.cdn.example', [parseIp('192.0.2.2')]],
-          ['cdn.example', [parseIp('192.0.2.3')]],
-        ]),
-      },
-    },
+    allow: ['front-1 → 192.0.2.1 TCP 80 as api.example', 'front-1 → 192.0.2.2 TCP 80 as a.b.cdn.example'],
+    deny: [
+      'front-1 → 192.0.2.1 TCP 81 as api.example',
+      'front-1 → 192.0.2.3 TCP 80 as cdn.example',
+      'front-1 → 192.0.2.9 TCP 80',
+      'front-1 → cart TCP 80 as api.example',
+      'front-1 → node-2 TCP 80 as api.example',
+    ],
+  },
+  {
+    name: 'questions may be asked for the names that rules allow',
+    policies: [
+      ...out({
+        toEndpoints: [cart],
+        toPorts: [
+          {
+            ports: [{ port: '53' }],
+            rules: { dns: [{ matchName: 'api.example' }, { matchPattern: '*.cdn.example' }] },
+          },
+        ],
+      }),
+    ],
+    allow: ['front-1 → cart UDP 53 asks API.example.', 'front-1 → cart TCP 53 asks a.cdn.example'],
+    deny: [
+      'front-1 → cart UDP 53 asks cdn.example',
+      'front-1 → cart UDP 53',
+      'front-1 → cart UDP 54 asks api.example',
+      'front-1 → 8.8.8.8 UDP 53 asks api.example',
+    ],
   },
   {
     name: 'and nobody while none are known',

@@ -31,16 +31,22 @@ function policiesOf(result: ReturnType<typeof parseCiliumPolicy>): readonly Poli
   return result.policies;
 }
 
-/** `front-1 → cart TCP 80`, `cart → 8.8.8.8 ICMP 8`: names of pods, nodes, or addresses. ICMP's number is its type. */
+/**
+ * `front-1 → cart TCP 80`, `cart → 8.8.8.8 ICMP 8`: names of pods, nodes, or addresses. ICMP's number is its type. With
+ * `as a.example` behind it, the destination's address has been learnt under that name; with `asks a.example` it is a DNS
+ * question.
+ */
 export function flow(text: string): PolicyFlow {
-  const [from = '', , to = '', protocol = '', number = '0'] = text.split(' ');
+  const [from = '', , to = '', protocol = '', number = '0', what, name] = text.split(' ');
+  const said: Partial<PolicyFlow> =
+    name === undefined ? {} : what === 'as' ? { names: [name] } : { request: { kind: 'dns', name } };
   const end = (name: string): FlowEnd => {
     if (/^node-\d$/.test(name)) return { host: name };
     const known = pods.find((own) => own.name === name);
     return known === undefined ? { address: parseIp(name) } : { pod: known.uid };
   };
   const named = (['TCP', 'UDP', 'SCTP', 'ICMP', 'ICMPv6'] as const).find((name) => name === protocol);
-  const ends = { source: end(from), destination: end(to) };
+  const ends = { source: end(from), destination: end(to), ...said };
   if (named === 'ICMP' || named === 'ICMPv6')
     return { ...ends, protocol: named, port: 0, icmp: { type: Number(number), code: 0 } };
   return { ...ends, protocol: named ?? Number(protocol), port: Number(number) };
