@@ -76,14 +76,11 @@ const groups = z
   )
   .nullish();
 
-const services = z
-  .array(
-    z.strictObject({
-      k8sService: z.strictObject({ serviceName: z.string().nullish(), namespace: z.string().nullish() }).nullish(),
-      k8sServiceSelector: z.strictObject({ selector: endpointSelector, namespace: z.string().nullish() }).nullish(),
-    }),
-  )
-  .nullish();
+export const serviceSpec = z.strictObject({
+  k8sService: z.strictObject({ serviceName: z.string().nullish(), namespace: z.string().nullish() }).nullish(),
+  k8sServiceSelector: z.strictObject({ selector: endpointSelector, namespace: z.string().nullish() }).nullish(),
+});
+const services = z.array(serviceSpec).nullish();
 
 const authentication = z.strictObject({ mode: z.enum(['disabled', 'required', 'test-always-fail']) }).nullish();
 

@@ -224,7 +224,7 @@ function toSelector(labels: readonly Requirement[]): Selector {
   };
 }
 
-/** A selector over nodes' labels. @returns Undefined where it asks for what is no label of a node. */
+/** A selector over nodes' or services' own labels. @returns Undefined where it asks for what is no label of those. */
 export function nodeLabels(selector: EndpointSelectorSpec): Selector | undefined {
   const all = requirements(selector);
   return all.every(({ source }) => ['any', 'k8s', 'node'].includes(source)) ? toSelector(all) : undefined;
