@@ -38,6 +38,8 @@ interface Installation {
   /** Where a NAT has put the peer. */
   readonly path: UnderlayAddress | undefined;
   readonly keys: DirectionKeys;
+  /** {@link noteOf} it. */
+  readonly note: string;
 }
 
 export function inboundSa(installation: Installation, replayWindow: number | undefined): InboundSa {
@@ -50,34 +52,35 @@ export function outboundSa(installation: Installation): OutboundSa {
   return { direction: 'out', spi: installation.agreement.spiOut, ...parameters(installation) };
 }
 
-const notes = new WeakMap<Established, string>();
-
-function parameters({
+/** What is noted beside both halves of what was agreed on. */
+export function noteOf({
   agreement,
   established,
   local,
   remote,
+}: Pick<Installation, 'agreement' | 'established' | 'local' | 'remote'>): string {
+  const { peer, cipher, group, radius, nodeSerial } = agreement;
+  return encodeNote({
+    ...established,
+    localUid: local.pod.uid,
+    remote: remote.pod,
+    remoteSpiffeId: peer.spiffeId,
+    remoteSerial: peer.serialNumber,
+    node: remote.node.name,
+    cipher,
+    group,
+    radius,
+    nodeSerial,
+  });
+}
+
+function parameters({
+  agreement,
+  remote,
   path,
   keys,
+  note,
 }: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
-  const { peer, cipher, group, radius, nodeSerial } = agreement;
-  // Both halves have the same.
-  const known = notes.get(established);
-  const note =
-    known ??
-    encodeNote({
-      ...established,
-      localUid: local.pod.uid,
-      remote: remote.pod,
-      remoteSpiffeId: peer.spiffeId,
-      remoteSerial: peer.serialNumber,
-      node: remote.node.name,
-      cipher,
-      group,
-      radius,
-      nodeSerial,
-    });
-  notes.set(established, note);
   return {
     selectors: agreement.selectors,
     peer: path ?? { address: remote.node.address, port: agreement.peerPort },

@@ -70,15 +70,16 @@ async function answer(
   abort: AbortController,
   exchange: (admit: Admit, installer: Installer) => Promise<Agreement>,
 ): Promise<void> {
-  let begun: { readonly tunnel: Tunnel; readonly attempt: number } | undefined;
+  let begun: { readonly tunnel: Tunnel; readonly attempt: number; readonly installer: Installer } | undefined;
   const installer = () => {
     if (begun === undefined) throw new HandshakeError('aborted');
-    return begun.tunnel.installer(begun.attempt);
+    return begun.installer;
   };
   const admit: Admit = (local, remote, selectors) => {
     const tunnel = table.of(local, remote, services);
-    begun = { tunnel, attempt: tunnel.admit(abort) };
-    return tunnel.proposal(begun.attempt, selectors);
+    const attempt = tunnel.admit(abort);
+    begun = { tunnel, attempt, installer: tunnel.installer(attempt) };
+    return tunnel.proposal(attempt, selectors);
   };
   try {
     const agreement = await exchange(admit, {

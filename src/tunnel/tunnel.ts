@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import { messageOf } from '../identity/certificate.ts';
 import { endpointServerName } from '../identity/names.ts';
 import type { Svid } from '../identity/svid.ts';
-import { inboundSa, outboundSa, schedule } from './agreement.ts';
+import { inboundSa, noteOf, outboundSa, schedule } from './agreement.ts';
 import {
   type InboundSa,
   type OutboundSa,
@@ -17,6 +17,7 @@ import type { HandshakeCounters } from './handshake/counters.ts';
 import { podDestination } from './handshake/dial.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import { type Agreement, type BreachRadius, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
+import type { DirectionKeys } from './handshake/keys.ts';
 import type { WireLifetime } from './handshake/messages.ts';
 import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
@@ -91,12 +92,15 @@ interface Attempt {
   readonly role: Role;
   readonly abort: AbortController;
   readonly startedAt: number;
-  readonly done: PromiseWithResolvers<void>;
+  /** Where somebody waits for its end. */
+  done: PromiseWithResolvers<void> | undefined;
   /** What the namespaces asked for when it began. */
   readonly radius: BreachRadius;
   /** Reserved for it. */
   spi: number | undefined;
   established: Established | undefined;
+  /** Beside both its SAs. */
+  note: string | undefined;
 }
 
 /** What an attempt has taken hold of. */
@@ -251,7 +255,6 @@ export class Tunnel {
 
   /** What the attempt installs keys through. */
   installer(number: number): Installer {
-    const { local } = this;
     const { claim, settings, whyRevoked } = this.#services;
     return {
       installInbound: async (agreement, keys) => {
@@ -266,21 +269,26 @@ export class Tunnel {
         this.#tracer?.step('terms are agreed on, keys are derived', agreedOn(agreement));
         const why = whyRevoked(this, nodeSerial === undefined ? [peer.serialNumber] : [peer.serialNumber, nodeSerial]);
         if (why !== undefined) throw new HandshakeError('revoked', why);
-        const established = this.#schedule(agreement);
-        attempt.established = established;
-        const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
+        attempt.established = this.#schedule(agreement);
+        const installation = this.#installation(attempt, attempt.established, agreement, keys);
         await this.#install(attempt, inboundSa(installation, settings.replayWindow));
         this.#tracer?.step('the receiving key is in place', spiText(agreement.spiIn));
       },
       installOutbound: async (agreement, keys) => {
         const attempt = this.#current(number);
         const established = attempt.established ?? this.#schedule(agreement);
-        const installation = { agreement, established, local, remote: this.#remote, path: this.#path, keys };
+        const installation = this.#installation(attempt, established, agreement, keys);
         this.#tracer?.step('the peer can receive');
         await this.#install(attempt, outboundSa(installation));
         this.#tracer?.step('the sending key is in place', spiText(agreement.spiOut));
       },
     };
+  }
+
+  #installation(attempt: Attempt, established: Established, agreement: Agreement, keys: DirectionKeys) {
+    const whole = { agreement, established, local: this.local, remote: this.#remote, path: this.#path, keys };
+    attempt.note ??= noteOf(whole);
+    return { ...whole, note: attempt.note };
   }
 
   /** Ends an attempt: well, or with why not. */
@@ -368,9 +376,12 @@ export class Tunnel {
   async teardown(): Promise<void> {
     this.#enqueue(() => this.#ledger.disown(this.#remote));
     this.dispatch({ type: 'gone' });
-    const attempts = [...this.#attempts.values()];
+    const ended = [...this.#attempts.values()].map((attempt) => {
+      attempt.done ??= Promise.withResolvers();
+      return attempt.done.promise;
+    });
     this.close();
-    await Promise.all(attempts.map(({ done }) => done.promise));
+    await Promise.all(ended);
     await this.#queue;
   }
 
@@ -490,10 +501,11 @@ export class Tunnel {
       role,
       abort,
       startedAt: this.#services.now(),
-      done: Promise.withResolvers(),
+      done: undefined,
       radius: this.radius,
       spi: undefined,
       established: undefined,
+      note: undefined,
     };
     this.#attempts.set(number, attempt);
     return attempt;
@@ -501,7 +513,7 @@ export class Tunnel {
 
   #end(attempt: Attempt): void {
     this.#attempts.delete(attempt.number);
-    attempt.done.resolve();
+    attempt.done?.resolve();
   }
 
   #undo({ number, spi }: Attempt): void {
