@@ -96,12 +96,21 @@ test('an image holds together', () => {
           directions.flatMap((direction) => stages.map((stage) => setIdOf(endpoint, direction, stage))),
         ),
       );
+      for (const { asks, lenient, accepts } of image.matchers.values())
+        for (const { admin, network, mesh } of [lenient, ...accepts.map(({ sets }) => sets)]) {
+          assert.equal(network !== noSet, asks);
+          for (const id of [admin, network, mesh]) used.add(id);
+        }
       used.delete(noSet);
       assert.deepEqual(new Set(image.ruleSets.keys()), used);
+      const matchers = new Set([...image.endpoints.values()].map(({ names }) => names));
+      matchers.delete(0);
+      assert.deepEqual(new Set(image.matchers.keys()), matchers);
       for (const { ingressSet, egressSet } of image.endpoints.values())
         assert.ok(ingressSet !== noSet && egressSet !== noSet);
-      const known = new Set([...image.identities.keys(), ...Object.values(reservedIdentity)]);
-      for (const { identity } of [...image.peers.values(), ...image.prefixes.values()]) assert.ok(known.has(identity));
+      const places = new Set([...image.identities.keys(), ...Object.values(reservedIdentity)]);
+      const known = new Set([...places, ...image.patterns.keys()]);
+      for (const { identity } of [...image.peers.values(), ...image.prefixes.values()]) assert.ok(places.has(identity));
       for (const set of image.ruleSets.values()) {
         const keys = set.entries.map((entry) => [entry.identity, entry.protocol, entry.port, entry.portLength].join());
         assert.equal(new Set(keys).size, keys.length, 'no two entries with one key');

@@ -1,3 +1,4 @@
+import type { Direction } from '../../model/verdict.ts';
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
 
@@ -16,7 +17,10 @@ export interface RequestsOf {
 const notYet = 'requests are not looked into yet: connections that only this rule would allow are denied';
 
 /** What one entry of `toPorts` asks of requests. */
-export function requestsOf({ rules, serverNames, terminatingTLS, originatingTLS, listener }: PortRuleSpec): RequestsOf {
+export function requestsOf(
+  { ports, rules, serverNames, terminatingTLS, originatingTLS, listener }: PortRuleSpec,
+  direction: Direction,
+): RequestsOf {
   const limits: LimitAt[] = [];
   const limit = (reason: string, ...path: (string | number)[]): void => {
     limits.push({ path, reason });
@@ -37,7 +41,9 @@ export function requestsOf({ rules, serverNames, terminatingTLS, originatingTLS,
   }
   if (rules?.dns?.length) {
     requests = [{ kind: 'dns', names: rules.dns.map(toDomain) }];
-    limit(notYet, 'rules', 'dns');
+    if (direction === 'ingress') limit('questions are looked into where they are asked only: denied', 'rules', 'dns');
+    else if (!ports?.some(isForDns))
+      limit('DNS is read on port 53 only: what is asked elsewhere is denied', 'rules', 'dns');
   }
   const never: readonly [name: string, given: boolean, reason: string][] = [
     ['kafka', (rules?.kafka?.length ?? 0) > 0, 'rules for Kafka are not supported: the rule allows nothing'],
@@ -62,6 +68,12 @@ export function requestsOf({ rules, serverNames, terminatingTLS, originatingTLS,
     requests = [];
   }
   return { requests, limits };
+}
+
+/** Whether port 53 is among what a port stands for, or may be. */
+function isForDns({ port, endPort }: NonNullable<PortRuleSpec['ports']>[number]): boolean {
+  const number = Number(port ?? '');
+  return Number.isNaN(number) || number === 0 || (number <= 53 && 53 <= (endPort || number));
 }
 
 /** @returns No match where no request may pass as it came. */

@@ -164,8 +164,13 @@ for (const [name, spec, field] of invalid)
 const limited: readonly [name: string, spec: unknown, field: string][] = [
   ['HTTP', toPorts({ ports: [port], rules: { http: [{ method: 'GET' }] } }), 'spec.ingress[0].toPorts[0].rules.http'],
   [
-    'DNS',
-    out({ toPorts: [{ ports: [{ port: '53' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
+    'DNS of a server',
+    into({ toPorts: [{ ports: [{ port: '53' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
+    'spec.ingress[0].toPorts[0].rules.dns',
+  ],
+  [
+    'DNS on another port',
+    out({ toPorts: [{ ports: [{ port: '5353' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
     'spec.egress[0].toPorts[0].rules.dns',
   ],
   ['server names', toPorts({ ports: [port], serverNames: ['a.example'] }), 'spec.ingress[0].toPorts[0].serverNames'],
@@ -195,7 +200,6 @@ const limited: readonly [name: string, spec: unknown, field: string][] = [
     toPorts({ ports: [port], rules: { http: [{ headerMatches: [{ name: 'a', secret: { name: 'b' } }] }] } }),
     'spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].secret',
   ],
-  ['names', out({ toFQDNs: [{ matchName: 'a' }] }), 'spec.egress[0].toFQDNs'],
   ['services', out({ toServices: [{ k8sService: { serviceName: 'a' } }] }), 'spec.egress[0].toServices'],
   ['groups', out({ toGroups: [{ aws: {} }] }), 'spec.egress[0].toGroups'],
   [
