@@ -15,8 +15,10 @@ import {
   type Resource,
   type Service,
 } from '../api/kinds.ts';
+import type { ServiceLookup } from '../policy/cilium/services.ts';
 import { formatIssues } from '../policy/issues.ts';
 import { type PolicyContext, type PolicyKind, policyKindOf } from '../policy/kinds.ts';
+import { serviceLookup } from '../service/lookup.ts';
 import type { ClusterState } from './cluster-state.ts';
 
 /** A policy that was not understood, and what it does meanwhile. */
@@ -47,6 +49,10 @@ export class ApiFeed {
   #context: PolicyContext;
   /** Each reads all policies of a kind again. */
   readonly #readers: (() => void)[] = [];
+  /** Reads again a policy that is about services, by the policy. */
+  readonly #followers = new Map<string, () => void>();
+  #lookup: ServiceLookup | undefined;
+  #following: NodeJS.Immediate | undefined;
 
   /** @param onServices Called when Services or their endpoints change. */
   constructor(
@@ -91,17 +97,24 @@ export class ApiFeed {
       // Whoever does not use a kind need not have defined it.
       ...policyResources.map((resource) => watchPolicies(resource, true)),
     ];
-    this.#services.onChange(deps.onServices);
-    this.#slices.onChange(deps.onServices);
+    const servicesChanged = (): void => {
+      deps.onServices();
+      this.#servicesChanged();
+    };
+    this.#services.onChange(servicesChanged);
+    this.#slices.onChange(servicesChanged);
   }
 
   /** Starts watching. Resolves when the first list of every kind is in. */
   async start(): Promise<void> {
     for (const reflector of this.#all) reflector.start();
     await Promise.all(this.#all.map(({ synced }) => synced));
+    // Whatever was read before the services were there.
+    this.#follow();
   }
 
   async close(): Promise<void> {
+    clearImmediate(this.#following);
     await Promise.all(this.#all.map((reflector) => reflector.close()));
   }
 
@@ -139,6 +152,18 @@ export class ApiFeed {
     );
   }
 
+  /** Changes of services come in bursts: policies about them are read again once for each. */
+  #servicesChanged(): void {
+    this.#lookup = undefined;
+    if (this.#followers.size > 0) this.#following ??= setImmediate(() => this.#follow());
+  }
+
+  #follow(): void {
+    clearImmediate(this.#following);
+    this.#following = undefined;
+    for (const read of [...this.#followers.values()]) read();
+  }
+
   get #all(): readonly Watching[] {
     return [this.#namespaces, this.#nodes, this.#pods, ...this.#policies, this.#services, this.#slices];
   }
@@ -157,12 +182,18 @@ export class ApiFeed {
   #policyChanged<T extends KubeObject>(policyKind: PolicyKind, { kind, entry }: Change<T>): void {
     const policy = `${policyKind.kind} ${entry.key}`;
     this.#broken.delete(policy);
+    this.#followers.delete(policy);
     if (kind === 'delete') {
       this.#state.removePolicies(policy);
       return;
     }
     // What the policy says is read from what came, strictly: the API's own reading forgives unknown fields, this must not.
-    const parsed = policyKind.parse(entry.raw, this.#context);
+    const services = (): ServiceLookup => {
+      this.#followers.set(policy, () => this.#policyChanged(policyKind, { kind: 'update', entry, previous: entry }));
+      this.#lookup ??= serviceLookup(this.#services.objects(), this.#slices.objects());
+      return this.#lookup;
+    };
+    const parsed = policyKind.parse(entry.raw, { ...this.#context, services });
     if (parsed.ok) {
       this.#state.setPolicies(policy, parsed.policies);
       return;

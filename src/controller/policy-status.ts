@@ -15,6 +15,7 @@ import {
   policyResources,
   type Resource,
 } from '../api/kinds.ts';
+import { noServices } from '../policy/cilium/services.ts';
 import { formatIssues } from '../policy/issues.ts';
 import { type PolicyContext, type PolicyKind, policyKindOf } from '../policy/kinds.ts';
 import type { Limit } from '../policy/rule.ts';
@@ -51,7 +52,7 @@ export function standing(
   now: Date,
   context: PolicyContext = {},
 ): Condition[] {
-  const parsed = kind.parse(raw, context);
+  const parsed = kind.parse(raw, { ...context, services: () => noServices });
   const limits = parsed.ok ? parsed.policies.flatMap((policy) => policy.limits ?? []) : [];
   const wanted: readonly Claim[] = [
     parsed.ok

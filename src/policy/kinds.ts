@@ -1,6 +1,7 @@
 import { byPlace } from '../model/place.ts';
 import { withAnnotations } from './annotations.ts';
 import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
+import type { ServiceLookup } from './cilium/services.ts';
 import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
 import type { ParseResult } from './issues.ts';
 import { parseAuthorizationPolicy } from './istio/authorization.ts';
@@ -11,7 +12,13 @@ import { parseNetworkPolicy } from './network-policy/parse.ts';
 export type { PoliciesResult } from './cilium/parse.ts';
 
 /** What a manifest leaves to where it is read. */
-export type PolicyContext = IstioContext;
+export interface PolicyContext extends IstioContext {
+  /**
+   * The cluster's services, asked only where a policy is about them: it is then to be read again when they change. Absent:
+   * nobody follows them, and what is about services is a limit.
+   */
+  readonly services?: () => ServiceLookup;
+}
 
 /** An API kind whose objects are policies: all that whoever serves, watches, compiles or checks them has to know of it. */
 export interface PolicyKind {
@@ -46,12 +53,14 @@ const frontEnds: readonly PolicyKind[] = [
   {
     ...{ group: 'cilium.io', version: 'v2', kind: 'CiliumNetworkPolicy', plural: 'ciliumnetworkpolicies' },
     ...{ namespaced: true, shortNames: ['cnp', 'ciliumnp'] },
-    parse: (object, { defaultNamespace } = {}) => parseCiliumPolicy('CiliumNetworkPolicy', object, defaultNamespace),
+    parse: (object, { defaultNamespace, services } = {}) =>
+      parseCiliumPolicy('CiliumNetworkPolicy', object, defaultNamespace, services),
   },
   {
     ...{ group: 'cilium.io', version: 'v2', kind: 'CiliumClusterwideNetworkPolicy' },
     ...{ plural: 'ciliumclusterwidenetworkpolicies', namespaced: false, shortNames: ['ccnp'] },
-    parse: (object) => parseCiliumPolicy('CiliumClusterwideNetworkPolicy', object),
+    parse: (object, { services } = {}) =>
+      parseCiliumPolicy('CiliumClusterwideNetworkPolicy', object, undefined, services),
   },
   {
     ...{ group: 'security.istio.io', version: 'v1', kind: 'AuthorizationPolicy', plural: 'authorizationpolicies' },

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { ApiFeed } from '../../src/agent/api-feed.ts';
 import { ClusterState } from '../../src/agent/cluster-state.ts';
 import { ApiError } from '../../src/api/client/error.ts';
@@ -77,6 +78,48 @@ test('policies are read again where what they leave to the cluster is another', 
   feed.setPolicyContext({ rootNamespace: 'default' });
   const namespaces = { selector: {} };
   assert.deepEqual(state.view.policies[0]?.subject, { kind: 'pods', namespaces, pods: {} }, 'all of the mesh');
+});
+
+test('policies about services follow their backends, and the API server', async (t) => {
+  const api = await TestApi.start(t);
+  const resource = policyResources.find(({ kind }) => kind === 'CiliumNetworkPolicy');
+  assert.ok(resource !== undefined);
+  const spec = {
+    endpointSelector: {},
+    egress: [{ toServices: [{ k8sService: { serviceName: 'db' } }] }, { toEntities: ['kube-apiserver'] }],
+  };
+  const body = { apiVersion: 'cilium.io/v2', kind: 'CiliumNetworkPolicy', metadata: { name: 'p' }, spec };
+  assert.equal((await api.raw(pathOf(resource), { method: 'POST', body })).status, 201);
+  const slice = (name: string, service: string, ...addresses: string[]) => ({
+    ...({ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', addressType: 'IPv4' } as const),
+    metadata: { namespace: 'default', name, labels: { 'kubernetes.io/service-name': service } },
+    endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready: false } })),
+    ports: [{ port: 5432 }],
+  });
+  await api.client.create(kinds.Service, {
+    ...{ apiVersion: 'v1', kind: 'Service', metadata: { namespace: 'default', name: 'db' } },
+    spec: { ports: [{ port: 5432 }] },
+  });
+  await api.client.create(kinds.EndpointSlice, slice('db-1', 'db', '198.51.100.7'));
+  const { feed, state } = feedOf(api.client);
+  t.after(() => feed.close());
+  await feed.start();
+  const peers = () =>
+    state.view.policies.flatMap(({ rules }) =>
+      rules.map(({ peers }) =>
+        peers === 'any' ? peers : peers.map((peer) => (peer.kind === 'cidr' ? peer.cidr : peer.kind)),
+      ),
+    );
+  // What is known when the first lists are in is what policies are read by, whichever list was first.
+  assert.deepEqual(peers(), [['198.51.100.7/32'], ['some']]);
+  const changed = async (expected: unknown) =>
+    await eventually(() => (isDeepStrictEqual(peers(), expected) ? true : undefined), JSON.stringify(expected));
+  await api.client.create(kinds.EndpointSlice, slice('db-2', 'db', '198.51.100.9'));
+  await changed([['198.51.100.7/32', '198.51.100.9/32'], ['some']]);
+  await api.client.create(kinds.EndpointSlice, slice('api', 'kubernetes', '192.0.2.6'));
+  await changed([['198.51.100.7/32', '198.51.100.9/32'], ['192.0.2.6/32']]);
+  await api.client.delete(kinds.Service, { namespace: 'default', name: 'db' });
+  await changed([['192.0.2.6/32']]);
 });
 
 test('an API that knows none but Kubernetes’ own kind does: the agent goes on without the others', async (t) => {

@@ -3,9 +3,18 @@ import { isApiError } from '../../api/client/error.ts';
 import type { Api, Entry } from '../../api/client/types.ts';
 import { readClusterSettings } from '../../api/cluster-settings.ts';
 import { clusterSettingsName } from '../../api/kinds/myelin.ts';
-import { apiVersionOf, type KubeObject, kinds, ownKinds, policyResources, type Resource } from '../../api/kinds.ts';
+import {
+  apiVersionOf,
+  type KubeObject,
+  kinds,
+  type Live,
+  ownKinds,
+  policyResources,
+  type Resource,
+} from '../../api/kinds.ts';
 import { type PolicyContext, policyKindOf } from '../../policy/kinds.ts';
 import type { Policy } from '../../policy/rule.ts';
+import { serviceLookup } from '../../service/lookup.ts';
 
 /**
  * The cluster as its agents see it, read once from the API. Policies are by `kind namespace/name`, so that one that is put
@@ -21,7 +30,13 @@ export async function readClusterState(api: Api): Promise<{ state: ClusterState;
     istioRootNamespace: rootNamespace,
   } = readClusterSettings(settings.find(({ key }) => key === clusterSettingsName));
   const domain = trustDomain === undefined ? {} : { trustDomain };
-  const context = { ...domain, ...(rootNamespace === undefined ? {} : { rootNamespace }) };
+  const services = understood(await entriesOf(api, kinds.Service));
+  const lookup = serviceLookup(services, understood(await entriesOf(api, kinds.EndpointSlice)));
+  const context = {
+    ...domain,
+    ...(rootNamespace === undefined ? {} : { rootNamespace }),
+    services: () => lookup,
+  };
   const state = new ClusterState({ defaultDeny: defaultVerdict === 'deny', ...domain }, () => {});
   for (const { object } of await entriesOf(api, kinds.Namespace)) if (object !== undefined) state.setNamespace(object);
   for (const { object } of await entriesOf(api, kinds.Node)) if (object !== undefined) state.setNode(object);
@@ -44,6 +59,10 @@ export function putPolicy(state: ClusterState, object: unknown, context: PolicyC
   const name = first.name.replace(/ specs\[\d+\]$/, '');
   state.setPolicies(`${kind.kind} ${first.namespace === '' ? name : `${first.namespace}/${name}`}`, policies);
   return policies;
+}
+
+function understood<T extends KubeObject>(entries: readonly Entry<T>[]): Live<T>[] {
+  return entries.flatMap(({ object }) => (object === undefined ? [] : [object]));
 }
 
 /** None of a kind that the cluster does not know. */

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Labels } from '../../model/labels.ts';
 import { formatRule } from '../../model/verdict.ts';
 import { bareKind, parseCiliumRules } from '../cilium/parse.ts';
+import { noServices } from '../cilium/services.ts';
 import { fieldOf } from '../issues.ts';
 import { type PoliciesResult, policyKindOf, policyKinds } from '../kinds.ts';
 import type { Policy, Rule } from '../rule.ts';
@@ -92,7 +93,7 @@ function parseAny(object: unknown, name: string, defaultNamespace: string): Poli
   if (Array.isArray(object)) return parseCiliumRules(object, name);
   if (typeof object !== 'object' || object === null) return undefined;
   const known = policyKindOf(object);
-  if (known !== undefined) return known.parse(object, { defaultNamespace });
+  if (known !== undefined) return known.parse(object, { defaultNamespace, services: () => noServices });
   const namesake = policyKinds.find(({ kind }) => 'kind' in object && object.kind === kind);
   if (namesake === undefined) return undefined;
   const message = `expected ${namesake.group}/${namesake.version}`;

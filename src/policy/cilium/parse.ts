@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import { type BrokenPolicy, type FieldIssue, formatIssues, toIssues } from '../issues.ts';
 import type { PeerMatch, Policy } from '../rule.ts';
-import { type CiliumKind, endpointSelector, policySchemas, ruleSchema } from './schema.ts';
+import { type CiliumKind, type CiliumRuleSpec, endpointSelector, policySchemas, ruleSchema } from './schema.ts';
 import { everyPod, type Scope } from './selector.ts';
-import { subjectOf, toPolicy } from './translate.ts';
+import { asksForServices, type ServiceLookup } from './services.ts';
+import { type Origin, subjectOf, toPolicy } from './translate.ts';
 
 /** One object may be several policies: each of its `specs` is about pods of its own. */
 export type PoliciesResult =
@@ -14,8 +15,14 @@ export type PoliciesResult =
  * Validates a CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy and turns it into the rule form.
  * @param object As JSON or YAML gives it.
  * @param defaultNamespace For a manifest that names none.
+ * @param services Asked where rules are about services, by whoever follows them.
  */
-export function parseCiliumPolicy(kind: CiliumKind, object: unknown, defaultNamespace = 'default'): PoliciesResult {
+export function parseCiliumPolicy(
+  kind: CiliumKind,
+  object: unknown,
+  defaultNamespace = 'default',
+  services?: () => ServiceLookup,
+): PoliciesResult {
   const parsed = policySchemas[kind].safeParse(object);
   if (!parsed.success) {
     const issues = parsed.error.issues.flatMap(toIssues);
@@ -24,11 +31,13 @@ export function parseCiliumPolicy(kind: CiliumKind, object: unknown, defaultName
   }
   const { metadata, spec, specs } = parsed.data;
   const { namespace, scope } = placeOf(kind, metadata.namespace, defaultNamespace);
+  const origin = (suffix: string, path: Origin['path'], one: CiliumRuleSpec): Origin => ({
+    ...{ kind, namespace, name: `${metadata.name}${suffix}`, path, scope },
+    ...(services !== undefined && asksForServices(one) ? { services: services() } : {}),
+  });
   const policies = [
-    ...(spec == null ? [] : [toPolicy({ kind, namespace, name: metadata.name, path: ['spec'], scope }, spec)]),
-    ...(specs ?? []).map((one, index) =>
-      toPolicy({ kind, namespace, name: `${metadata.name} specs[${index}]`, path: ['specs', index], scope }, one),
-    ),
+    ...(spec == null ? [] : [toPolicy(origin('', ['spec'], spec), spec)]),
+    ...(specs ?? []).map((one, index) => toPolicy(origin(` specs[${index}]`, ['specs', index], one), one)),
   ];
   return { ok: true, policies };
 }

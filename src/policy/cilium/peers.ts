@@ -1,7 +1,8 @@
+import type { z } from 'zod';
 import type { parsePrefix } from '../../model/prefix.ts';
 import type { NameMatch, PeerMatch } from '../rule.ts';
 import { type LimitAt, toDomain } from './requests.ts';
-import type { CidrRuleSpec, EndpointSelectorSpec } from './schema.ts';
+import type { CidrRuleSpec, EndpointSelectorSpec, serviceSpec } from './schema.ts';
 import type { DomainSpec } from './schema-ports.ts';
 import {
   everybody,
@@ -15,6 +16,7 @@ import {
   reservedPeer,
   type Scope,
 } from './selector.ts';
+import { addressPeers, backendsOf, type ServiceLookup } from './services.ts';
 
 type List<T> = readonly T[] | null | undefined;
 
@@ -28,7 +30,7 @@ export interface PeersSpec {
   readonly entities: List<string>;
   readonly nodes: List<EndpointSelectorSpec>;
   readonly groups: List<unknown>;
-  readonly services?: List<unknown>;
+  readonly services?: List<z.infer<typeof serviceSpec>>;
   readonly fqdns?: List<DomainSpec>;
 }
 
@@ -41,8 +43,14 @@ export interface PeersMatch {
 /**
  * Whom a rule is about. A list that is there and empty selects nobody; where none is there, the rule is about everybody,
  * if it names ports, or else about nobody (which is its caller's to know).
+ * @param known The cluster's services, for those who follow them; without them what is about services is a limit.
  */
-export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'deny'): PeersMatch {
+export function matchPeers(
+  spec: PeersSpec,
+  scope: Scope,
+  verdict: 'allow' | 'deny',
+  known: ServiceLookup | undefined,
+): PeersMatch {
   const limits: LimitAt[] = [];
   const unknown = verdict === 'allow' ? 'nobody' : 'everybody';
   const { prefix } = spec;
@@ -77,6 +85,8 @@ export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'de
   for (const [index, entity] of (spec.entities ?? []).entries()) {
     const peer = entityPeer(entity);
     if (peer !== undefined) peers.push(peer);
+    else if (known !== undefined)
+      peers.push(...(known.apiServers.length === 0 ? [lost(possibleApiServer)] : addressPeers(known.apiServers)));
     else {
       limit(`${noApiServer}: ${taken(verdict, 'every node and every address outside')}`, `${prefix}Entities`, index);
       peers.push(lost(possibleApiServer));
@@ -94,12 +104,19 @@ export function matchPeers(spec: PeersSpec, scope: Scope, verdict: 'allow' | 'de
     limit(`groups of other providers are not read: ${taken(verdict, 'every address outside')}`, `${prefix}Groups`);
     peers.push(lost({ kind: 'world' }));
   }
-  if (spec.services?.length) {
-    limit(`services are not known to policy: ${taken(verdict, 'everybody')}`, `${prefix}Services`);
-    peers.push(lost(everybody));
+  for (const [index, service] of (spec.services ?? []).entries()) {
+    const backends = known === undefined ? undefined : backendsOf(service, known, scope, verdict);
+    if (backends !== undefined) peers.push(...backends);
+    else {
+      const why = known === undefined ? 'services are not known here' : 'only a Service’s own labels are known';
+      limit(`${why}: ${taken(verdict, 'everybody')}`, `${prefix}Services`, index);
+      peers.push(lost(everybody));
+    }
   }
   for (const name of spec.fqdns ?? []) peers.push({ kind: 'name', pattern: toDomain(name) });
-  return { peers: peers.length === 0 ? undefined : peers, limits };
+  // Services without backends are named all the same: the rule is about nobody then.
+  const isNamed = peers.length > 0 || (spec.services?.length ?? 0) > 0;
+  return { peers: isNamed ? peers : undefined, limits };
 }
 
 function taken(verdict: 'allow' | 'deny', all: string): string {

@@ -3,7 +3,7 @@ import type { IpAddress } from '../../model/address.ts';
 import { type Labels, selects } from '../../model/labels.ts';
 import { hostPrefix } from '../../model/prefix.ts';
 import type { PeerMatch } from '../rule.ts';
-import type { serviceSpec } from './schema.ts';
+import type { CiliumRuleSpec, serviceSpec } from './schema.ts';
 import { nodeLabels, type Scope } from './selector.ts';
 
 /** A Service as rules may name it. */
@@ -52,6 +52,16 @@ export function backendsOf(
       if (selects(labels, service.labels) && isIn(service, k8sServiceSelector.namespace)) found.push(service);
   }
   return addressPeers(found.flatMap(({ backends }) => backends));
+}
+
+/** Whether a rule is about services or the API server, so that it means something else when those change. */
+export function asksForServices({ ingress, ingressDeny, egress, egressDeny }: CiliumRuleSpec): boolean {
+  const out = [...(egress ?? []), ...(egressDeny ?? [])];
+  const entities = [
+    ...[...(ingress ?? []), ...(ingressDeny ?? [])].flatMap(({ fromEntities }) => fromEntities ?? []),
+    ...out.flatMap(({ toEntities }) => toEntities ?? []),
+  ];
+  return entities.includes('kube-apiserver') || out.some(({ toServices }) => (toServices ?? []).length > 0);
 }
 
 /** Whoever has one of the addresses: pod, node or neither. */

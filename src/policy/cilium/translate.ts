@@ -7,6 +7,7 @@ import { matchPorts, type PortsSpec } from './ports.ts';
 import type { LimitAt } from './requests.ts';
 import type { CiliumRuleSpec, EgressRuleSpec, IngressRuleSpec } from './schema.ts';
 import { matchSelector, nobody, type Scope } from './selector.ts';
+import type { ServiceLookup } from './services.ts';
 
 /** Whose rule it is, and where in the object it stands. */
 export interface Origin {
@@ -17,6 +18,8 @@ export interface Origin {
   /** `['specs', 1]` */
   readonly path: readonly (string | number)[];
   readonly scope: Scope;
+  /** The cluster's services, for those who follow them. */
+  readonly services?: ServiceLookup;
 }
 
 type Limits = { field: string; reason: string }[];
@@ -130,7 +133,7 @@ function toRules(origin: Origin, rule: DirectedRule, limits: Limits): Rule[] {
   };
   const { kind, namespace, name } = origin;
   const ref = { kind, namespace, name, direction, ...(list === direction ? {} : { list }), index };
-  const found = matchPeers(rule.peers, origin.scope, verdict);
+  const found = matchPeers(rule.peers, origin.scope, verdict, origin.services);
   add(found.limits);
   const { matches, limits: ofPorts } = matchPorts(rule.ports, verdict, direction);
   add(ofPorts);

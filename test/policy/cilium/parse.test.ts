@@ -200,7 +200,7 @@ const limited: readonly [name: string, spec: unknown, field: string][] = [
     toPorts({ ports: [port], rules: { http: [{ headerMatches: [{ name: 'a', secret: { name: 'b' } }] }] } }),
     'spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0].secret',
   ],
-  ['services', out({ toServices: [{ k8sService: { serviceName: 'a' } }] }), 'spec.egress[0].toServices'],
+  ['services', out({ toServices: [{ k8sService: { serviceName: 'a' } }] }), 'spec.egress[0].toServices[0]'],
   ['groups', out({ toGroups: [{ aws: {} }] }), 'spec.egress[0].toGroups'],
   [
     'groups of CIDRs',
@@ -286,7 +286,7 @@ test('each of several specs is a policy of its own, with a name that says which'
   );
   assert.deepEqual(
     result.policies[2]?.limits?.map(({ field }) => field),
-    ['specs[1].egress[0].toServices'],
+    ['specs[1].egress[0].toServices[0]'],
   );
 });
 

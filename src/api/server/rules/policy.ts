@@ -1,3 +1,4 @@
+import { noServices } from '../../../policy/cilium/services.ts';
 import { type PolicyKind, policyKindOf } from '../../../policy/kinds.ts';
 import type { FieldIssue } from '../../issue.ts';
 import { fieldPath } from '../../issue.ts';
@@ -13,7 +14,7 @@ type Issues = Extract<ReturnType<PolicyKind['parse']>, { ok: false }>['issues'];
 export const policyRules: Readonly<Record<string, Rules>> = Object.fromEntries(
   policyResources.map((resource) => {
     const kind = policyKindOf({ apiVersion: apiVersionOf(resource), kind: resource.kind });
-    const read = (object: PolicyObject) => kind?.parse(object);
+    const read = (object: PolicyObject) => kind?.parse(object, { services: () => noServices });
     const rules = rulesFor(resource, {
       strict: true,
       validate: (object) => {
