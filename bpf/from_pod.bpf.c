@@ -9,6 +9,7 @@
 #include "lib/dns.h"
 #include "lib/fragment.h"
 #include "lib/hairpin.h"
+#include "lib/http_response.h"
 #include "lib/maps.h"
 #include "lib/mark.h"
 #include "lib/parse.h"
@@ -102,6 +103,8 @@ static __always_inline enum drop_reason connect(struct __sk_buff *skb, const str
 		dns_note(&route->track);
 	if (route->track.event != 0)
 		event_connection(place, endpoint, &route->track);
+	if (route->track.reply && (route->track.flags & TRACK_READ))
+		http_response(skb, packet, &route->track.key);
 	switch (route->mode) {
 	case ROUTE_PLAIN:
 		return FORWARDED;

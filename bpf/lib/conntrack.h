@@ -41,6 +41,7 @@
 #define TRACK_UNPROVEN (1U << 3)   /* in: arrived without proof, so it can only be a reply */
 #define TRACK_NOT_READY (1U << 4)  /* in: the endpoint's policy is not loaded; only its own node reaches it */
 #define TRACK_BY_NAME (1U << 5)    /* in: judge this packet, and by `sets`. out: a reply on a connection that is judged so */
+#define TRACK_READ (1U << 6)       /* out: its requests are read */
 
 struct track {
 	struct ct_key key;
@@ -363,6 +364,10 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	}
 	if (!exempt && !track->reply && ct_is_unread(packet, entry->flags))
 		return HTTP_UNREAD;
+	if ((entry->flags & CT_BROKEN) && !(packet->tcp_flags & TCP_RST))
+		return HTTP_UNREAD;
+	if (entry->flags & CT_READ)
+		track->flags |= TRACK_READ;
 	ct_account(settings, packet, track, entry, now);
 	track->expires_ns = entry->expires_ns;
 	return FORWARDED;

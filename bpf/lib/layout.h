@@ -210,6 +210,7 @@ enum ct_state {
 #define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
 #define CT_BY_REQUEST (1U << 2) /* admitted for the HTTP requests that are made on it: each is judged (http.bpf.c) */
 #define CT_READ (1U << 3)       /* its requests are read; else none of its data passes */
+#define CT_BROKEN (1U << 5)     /* what comes on it cannot be read: both of its ends are told */
 #define CT_KEPT (1U << 8)	/* denied since, and kept as it was admitted: POLICY_KEEP */
 #define CT_BY_NAME (1U << 4)    /* admitted for the DNS names that are asked on it: each question is judged, and lets its answer in */
 
@@ -492,6 +493,7 @@ enum event_kind {
 	EVENT_END = 2,
 	EVENT_PERIODIC = 3,
 	EVENT_DENY = 4,
+	EVENT_REQUEST = 6, /* an HTTP request: a struct http_event (http_layout.h) */
 };
 
 /* `source` is who opened the connection; of a packet that was denied, who sent it. */

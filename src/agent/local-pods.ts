@@ -51,6 +51,7 @@ export class LocalPods implements EndpointHooks {
       mac: endpoint.mac,
       hostMac: endpoint.hostMac,
       addresses: endpoint.addresses,
+      netns: endpoint.netns,
     });
     this.#endpoints.set(uid, endpoint);
     state.setLocalAddresses(uid, endpoint.addresses);

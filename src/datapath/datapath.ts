@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import { attachTc, queryTc, type TcDirection } from '../kernel/bpf/tc.ts';
+import { KernelError } from '../kernel/error.ts';
 import type { IpAddress } from '../model/address.ts';
 import { reservedIdentity } from '../model/identity.ts';
 import type { Protocol } from '../model/port.ts';
@@ -8,6 +9,7 @@ import { type Collected, type Connection, ConnectionTable } from './connections.
 import { type EndpointInterface, EndpointTable, type KnownEndpoint } from './endpoints.ts';
 import { evaluateMaps, type MapQuery, type MapVerdict } from './evaluate.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
+import { HttpReader } from './http.ts';
 import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts.ts';
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
@@ -58,6 +60,8 @@ export class Datapath {
   readonly #connections: ConnectionTable;
   readonly #events: EventReader;
   readonly #onEvent: (event: DatapathEvent) => void;
+  /** Or why there is none. */
+  readonly #http: HttpReader | string;
   /** Programs that take the place of others only once the new maps hold a policy. */
   readonly #deferred = new Map<string, () => void>();
 
@@ -67,10 +71,10 @@ export class Datapath {
    * @throws {KernelError} `Verifier`, `Errno`
    */
   static open(options: ObjectOptions, deps: DatapathDeps = {}): Datapath {
-    return new Datapath(loadObjects(options), deps);
+    return new Datapath(options, loadObjects(options), deps);
   }
 
-  private constructor(objects: DatapathObjects, deps: DatapathDeps) {
+  private constructor(options: ObjectOptions, objects: DatapathObjects, deps: DatapathDeps) {
     const { maps } = objects;
     const survey = surveyConnections(maps);
     this.#objects = objects;
@@ -85,6 +89,7 @@ export class Datapath {
       return (family === 4 ? entry?.identity4 : entry?.identity6) ?? reservedIdentity.any;
     });
     this.#events = new EventReader(maps, this.#onEvent);
+    this.#http = openHttp(options, objects);
   }
 
   /** The policy in force. The next image is to be compiled against it, also the first one after a restart. */
@@ -146,11 +151,14 @@ export class Datapath {
     this.#attach('from_pod', endpoint.ifindex, 'ingress');
     this.#attach('to_pod', endpoint.ifindex, 'egress');
     this.#endpoints.set(endpoint, this.policy.endpoints.get(endpoint.uid));
+    if (typeof this.#http !== 'string' && endpoint.netns !== undefined)
+      this.#http.addPod(endpoint.netns, endpoint.ifindex);
   }
 
   /** Forgets a pod's interface, its addresses and the tunnels that end at them. @returns Whether it was known. */
   removeEndpoint(uid: string): boolean {
     const removed = this.#endpoints.remove(uid);
+    if (removed !== undefined) this.#forgetSockets(removed.ifindex);
     for (const address of removed?.addresses ?? []) {
       this.#paths.forgetLocal(address);
       this.#tunnels.forgetLocal(address);
@@ -169,7 +177,14 @@ export class Datapath {
 
   /** Closes interfaces that an earlier process made known and this one has not. @returns Their device indices. */
   removeStrangers(): number[] {
-    return this.#endpoints.removeStrangers();
+    const removed = this.#endpoints.removeStrangers();
+    for (const ifindex of removed) this.#forgetSockets(ifindex);
+    return removed;
+  }
+
+  /** Why no requests can be read on this machine; undefined where they can. Connections that need it are closed then. */
+  get httpUnavailable(): string | undefined {
+    return typeof this.#http === 'string' ? this.#http : undefined;
   }
 
   /** @returns An endpoint by the id that events carry, also if it is gone, but not for long. */
@@ -290,11 +305,16 @@ export class Datapath {
   async close(): Promise<void> {
     await Promise.all([this.#policy.settled, this.#services.settled]);
     this.#events.close();
+    if (typeof this.#http !== 'string') this.#http.close();
     this.#objects.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #forgetSockets(ifindex: number): void {
+    if (typeof this.#http !== 'string') this.#http.removePod(ifindex);
   }
 
   #attach(name: ProgramName, ifindex: number, direction: TcDirection): void {
@@ -303,5 +323,21 @@ export class Datapath {
     const enforced = this.#objects.recreated && this.revision === 0 && queryTc(ifindex, direction) !== undefined;
     if (enforced) this.#deferred.set(`${ifindex} ${direction}`, attach);
     else attach();
+  }
+}
+
+/** @returns What reads requests, or why this machine has no such thing: all else works without. */
+function openHttp(options: ObjectOptions, { shared, recreated }: DatapathObjects): HttpReader | string {
+  const { objectDir, pinDir, maxEntries } = options;
+  try {
+    return HttpReader.open({
+      objectDir,
+      ...(pinDir === undefined ? { maps: shared } : { pinDir }),
+      ...(maxEntries === undefined ? {} : { maxEntries }),
+      anew: recreated,
+    });
+  } catch (error) {
+    if (error instanceof KernelError) return error.message;
+    throw error;
   }
 }

@@ -19,6 +19,8 @@ export interface EndpointInterface {
   readonly hostMac: MacAddress;
   /** The pod's own: at most one of each family. */
   readonly addresses: readonly IpAddress[];
+  /** Path of the pod's network namespace, which may be gone; without, its sockets' requests are not read. */
+  readonly netns?: string;
 }
 
 /** An endpoint that the datapath knows, or knew until lately. */

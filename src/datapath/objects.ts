@@ -72,6 +72,8 @@ export interface ObjectOptions {
 export interface DatapathObjects {
   readonly maps: DatapathMaps;
   readonly programs: Readonly<Record<ProgramName, BpfProgram>>;
+  /** Every map by its name, for objects that are loaded beside these. */
+  readonly shared: ReadonlyMap<string, BpfMap>;
   /** The maps are new although programs may be attached that use older ones. */
   readonly recreated: boolean;
   close(): void;
@@ -132,7 +134,7 @@ function loadAll(specs: ReadonlyMap<string, BpfObject>, options: ObjectOptions):
       from_underlay: program('from_underlay'),
       to_underlay: program('to_underlay'),
     };
-    return { maps: typedMaps(shared), programs, close };
+    return { maps: typedMaps(shared), shared, programs, close };
   } catch (error) {
     close();
     throw error;

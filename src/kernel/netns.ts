@@ -2,9 +2,14 @@ import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, statSy
 import { dirname } from 'node:path';
 import { run } from './command.ts';
 import { errnoError, errnoName } from './error.ts';
-import { lastErrno, raw } from './ffi/libc.ts';
+import { checked, lastErrno, raw } from './ffi/libc.ts';
 
 const MNT_DETACH = 2;
+const CLONE_NEWNET = 0x40000000;
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 0o2000002;
+const SOL_SOCKET = 1;
+const SO_NETNS_COOKIE = 71;
 
 /**
  * Makes a network namespace that lives as long as its path: a bind mount on a file, as `ip netns` does, in a directory
@@ -56,4 +61,48 @@ export function listNamespaces(directory: string): string[] {
     .map((name) => `${directory}/${name}`)
     .filter(isNamespace)
     .sort();
+}
+
+/**
+ * The number that BPF programs know a namespace by, never given twice while the machine runs. This thread enters the
+ * namespace and leaves it again before anything else of it runs.
+ * @param path Of the namespace's file.
+ * @throws {KernelError} `Errno` (ENOENT; EINVAL where it is no network namespace)
+ */
+export function namespaceCookie(path: string): bigint {
+  const open = (name: string) => {
+    try {
+      return openSync(name, 'r');
+    } catch {
+      throw errnoError(2, 'open the network namespace', path);
+    }
+  };
+  const own = open('/proc/thread-self/ns/net');
+  try {
+    const other = open(path);
+    try {
+      checked(raw.setns(other, CLONE_NEWNET), 'enter the network namespace', path);
+      try {
+        return readCookie(path);
+      } finally {
+        checked(raw.setns(own, CLONE_NEWNET), 'leave the network namespace', path);
+      }
+    } finally {
+      closeSync(other);
+    }
+  } finally {
+    closeSync(own);
+  }
+}
+
+function readCookie(path: string): bigint {
+  const fd = checked(raw.socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0), 'open a socket', path);
+  try {
+    const value = new Uint8Array(8);
+    const result = raw.getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, value, Uint8Array.of(8, 0, 0, 0));
+    checked(result, 'read the cookie of the network namespace', path);
+    return new DataView(value.buffer).getBigUint64(0, true);
+  } finally {
+    closeSync(fd);
+  }
 }

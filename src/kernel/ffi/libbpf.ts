@@ -248,6 +248,15 @@ export const libbpf = {
   tc_detach: bind<(hook: TcHook, options: TcOpts) => number>(
     'int bpf_tc_detach(const bpf_tc_hook *hook, const bpf_tc_opts *options)',
   ),
+  prog_attach: bind<(program: number, target: number, type: number, flags: number) => number>(
+    'int bpf_prog_attach(int prog_fd, int attachable_fd, int type, unsigned int flags)',
+  ),
+  link_create: bind<(program: number, target: number, type: number, options: null) => number>(
+    'int bpf_link_create(int prog_fd, int target_fd, int attach_type, const void *options)',
+  ),
+  link_update: bind<(link: number, program: number, options: null) => number>(
+    'int bpf_link_update(int link_fd, int new_prog_fd, const void *options)',
+  ),
   tc_query: bind<(hook: TcHook, options: TcOpts) => number>(
     'int bpf_tc_query(const bpf_tc_hook *hook, _Inout_ bpf_tc_opts *options)',
   ),

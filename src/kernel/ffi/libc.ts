@@ -26,6 +26,7 @@ export const raw = {
     'int bind(int fd, const void *address, unsigned int length)',
   ),
   dup: bind<(fd: number) => number>('int dup(int fd)'),
+  setns: bind<(fd: number, type: number) => number>('int setns(int fd, int type)'),
   listen: bind<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)'),
   send: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
     'intptr_t send(int fd, const void *bytes, size_t length, int flags)',

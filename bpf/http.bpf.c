@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Requests, on the sockets that pods have accepted: which sockets are read (sockops), where a message ends (stream
+ * parser), what becomes of it (stream verdict). docs/HTTP.md.
+ */
+#include "lib/http_key.h"
+#include "lib/http_maps.h"
+#include "lib/http_stream.h"
+#include "lib/http_verdict.h"
+
+#include <bpf/bpf_core_read.h>
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* Of the kernel's structs, what is read; the places are this machine's kernel's (CO-RE). */
+struct sk_buff {
+	char cb[48];
+} __attribute__((preserve_access_index));
+
+struct strp_msg {
+	int full_len;
+	int offset;
+} __attribute__((preserve_access_index));
+
+struct _strp_msg {
+	struct strp_msg strp;
+} __attribute__((preserve_access_index));
+
+struct sk_skb_cb {
+	struct _strp_msg strp;
+} __attribute__((preserve_access_index));
+
+/*
+ * Where in the buffer the message is: a pipelined one shares its buffer with those before it, and the kernel does not
+ * tell its programs (only the helpers' offsets count from the buffer's begin).
+ */
+static __always_inline bool message_place(struct __sk_buff *skb, struct strp_msg *place)
+{
+	void *at = (void *)skb + bpf_core_field_offset(struct sk_buff, cb) + bpf_core_field_offset(struct sk_skb_cb, strp);
+
+	return bpf_probe_read_kernel(place, sizeof(*place), at) == 0;
+}
+
+SEC("sk_skb/stream_parser")
+int http_parser(struct __sk_buff *skb)
+{
+	struct strp_msg place = {};
+	struct http_key key = {};
+	struct http_stream *stream;
+
+	HTTP_KEY(skb, &key);
+	stream = bpf_map_lookup_elem(&http_streams, &key);
+	if (!stream || !message_place(skb, &place) || place.offset < 0 || (__u32)place.offset >= skb->len)
+		return PROTOCOL_ERROR;
+	return stream_parse(skb, place.offset, skb->len - (__u32)place.offset, stream);
+}
+
+/*
+ * The connection is over. The message goes back to where it came from, but only to from_pod, which drops it and tells both
+ * ends (HTTP_UNREAD).
+ */
+static __always_inline void give_up(struct http_stream *stream)
+{
+	struct ct_key key = stream->connection;
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &key);
+
+	stream->phase = HTTP_REFUSED;
+	stream->flags = 0;
+	if (entry)
+		__sync_fetch_and_or(&entry->flags, CT_BROKEN);
+}
+
+SEC("sk_skb/stream_verdict")
+int http_verdict(struct __sk_buff *skb)
+{
+	struct http_request *request;
+	enum http_action action;
+	struct strp_msg place = {};
+	struct http_key key = {};
+	struct http_stream *stream;
+	__u32 length;
+
+	HTTP_KEY(skb, &key);
+	stream = bpf_map_lookup_elem(&http_streams, &key);
+	if (!stream || !message_place(skb, &place))
+		return SK_DROP;
+	request = http_request_take();
+	if (!request) {
+		stream->phase = HTTP_REFUSED;
+		return SK_DROP;
+	}
+	length = place.full_len;
+	action = stream_judge(skb, place.offset, length, stream, request);
+	if (action == HTTP_ANSWER) {
+		asm volatile("" : "+r"(length));
+		if (length == 0 || length > HTTP_HEAD ||
+		    bpf_skb_store_bytes(skb, place.offset, request->target, length, 0) < 0)
+			action = HTTP_RESET;
+	}
+	http_request_give(request);
+	if (action == HTTP_PASS)
+		return SK_PASS;
+	if (action == HTTP_DROP)
+		return SK_DROP;
+	if (action == HTTP_RESET)
+		give_up(stream);
+	return bpf_sk_redirect_hash(skb, &http_sockets, &key, 0);
+}
+
+/* A connection that a pod has accepted and whose requests are to be read: from its first byte on, or never. */
+static __always_inline void sockets_accepted(struct bpf_sock_ops *context)
+{
+	__u64 cookie = bpf_get_netns_cookie(context);
+	__u32 *ifindex = bpf_map_lookup_elem(&http_pods, &cookie);
+	struct http_stream stream = {};
+	struct endpoint *endpoint;
+	struct http_key key = {};
+	struct ct_entry *entry;
+	struct http_answers *answers;
+	struct ct_key ct_key;
+	__u32 zero = 0;
+
+	answers = bpf_map_lookup_elem(&http_no_answers, &zero);
+	if (!ifindex || !answers)
+		return;
+	stream.ifindex = *ifindex;
+	endpoint = bpf_map_lookup_elem(&endpoints, &stream.ifindex);
+	if (!endpoint)
+		return;
+	HTTP_KEY(context, &key);
+	stream.connection.endpoint = endpoint->id;
+	stream.connection.local_port = key.local_port;
+	stream.connection.remote_port = key.remote_port;
+	stream.connection.remote = key.remote;
+	stream.connection.protocol = IPPROTO_TCP;
+	ct_key = stream.connection;
+	entry = bpf_map_lookup_elem(&ct, &ct_key);
+	if (!entry || !(entry->flags & CT_BY_REQUEST))
+		return;
+	if (bpf_map_update_elem(&http_streams, &key, &stream, BPF_ANY) < 0)
+		return;
+	if (bpf_map_update_elem(&http_answers, &ct_key, answers, BPF_ANY) < 0 ||
+	    bpf_sock_hash_update(context, &http_sockets, &key, BPF_ANY) < 0) {
+		bpf_map_delete_elem(&http_streams, &key);
+		bpf_map_delete_elem(&http_answers, &ct_key);
+		return;
+	}
+	bpf_sock_ops_cb_flags_set(context, context->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	__sync_fetch_and_or(&entry->flags, CT_READ);
+}
+
+static __always_inline void sockets_closed(struct bpf_sock_ops *context)
+{
+	__u64 cookie = bpf_get_netns_cookie(context);
+	struct http_stream *stream;
+	struct http_key key = {};
+	struct ct_key ct_key;
+
+	if (!bpf_map_lookup_elem(&http_pods, &cookie))
+		return;
+	HTTP_KEY(context, &key);
+	stream = bpf_map_lookup_elem(&http_streams, &key);
+	if (!stream)
+		return;
+	ct_key = stream->connection;
+	bpf_map_delete_elem(&http_answers, &ct_key);
+	bpf_map_delete_elem(&http_streams, &key);
+}
+
+SEC("sockops")
+int http_accept(struct bpf_sock_ops *context)
+{
+	if (context->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		sockets_accepted(context);
+	else if (context->op == BPF_SOCK_OPS_STATE_CB && context->args[1] == BPF_TCP_CLOSE)
+		sockets_closed(context);
+	return 1;
+}

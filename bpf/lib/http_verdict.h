@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What becomes of a message: a head is judged, a piece of a body goes where its head went. */
+#pragma once
+
+#include "http_answer.h"
+#include "http_event.h"
+#include "http_judge.h"
+#include "http_stream.h"
+
+enum http_action {
+	HTTP_PASS = 0,
+	HTTP_DROP = 1,
+	HTTP_ANSWER = 2, /* request->target has the answer, as long as the message */
+	HTTP_RESET = 3,  /* both ends are to be told that the connection is over */
+};
+
+static __always_inline void http_count(enum drop_reason reason, __u32 bytes)
+{
+	__u32 index = reason * 2 + 1;
+	struct metric *metric = bpf_map_lookup_elem(&metrics, &index);
+
+	/* Not as packets are counted: this also runs where it can be interrupted. */
+	if (!metric)
+		return;
+	__sync_fetch_and_add(&metric->packets, 1);
+	__sync_fetch_and_add(&metric->bytes, bytes);
+}
+
+/* Makes ready for what follows a head. */
+static __always_inline void http_follow(struct http_stream *stream, const struct http_request *request)
+{
+	stream->scanned = 0;
+	stream->line_end = 0;
+	if (request->flags & HTTP_IS_CHUNKED) {
+		stream->phase = HTTP_IN_CHUNKS;
+		stream->chunk = CHUNK_SIZE;
+		stream->line = 0;
+	} else if ((request->flags & HTTP_HAS_LENGTH) && request->content_length != 0) {
+		stream->phase = HTTP_IN_BODY;
+		stream->remaining = request->content_length;
+	} else {
+		stream->phase = HTTP_IN_HEAD;
+		stream->flags &= ~HTTP_SWALLOW;
+	}
+}
+
+/* @returns Whether the head could be loaded into `request`. */
+static __always_inline bool http_load(struct __sk_buff *skb, __u32 offset, __u32 length, struct http_request *request)
+{
+	asm volatile("" : "+r"(length));
+	if (length == 0 || length > HTTP_HEAD)
+		return false;
+	request->length = length;
+	return HTTP_LOAD(skb, offset, request->head, length) == 0;
+}
+
+/* What may be said of the head in `request`; one that could not be read has neither method nor path. */
+static __always_inline void http_describe(struct http_request *request, const struct http_judgement *judgement)
+{
+	struct http_said *said = &request->said;
+	bool read = judgement->reason == FORWARDED || judgement->reason == HTTP_DENIED;
+	__u32 method = read ? request->method_length : 0;
+	__u32 path = read ? request->path_length : 0;
+
+	said->rule = judgement->rule;
+	said->identity = judgement->identity;
+	said->method_length = method > HTTP_SAID_METHOD ? HTTP_SAID_METHOD : method;
+	said->path_length = path > HTTP_SAID_PATH ? HTTP_SAID_PATH : path;
+	__builtin_memcpy(said->method, request->head, HTTP_SAID_METHOD);
+	__builtin_memcpy(said->path, request->target, HTTP_SAID_PATH);
+}
+
+/* A request goes to the pod: its answer is awaited, and perhaps said with it. */
+static __always_inline void http_passed(struct http_answers *answers, struct http_request *request,
+					const struct http_judgement *judgement)
+{
+	__u64 bit = 1ULL << (answers->asked & 63);
+	__u32 unsaid = 0;
+
+	if (request->flags & HTTP_IS_HEAD)
+		answers->heads |= bit;
+	else
+		answers->heads &= ~bit;
+	if (!*(volatile __u32 *)&answers->saying && http_said_due(SAID_PASSED, &unsaid)) {
+		http_describe(request, judgement);
+		request->said.number = answers->asked;
+		request->said.unsaid = unsaid;
+		request->said.started_ns = bpf_ktime_get_ns();
+		answers->said = request->said;
+		*(volatile __u32 *)&answers->saying = 1;
+	}
+	*(volatile __u32 *)&answers->asked = answers->asked + 1;
+}
+
+/* A request is refused, and said to be. `status` 0: the connection is reset for it. */
+static __always_inline void http_refused(const struct http_stream *stream, struct http_request *request,
+					 const struct http_judgement *judgement, __u32 status, __u32 length)
+{
+	__u32 unsaid = 0;
+
+	http_count(judgement->reason, length);
+	if (!http_said_due(SAID_REFUSED, &unsaid))
+		return;
+	http_describe(request, judgement);
+	request->said.unsaid = unsaid;
+	request->said.started_ns = 0;
+	http_event_say(&stream->connection, &request->said, stream->ifindex, judgement->reason, status);
+}
+
+static __always_inline __u32 http_status(enum drop_reason reason)
+{
+	return reason == HTTP_DENIED ? 403 : reason == HTTP_HEAD_TOO_BIG ? 431 : 400;
+}
+
+/* Whether the kernel's answer would be the next one on the connection, and there is room for it. */
+static __always_inline bool http_may_answer(const struct http_answers *answers, __u32 length)
+{
+	return length >= ANSWER_SHORTEST && length <= HTTP_HEAD && answers->phase < ANSWER_REST &&
+	       *(volatile __u32 *)&answers->answered == answers->asked;
+}
+
+static __always_inline enum http_action http_head(struct __sk_buff *skb, __u32 offset, __u32 length,
+						  struct http_stream *stream, struct http_request *request)
+{
+	struct http_judgement judgement = { .reason = HTTP_MALFORMED };
+	struct ct_key key = stream->connection;
+	struct http_answers *answers = bpf_map_lookup_elem(&http_answers, &key);
+
+	if (!answers)
+		return HTTP_RESET;
+	if (stream->flags & HTTP_TOO_BIG)
+		judgement.reason = HTTP_HEAD_TOO_BIG;
+	else if (!(stream->flags & HTTP_NO_HTTP) && http_load(skb, offset, length, request))
+		http_judge(stream, request, &judgement);
+	if (judgement.reason == FORWARDED) {
+		http_passed(answers, request, &judgement);
+		http_follow(stream, request);
+		if (request->flags & HTTP_UPGRADES) {
+			stream->phase = HTTP_IN_OTHER;
+			stream->revision = judgement.revision;
+		}
+		return HTTP_PASS;
+	}
+	if (!http_may_answer(answers, length)) {
+		http_refused(stream, request, &judgement, 0, length);
+		return HTTP_RESET;
+	}
+	http_refused(stream, request, &judgement, http_status(judgement.reason), length);
+	if (judgement.reason == HTTP_DENIED) {
+		stream->flags |= HTTP_SWALLOW;
+		http_follow(stream, request);
+	} else {
+		stream->phase = HTTP_REFUSED;
+	}
+	*(volatile __u32 *)&answers->asked = answers->asked + 1;
+	http_answer(request, judgement.reason, length);
+	return HTTP_ANSWER;
+}
+
+/* No HTTP any more, as long as policy allows that. */
+static __always_inline enum http_action http_other(struct http_stream *stream)
+{
+	struct config *settings = config_get();
+	struct policy_query query = {};
+
+	if (!settings)
+		return HTTP_RESET;
+	if (stream->revision == *(volatile __u32 *)&settings->revision)
+		return HTTP_PASS;
+	stream->revision = *(volatile __u32 *)&settings->revision;
+	query.request = REQUEST_STRICT;
+	return http_query(stream, &query) && policy_decide(&query) == FORWARDED ? HTTP_PASS : HTTP_RESET;
+}
+
+static __always_inline enum http_action http_body(struct http_stream *stream)
+{
+	enum http_action action = stream->flags & HTTP_SWALLOW ? HTTP_DROP : HTTP_PASS;
+
+	if (stream->flags & HTTP_LAST) {
+		stream->flags &= ~(HTTP_LAST | HTTP_SWALLOW);
+		stream->phase = HTTP_IN_HEAD;
+	}
+	return action;
+}
+
+/* What becomes of the message of `length` bytes that begins at `offset`. */
+static __always_inline enum http_action stream_judge(struct __sk_buff *skb, __u32 offset, __u32 length,
+						     struct http_stream *stream, struct http_request *request)
+{
+	if (stream->flags & HTTP_BROKEN) {
+		http_count(HTTP_BODY_MALFORMED, length);
+		return HTTP_RESET;
+	}
+	switch (stream->phase) {
+	case HTTP_IN_HEAD:
+		return http_head(skb, offset, length, stream, request);
+	case HTTP_IN_BODY:
+	case HTTP_IN_CHUNKS:
+		return http_body(stream);
+	case HTTP_IN_OTHER:
+		return http_other(stream);
+	}
+	return HTTP_DROP;
+}

@@ -1,0 +1,128 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { attachToSockets, CgroupLink } from '../kernel/bpf/attach.ts';
+import type { BpfMap } from '../kernel/bpf/map.ts';
+import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
+import { cgroupRoot } from '../kernel/cgroup.ts';
+import { KernelError } from '../kernel/error.ts';
+import { namespaceCookie } from '../kernel/netns.ts';
+import { number32, number64 } from './layouts.ts';
+import { TypedMap } from './typed-map.ts';
+
+export interface HttpReaderOptions {
+  readonly objectDir: string;
+  readonly pinDir?: string;
+  /** Maps of the other objects, where there are no pins. */
+  readonly maps?: ReadonlyMap<string, BpfMap>;
+  readonly maxEntries?: Readonly<Record<string, number>>;
+  /** The control group whose sockets are looked at; by default all there are. */
+  readonly cgroup?: string;
+  /** What an earlier process has pinned is of no use any more: its programs use maps that are given up. */
+  readonly anew?: boolean;
+}
+
+const linkName = 'http_link';
+const ownMaps = [
+  'http_pods',
+  'http_sockets',
+  'http_streams',
+  'http_answers',
+  'http_no_answers',
+  'http_settings',
+  'http_limits',
+  'http_turns',
+  'http_requests',
+];
+
+/**
+ * Owner of what reads HTTP requests on the sockets that pods accept (bpf/http.bpf.c). Its programs go on without this
+ * process where there are pins: the link to the control group has one too.
+ */
+export class HttpReader {
+  readonly #object: LoadedObject;
+  readonly #link: CgroupLink;
+  readonly #pods: TypedMap<bigint, number>;
+  readonly #streams: BpfMap;
+  readonly #answers: BpfMap;
+  /** Where a stream has what of its own. */
+  readonly #place: { readonly connection: number; readonly connectionEnd: number; readonly ifindex: number };
+
+  /**
+   * Loads the programs and puts them in their places. Sockets that an earlier process's programs read go on with those.
+   * @throws {KernelError} `Verifier`, `Errno`, `Missing` where this machine cannot read requests: then no connection passes
+   * that policy admits for its requests
+   */
+  static open(options: HttpReaderOptions): HttpReader {
+    if (options.anew === true) removePins(options.pinDir);
+    try {
+      return HttpReader.#load(options);
+    } catch (error) {
+      if (!(error instanceof KernelError) || error.code !== 'IncompatiblePin') throw error;
+      removePins(options.pinDir);
+      return HttpReader.#load(options);
+    }
+  }
+
+  static #load({ objectDir, pinDir, maps, maxEntries, cgroup }: HttpReaderOptions): HttpReader {
+    const group = cgroup ?? cgroupRoot();
+    const object = BpfObject.open(join(objectDir, 'http.bpf.o')).load({
+      ...(pinDir === undefined ? {} : { pinDir }),
+      ...(maps === undefined ? {} : { maps }),
+      ...(maxEntries === undefined ? {} : { maxEntries }),
+    });
+    try {
+      const sockets = object.map('http_sockets');
+      attachToSockets(object.program('http_parser'), sockets, 'streamParser');
+      attachToSockets(object.program('http_verdict'), sockets, 'streamVerdict');
+      const pin = pinDir === undefined ? undefined : join(pinDir, linkName);
+      return new HttpReader(object, CgroupLink.sockOps(object.program('http_accept'), group, pin));
+    } catch (error) {
+      object.close();
+      throw error;
+    }
+  }
+
+  private constructor(object: LoadedObject, link: CgroupLink) {
+    this.#object = object;
+    this.#link = link;
+    this.#pods = new TypedMap(object.map('http_pods'), number64, number32);
+    this.#streams = object.map('http_streams');
+    this.#answers = object.map('http_answers');
+    const members = new Map(object.spec.btf.struct('http_stream')?.members.map((member) => [member.name, member]));
+    const { offset: connection = 0, size = 0 } = members.get('connection') ?? {};
+    this.#place = { connection, connectionEnd: connection + size, ifindex: members.get('ifindex')?.offset ?? 0 };
+  }
+
+  /**
+   * Has the sockets of a pod looked at. A namespace whose path is gone was made known when it was not, or never will be.
+   * @param ifindex Of the host side of its veth.
+   * @throws {KernelError} `Errno`
+   */
+  addPod(netns: string, ifindex: number): void {
+    try {
+      this.#pods.set(namespaceCookie(netns), ifindex);
+    } catch (error) {
+      if (!(error instanceof KernelError) || error.data.errno !== 'ENOENT') throw error;
+    }
+  }
+
+  removePod(ifindex: number): void {
+    for (const [cookie, index] of [...this.#pods.entries()]) if (index === ifindex) this.#pods.delete(cookie);
+    // Sockets that end after this say so to nobody.
+    const { connection, connectionEnd, ifindex: place } = this.#place;
+    for (const [key, stream] of [...this.#streams.entries()]) {
+      if (new DataView(stream.buffer, stream.byteOffset).getUint32(place, true) !== ifindex) continue;
+      this.#answers.delete(stream.slice(connection, connectionEnd));
+      this.#streams.delete(key.slice());
+    }
+  }
+
+  close(): void {
+    this.#link.close();
+    this.#object.close();
+  }
+}
+
+function removePins(pinDir: string | undefined): void {
+  if (pinDir !== undefined) for (const name of [linkName, ...ownMaps]) rmSync(join(pinDir, name), { force: true });
+}

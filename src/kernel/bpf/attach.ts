@@ -1,0 +1,61 @@
+import { closeSync, openSync } from 'node:fs';
+import { errnoError, errnoName } from '../error.ts';
+import { libbpf } from '../ffi/libbpf.ts';
+import type { BpfMap } from './map.ts';
+import type { BpfProgram } from './program.ts';
+
+// enum bpf_attach_type
+const types = { sockOps: 3, streamParser: 4, streamVerdict: 5 } as const;
+
+/**
+ * Makes a program the one of its kind for sockets that are put into a sockhash from now on; those in it keep theirs. It
+ * stays as long as the map is pinned, or open anywhere.
+ * @throws {KernelError} `Errno`
+ */
+export function attachToSockets(program: BpfProgram, map: BpfMap, type: 'streamParser' | 'streamVerdict'): void {
+  const result = libbpf.prog_attach(program.fd, map.fd, types[type], 0);
+  if (result < 0) throw errnoError(-result, `attach program ${program.name}`, `map ${map.name}`);
+}
+
+/** A program on a control group, beside others'. Without a pin it ends with close(); with one, with the pin. */
+export class CgroupLink {
+  readonly #fd: number;
+
+  /**
+   * Puts a program on the sockets of a group and those below it. Where a link is pinned at `pin`, its program is
+   * replaced in one step.
+   * @param group Path of the group's directory.
+   * @throws {KernelError} `Errno` (EPERM: another's program is there that allows none beside it)
+   */
+  static sockOps(program: BpfProgram, group: string, pin?: string): CgroupLink {
+    if (pin !== undefined) {
+      const fd = libbpf.obj_get(pin);
+      if (fd >= 0) {
+        const result = libbpf.link_update(fd, program.fd, null);
+        if (result === 0) return new CgroupLink(fd);
+        closeSync(fd);
+        throw errnoError(-result, `replace the program by ${program.name}`, pin);
+      }
+      if (errnoName(-fd) !== 'ENOENT') throw errnoError(-fd, 'open the pinned link', pin);
+    }
+    const directory = openSync(group, 'r');
+    try {
+      const fd = libbpf.link_create(program.fd, directory, types.sockOps, null);
+      if (fd < 0) throw errnoError(-fd, `attach program ${program.name}`, `control group ${group}`);
+      const pinned = pin === undefined ? 0 : libbpf.obj_pin(fd, pin);
+      if (pinned === 0) return new CgroupLink(fd);
+      closeSync(fd);
+      throw errnoError(-pinned, 'pin the link', pin ?? '');
+    } finally {
+      closeSync(directory);
+    }
+  }
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
