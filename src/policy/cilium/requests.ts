@@ -1,4 +1,3 @@
-import type { Direction } from '../../model/verdict.ts';
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
 
@@ -17,10 +16,8 @@ export interface RequestsOf {
 const notYet = 'requests are not looked into yet: connections that only this rule would allow are denied';
 
 /** What one entry of `toPorts` asks of requests. */
-export function requestsOf(
-  { ports, rules, serverNames, terminatingTLS, originatingTLS, listener }: PortRuleSpec,
-  direction: Direction,
-): RequestsOf {
+export function requestsOf(spec: PortRuleSpec): RequestsOf {
+  const { ports, rules, serverNames, terminatingTLS, originatingTLS, listener } = spec;
   const limits: LimitAt[] = [];
   const limit = (reason: string, ...path: (string | number)[]): void => {
     limits.push({ path, reason });
@@ -41,9 +38,7 @@ export function requestsOf(
   }
   if (rules?.dns?.length) {
     requests = [{ kind: 'dns', names: rules.dns.map(toDomain) }];
-    if (direction === 'ingress') limit('questions are looked into where they are asked only: denied', 'rules', 'dns');
-    else if (!ports?.some(isForDns))
-      limit('DNS is read on port 53 only: what is asked elsewhere is denied', 'rules', 'dns');
+    if (!ports?.some(isForDns)) limit('DNS is read on port 53 only: what is asked elsewhere is denied', 'rules', 'dns');
   }
   const never: readonly [name: string, given: boolean, reason: string][] = [
     ['kafka', (rules?.kafka?.length ?? 0) > 0, 'rules for Kafka are not supported: the rule allows nothing'],

@@ -164,11 +164,6 @@ for (const [name, spec, field] of invalid)
 const limited: readonly [name: string, spec: unknown, field: string][] = [
   ['HTTP', toPorts({ ports: [port], rules: { http: [{ method: 'GET' }] } }), 'spec.ingress[0].toPorts[0].rules.http'],
   [
-    'DNS of a server',
-    into({ toPorts: [{ ports: [{ port: '53' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
-    'spec.ingress[0].toPorts[0].rules.dns',
-  ],
-  [
     'DNS on another port',
     out({ toPorts: [{ ports: [{ port: '5353' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
     'spec.egress[0].toPorts[0].rules.dns',
