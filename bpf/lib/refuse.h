@@ -59,8 +59,8 @@ SUBPROGRAM int refuse_sender(struct __sk_buff *skb, const struct packet *packet,
 static __always_inline int refuse_deliver(struct __sk_buff *skb, const struct packet *packet, const struct place *place)
 {
 	struct config *settings = config_get();
-	__u32 *near = bpf_map_lookup_elem(&local, &packet->source);
-	struct tunnel_key pair;
+	struct tunnel_key pair = { .local = packet->destination, .remote = packet->source };
+	__u32 *near = bpf_map_lookup_elem(&local, &pair.remote);
 	__u32 ifindex, *carrier;
 	struct endpoint *target;
 	int action = TC_ACT_SHOT;
@@ -76,8 +76,6 @@ static __always_inline int refuse_deliver(struct __sk_buff *skb, const struct pa
 	if (!settings || settings->tunnel_ifindex == 0)
 		return TC_ACT_SHOT;
 	ifindex = settings->tunnel_ifindex;
-	pair.local = packet->destination;
-	pair.remote = packet->source;
 	carrier = settings->flags & CONFIG_XFRM ? bpf_map_lookup_elem(&tunnel_out, &pair) : NULL;
 	if (carrier)
 		ifindex = *carrier;

@@ -26,6 +26,17 @@
 #define REPLY_CUT 192
 #define REPLY_LEFT 64
 
+/* Leaves where `value` is not between the two; the verifier sees both bounds on the register that is used (Linux 6.1). */
+#define REPLY_BOUND(value, least, most)                                                                               \
+	do {                                                                                                          \
+		asm volatile("" : "+r"(value));                                                                       \
+		if (value < (least))                                                                                  \
+			return -1;                                                                                    \
+		asm volatile("" : "+r"(value));                                                                       \
+		if (value > (most))                                                                                   \
+			return -1;                                                                                    \
+	} while (0)
+
 enum reply_way {
 	REPLY_BACK = 0, /* to who sent the packet */
 	REPLY_ON = 1,	/* to whom the packet is for */
@@ -141,8 +152,9 @@ SUBPROGRAM long reply_write(struct __sk_buff *skb, __u32 family, __u32 length, _
 	__u32 header = family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	long failed;
 
-	if (!buffer || length < 8 || length > sizeof(buffer->transport))
+	if (!buffer)
 		return -1;
+	REPLY_BOUND(length, 8, sizeof(buffer->transport));
 	if (bpf_skb_change_tail(skb, ETH_HLEN + REPLY_CUT + REPLY_LEFT, 0) < 0 ||
 	    bpf_skb_adjust_room(skb, -REPLY_CUT, BPF_ADJ_ROOM_MAC, 0) < 0 ||
 	    bpf_skb_change_tail(skb, ETH_HLEN + header + length, 0) < 0)
@@ -217,9 +229,7 @@ SUBPROGRAM long reply_prohibited(struct __sk_buff *skb, const struct packet *pac
 	if (!buffer || !packet)
 		return -1;
 	quoted = packet->length < REPLY_QUOTE ? packet->length : REPLY_QUOTE;
-	asm volatile("" : "+r"(quoted)); /* so that the bounds are on the register that is used */
-	if (quoted < sizeof(struct iphdr) + 8 || quoted > REPLY_QUOTE)
-		return -1;
+	REPLY_BOUND(quoted, sizeof(struct iphdr) + 8, REPLY_QUOTE);
 	__builtin_memset(buffer->transport, 0, sizeof(buffer->transport));
 	if (bpf_skb_load_bytes(skb, packet->l3, buffer->transport + 8, quoted) < 0)
 		return -1;
