@@ -107,42 +107,72 @@ int http_verdict(struct __sk_buff *skb)
 	return bpf_sk_redirect_hash(skb, &http_sockets, &key, 0);
 }
 
-/* A connection that a pod has accepted and whose requests are to be read: from its first byte on, or never. */
-static __always_inline void sockets_accepted(struct bpf_sock_ops *context)
+/* The connection of a pod's socket. @returns Its entry; NULL where it is none of a pod's. */
+static __always_inline struct ct_entry *sockets_find(struct bpf_sock_ops *context, struct http_key *key,
+						     struct http_stream *stream)
 {
 	__u64 cookie = bpf_get_netns_cookie(context);
 	__u32 *ifindex = bpf_map_lookup_elem(&http_pods, &cookie);
-	struct http_stream stream = {};
 	struct endpoint *endpoint;
+	struct ct_key ct_key;
+
+	if (!ifindex)
+		return NULL;
+	stream->ifindex = *ifindex;
+	endpoint = bpf_map_lookup_elem(&endpoints, &stream->ifindex);
+	if (!endpoint)
+		return NULL;
+	HTTP_KEY(context, key);
+	stream->connection.endpoint = endpoint->id;
+	stream->connection.local_port = key->local_port;
+	stream->connection.remote_port = key->remote_port;
+	stream->connection.remote = key->remote;
+	stream->connection.protocol = IPPROTO_TCP;
+	ct_key = stream->connection;
+	return bpf_map_lookup_elem(&ct, &ct_key);
+}
+
+/*
+ * The SYN of a connection that will be read: its data may pass to_pod from now on, since it may come there before the
+ * pod's stack has seen that the handshake is complete. It waits in the socket's queue then, at the end of which is the
+ * parser (sockets_accepted).
+ */
+static __always_inline void sockets_begin(struct bpf_sock_ops *context)
+{
+	struct http_stream stream = {};
 	struct http_key key = {};
 	struct ct_entry *entry;
+
+	entry = sockets_find(context, &key, &stream);
+	if (entry && (entry->flags & CT_BY_REQUEST) && entry->state == CT_OPENING)
+		__sync_fetch_and_or(&entry->flags, CT_READ);
+}
+
+/* A connection that a pod has accepted and whose requests are to be read: from its first byte on, or never. */
+static __always_inline void sockets_accepted(struct bpf_sock_ops *context)
+{
+	struct http_stream stream = {};
 	struct http_answers *answers;
+	struct http_key key = {};
+	struct ct_entry *entry;
 	struct ct_key ct_key;
 	__u32 zero = 0;
 
+	entry = sockets_find(context, &key, &stream);
 	answers = bpf_map_lookup_elem(&http_no_answers, &zero);
-	if (!ifindex || !answers)
+	if (!entry || !answers)
 		return;
-	stream.ifindex = *ifindex;
-	endpoint = bpf_map_lookup_elem(&endpoints, &stream.ifindex);
-	if (!endpoint)
+	if (!(entry->flags & CT_BY_REQUEST)) {
+		/* Policy has changed its mind since the SYN, and may do so again. */
+		__sync_fetch_and_and(&entry->flags, ~CT_READ);
 		return;
-	HTTP_KEY(context, &key);
-	stream.connection.endpoint = endpoint->id;
-	stream.connection.local_port = key.local_port;
-	stream.connection.remote_port = key.remote_port;
-	stream.connection.remote = key.remote;
-	stream.connection.protocol = IPPROTO_TCP;
+	}
 	ct_key = stream.connection;
-	entry = bpf_map_lookup_elem(&ct, &ct_key);
-	if (!entry || !(entry->flags & CT_BY_REQUEST))
-		return;
-	if (bpf_map_update_elem(&http_streams, &key, &stream, BPF_ANY) < 0)
-		return;
-	if (bpf_map_update_elem(&http_answers, &ct_key, answers, BPF_ANY) < 0 ||
-	    bpf_sock_hash_update(context, &http_sockets, &key, BPF_ANY) < 0) {
-		bpf_map_delete_elem(&http_streams, &key);
-		bpf_map_delete_elem(&http_answers, &ct_key);
+	/* In the sockhash without the rest it can be read by nobody, which is what is wanted then. */
+	if (bpf_sock_hash_update(context, &http_sockets, &key, BPF_ANY) < 0 ||
+	    bpf_map_update_elem(&http_answers, &ct_key, answers, BPF_ANY) < 0 ||
+	    bpf_map_update_elem(&http_streams, &key, &stream, BPF_ANY) < 0) {
+		__sync_fetch_and_or(&entry->flags, CT_BROKEN);
 		return;
 	}
 	bpf_sock_ops_cb_flags_set(context, context->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -170,7 +200,9 @@ static __always_inline void sockets_closed(struct bpf_sock_ops *context)
 SEC("sockops")
 int http_accept(struct bpf_sock_ops *context)
 {
-	if (context->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+	if (context->op == BPF_SOCK_OPS_RWND_INIT && !context->is_fullsock)
+		sockets_begin(context);
+	else if (context->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		sockets_accepted(context);
 	else if (context->op == BPF_SOCK_OPS_STATE_CB && context->args[1] == BPF_TCP_CLOSE)
 		sockets_closed(context);

@@ -26,7 +26,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
-	__uint(max_entries, HTTP_STREAMS);
+	__uint(max_entries, 2 * HTTP_STREAMS); /* never full before the others are: what is in it is not passed unread */
 	__type(key, struct http_key);
 	__type(value, __u64);
 } http_sockets SEC(".maps");
