@@ -10,8 +10,8 @@ import { myelin } from '../support/cli.ts';
 import { type Source, TestLab, type TestPod } from '../support/lab.ts';
 
 /*
- * Cilium's policies, applied by kubectl and met by real packets: labels, an entity, ports and a rule that denies; and a rule
- * for HTTP, which closes and says so.
+ * Cilium's policies, applied by kubectl and met by real packets: labels, an entity, ports, a service and a rule that denies;
+ * and a rule for HTTP, which closes and says so.
  */
 
 const layer4 = `apiVersion: cilium.io/v2
@@ -45,6 +45,19 @@ spec:
   endpointSelector: {matchLabels: {app: client}}
   enableDefaultDeny: {egress: false}
   egressDeny: [{toEntities: [world]}]
+`;
+
+const toService = `apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: to-web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress: [{toServices: [{k8sService: {serviceName: web}}]}]
+`;
+const service = `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {selector: {app: web}, ports: [{port: 80}], ipFamilyPolicy: RequireDualStack}
 `;
 
 const resource = policyResources.find(({ kind }) => kind === 'CiliumNetworkPolicy');
@@ -115,6 +128,17 @@ describe('policies of Cilium’s kinds', { timeout: 120_000 }, () => {
     await assertVerdict(pod('bad'), web, 80, 'deny');
     await assertVerdict('world', web, 80, 'deny');
     await assertVerdict('world', web, 81, 'allow');
+  });
+
+  test('a service that a policy names opens when it gets backends, and closes when it is gone', async () => {
+    await apply(toService);
+    await assertVerdict(pod('near'), pod('web'), 80, 'deny');
+    await apply(service);
+    await assertVerdict(pod('near'), pod('web'), 80, 'allow');
+    await kubectl('delete', 'service', 'web');
+    await assertVerdict(pod('near'), pod('web'), 80, 'deny');
+    await kubectl('delete', 'ciliumnetworkpolicy', 'to-web');
+    await assertVerdict(pod('near'), pod('web'), 80, 'allow');
   });
 
   test('myelin why names the rule by its list, and the drop does too', async () => {
