@@ -23,3 +23,21 @@ test('garbage is collected once there is much of it and nothing else to do, and 
     stop();
   }
 });
+
+test('a heap that is a large cluster’s may grow more between collections, which is said to V8 once', async () => {
+  const said: string[] = [];
+  const cluster: number[][] = [];
+  const stop = collectWhenIdle(
+    async () => undefined,
+    (flag) => void said.push(flag),
+  );
+  try {
+    for (let i = 0; i < 900; i++) cluster.push(Array.from({ length: 10_000 }, (_, n) => n + 0.5));
+    for (let i = 0; i < 600 && said.length === 0; i++) await sleep(50);
+    await sleep(2500);
+    assert.deepEqual(said, ['--heap-growing-percent=50']);
+    assert.equal(cluster.length, 900);
+  } finally {
+    stop();
+  }
+});
