@@ -5,7 +5,7 @@ here=$(dirname "$0")
 have() { dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 
 missing=
-for package in sockperf wireguard-tools charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins; do
+for package in sockperf wrk wireguard-tools charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins; do
   have "$package" || missing="$missing $package"
 done
 # The peer's current release, not the one that Debian 12 froze: it has the offloads that make it fast.

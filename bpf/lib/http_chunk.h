@@ -119,9 +119,11 @@ static __always_inline bool chunk_load(struct chunks *chunks, struct http_reader
 	if (reader->at >= reader->window && reader->at - reader->window < reader->loaded)
 		return true;
 	reader->window = reader->at;
+	if (left > CHUNK_WINDOW)
+		left = CHUNK_WINDOW;
 	asm volatile("" : "+r"(left));
 	if (left == 0 || left > CHUNK_WINDOW)
-		left = CHUNK_WINDOW;
+		return false;
 	reader->loaded = left;
 	return HTTP_LOAD(chunks->skb, at, chunks->request->head, left) == 0;
 }

@@ -197,9 +197,11 @@ static __always_inline bool response_load(struct response *response)
 	if (reader->at >= reader->window && reader->at - reader->window < reader->loaded)
 		return true;
 	reader->window = reader->at;
+	if (left > RESPONSE_WINDOW)
+		left = RESPONSE_WINDOW;
 	asm volatile("" : "+r"(left));
 	if (left == 0 || left > RESPONSE_WINDOW)
-		left = RESPONSE_WINDOW;
+		return false;
 	reader->loaded = left;
 	return bpf_skb_load_bytes(response->skb, reader->offset + reader->window, reader->bytes, left) == 0;
 }
