@@ -5,9 +5,11 @@ import type { NodeSession, PairConversation } from './handshake/node-session.ts'
 import { respondPair } from './handshake/pair-exchange.ts';
 import type { PodSession } from './handshake/server.ts';
 import type { ShownChain } from './handshake/shown-chain.ts';
+import { ownPod } from './opening.ts';
 import { believedPeer, type LocalPod, type PeerResolver, type RemotePod } from './peers.ts';
+import type { TunnelServices } from './services.ts';
 import type { TunnelTable } from './table.ts';
-import { ownPod, type Tunnel, type TunnelServices } from './tunnel.ts';
+import type { Tunnel } from './tunnel.ts';
 
 export interface AnswerDeps {
   readonly resolver: PeerResolver;

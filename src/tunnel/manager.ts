@@ -1,96 +1,34 @@
 import { EventEmitter } from 'node:events';
-import type { Logger } from 'pino';
-import type { BundleStore, TrustBundle } from '../identity/bundle.ts';
+import type { TrustBundle } from '../identity/bundle.ts';
 import { messageOf } from '../identity/certificate.ts';
-import type { Svid } from '../identity/svid.ts';
 import type { IpAddress } from '../model/address.ts';
 import { answerPair, answerPod } from './answer.ts';
-import {
-  type InstalledSa,
-  type SaId,
-  type TrafficSelector,
-  type TunnelDriver,
-  TunnelError,
-  type UnderlayAddress,
-} from './driver.ts';
+import { type InstalledSa, type TrafficSelector, TunnelError, type UnderlayAddress } from './driver.ts';
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
-import { TlsContexts, type TlsIdentity } from './handshake/credentials.ts';
+import { TlsContexts } from './handshake/credentials.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
-import type { BreachRadius } from './handshake/exchange.ts';
 import type { WireLifetime } from './handshake/messages.ts';
 import type { NodeSession, PairConversation } from './handshake/node-session.ts';
 import { PeerVerifier } from './handshake/peer.ts';
-import { HandshakeServer, type HandshakeServerOptions } from './handshake/server.ts';
+import { HandshakeServer } from './handshake/server.ts';
 import { defaultGroups } from './handshake/tls-parameters.ts';
-import { TlsWork, type TlsWorkOptions } from './handshake/work.ts';
+import { TlsWork } from './handshake/work.ts';
 import { Inventory } from './inventory.ts';
+import type { TunnelManagerDeps, TunnelManagerOptions } from './manager-options.ts';
 import { NodeSessions } from './node-sessions.ts';
 import { hearNotice, NodeNotices } from './notices.ts';
-import { defaultTiming, type PairTiming } from './pair.ts';
-import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
-import { planRestore } from './restore.ts';
+import { defaultTiming } from './pair.ts';
+import type { LocalPod } from './peers.ts';
 import { isNobody, whyPairRevoked } from './revocation.ts';
-import { SaHolders, saKey, type TunnelHooks } from './sa-ledger.ts';
+import { SaHolders } from './sa-ledger.ts';
+import type { Role, TunnelServices } from './services.ts';
 import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
 import { type TunnelStatus, tunnelStatus } from './status.ts';
 import { TunnelTable } from './table.ts';
 import type { HandshakeTrace } from './trace.ts';
-import type { Role, Tunnel, TunnelServices } from './tunnel.ts';
-
-export interface TunnelManagerOptions {
-  readonly trustDomain: string;
-  /** Address to take handshakes on; default all. */
-  readonly host?: string;
-  /** TCP, on every node. Default 4747; 0 takes any free one. */
-  readonly handshakePort?: number;
-  /** UDP, this node's. Default 4500. */
-  readonly espPort?: number;
-  /** TLS groups in order of preference; default the post-quantum hybrid, then X25519. */
-  readonly groups?: string;
-  /** Of a key. Default one hour, 2^36 bytes, 2^40 packets; the peer's limits count too. */
-  readonly lifetimeSeconds?: number;
-  readonly lifetimeBytes?: number;
-  readonly lifetimePackets?: number;
-  readonly replayWindow?: number;
-  /** For TLS and for each message. Default 5 s. */
-  readonly timeoutMs?: number;
-  /** Handshakes that this node may have begun at once. Default 32. */
-  readonly mostDials?: number;
-  readonly limits?: HandshakeServerOptions['limits'];
-  /** Threads for handshakes, and how many of them are done without. */
-  readonly threads?: Pick<TlsWorkOptions, 'most' | 'idleMs' | 'mostHere'>;
-  readonly timing?: Partial<PairTiming>;
-  /** Of a handshake of two nodes that keys are derived from: default as long as a key's, and a minute without a pair. */
-  readonly nodeSessionSeconds?: number;
-  readonly nodeIdleSeconds?: number;
-  /** One notice of lost keys to a node in this time. Default 250 ms. */
-  readonly noticeIntervalMs?: number;
-}
-
-export interface TunnelManagerDeps {
-  readonly driver: TunnelDriver;
-  readonly svid: (podUid: string) => Svid | undefined;
-  readonly nodeIdentity: () => TlsIdentity | undefined;
-  readonly bundles: BundleStore;
-  readonly resolver: PeerResolver;
-  readonly hooks: TunnelHooks;
-  readonly logger: Logger;
-  /**
-   * Why policy admits nothing between the two pods in either direction, or undefined. Absent: everybody may try. Asked before
-   * this side begins only: whoever is answered gets a tunnel, so that what ingress policy denies is a flow with ports and a
-   * rule, and not a tunnel that never came.
-   */
-  readonly whyNot?: (local: LocalPod, remote: RemotePod) => string | undefined;
-  /** What the two pods' namespaces ask for: `pod` wherever one of them does. Default `pod`. */
-  readonly radius?: (local: LocalPod, remote: RemotePod) => BreachRadius;
-  /** Is shown every key before the driver has it, for debugging. */
-  readonly onKeys?: TunnelServices['onKeys'];
-  /** Unix milliseconds; default Date.now. */
-  readonly now?: () => number;
-  /** In [0, 1); default Math.random. */
-  readonly random?: () => number;
-}
+import type { Tunnel } from './tunnel.ts';
+import { endRevoked, listenToDriver, type TunnelWorld, takeOver } from './world.ts';
 
 export interface TunnelManagerEvents {
   /** A handshake ended: `done`, or the code of why not. */
@@ -107,6 +45,7 @@ const mostEarly = 1024;
 export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #deps: TunnelManagerDeps;
   readonly #services: TunnelServices;
+  readonly #world: TunnelWorld;
   readonly #limits: { lifetime: WireLifetime };
   readonly #counters = new HandshakeCounters();
   readonly #rateLimit: RateLimit;
@@ -165,7 +104,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       },
     };
     this.#limits = keyLimits;
-    this.#services = {
+    const services: TunnelServices = {
       trustDomain,
       driver,
       hooks,
@@ -199,6 +138,13 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         timeoutMs,
       },
     };
+    this.#services = services;
+    this.#world = {
+      ...{ services, resolver, table: this.#table, holders: this.#holders, inventory: this.#inventory },
+      spis: this.#spis,
+      nodes: this.#nodes,
+      onUnknownSpi: (node, spi) => this.#notices.unknownSpi(node, spi),
+    };
     const { host, limits, noticeIntervalMs: intervalMs = 250 } = options;
     this.#server = new HandshakeServer(
       {
@@ -222,7 +168,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
         onPod: async (session) => {
           const local = this.#locals.get(session.podUid);
           if (local === undefined) throw new HandshakeError('unknown-endpoint');
-          await answerPod(session, local, { resolver, table: this.#table, services: this.#services });
+          await answerPod(session, local, this.#world);
         },
         onSession: (link, peer) => this.#nodes.accept(link, peer),
         onNode: (session) => hearNotice(session, (node, spis) => this.#lost(node, new Set(spis))),
@@ -245,8 +191,11 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
    */
   async start(locals: readonly LocalPod[] = []): Promise<void> {
     for (const pod of locals) this.#addLocal(pod);
-    await this.#restore();
-    this.#listen();
+    await takeOver(this.#world, this.#locals);
+    this.#listeners.push(listenToDriver(this.#deps.driver, this.#world));
+    const changed = (bundle: TrustBundle) => this.#revoke(bundle);
+    this.#deps.bundles.on('changed', changed);
+    this.#listeners.push(() => this.#deps.bundles.off('changed', changed));
     // What was revoked while no agent ran, if that is known by now.
     this.#revoke(this.#deps.bundles.current);
     this.#port = await this.#server.listen();
@@ -307,11 +256,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await Promise.all(tunnels.map((tunnel) => this.#check(tunnel)));
   }
 
-  /** Ends the threads that do handshakes, with whatever they do; others are begun when there is much to do again. */
-  async stopThreads(): Promise<void> {
-    await this.#work.close();
-  }
-
   /** Policy is another one now: who was refused for it need not wait to ask again. */
   policyChanged(): void {
     for (const tunnel of this.#table.all) tunnel.dispatch({ type: 'reconsider' });
@@ -358,44 +302,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     for (const address of pod.addresses) this.#localAt.set(address, pod);
   }
 
-  #listen(): void {
-    const { driver, bundles } = this.#deps;
-    const limit = (hard: boolean) => (expiry: { readonly sa: SaId }) => {
-      const tunnel = this.#holders.find(expiry.sa);
-      if (tunnel === undefined || !this.#table.has(tunnel)) return;
-      // What carried as much as a key may is to be followed by keys of a new handshake.
-      if (tunnel.proven?.radius === 'node') this.#nodes.renew(tunnel.remote.node.name);
-      tunnel.dispatch({ type: 'limit', spi: expiry.sa.spi, hard });
-    };
-    const [soft, hard] = [limit(false), limit(true)];
-    const unknownSpi = ({ spi, from }: { spi: number; from: { address: IpAddress } }) => {
-      const node = this.#deps.resolver.nodeAt(from.address);
-      if (node !== undefined) this.#notices.unknownSpi(node, spi);
-    };
-    const moved = ({ sa, from }: { sa: SaId; from: UnderlayAddress }) => {
-      const newest = (tunnel: Tunnel) => tunnel.sas.findLast(({ direction }) => direction === 'in');
-      // By the newest key only: a straggler under an older one says where the peer was.
-      const mover = this.#holders.find(sa);
-      if (mover === undefined || newest(mover)?.spi !== sa.spi || !this.#table.has(mover)) return;
-      // One of many that say the same: it was taken along with the first.
-      if (mover.path?.address === from.address && mover.path.port === from.port) return;
-      const { address, port } = sa.peer;
-      // A NAT moves a node with all of its pods: those that are silent now are found there too.
-      for (const tunnel of this.#table.all) {
-        const peer = newest(tunnel)?.peer;
-        const isBeside =
-          tunnel.remote.node.name === mover.remote.node.name && peer?.address === address && peer.port === port;
-        if (tunnel === mover || isBeside) tunnel.follow(from);
-      }
-    };
-    const up = () => void this.#compare();
-    const changed = (bundle: TrustBundle) => this.#revoke(bundle);
-    driver.on('soft', soft).on('hard', hard).on('unknownSpi', unknownSpi).on('moved', moved).on('up', up);
-    bundles.on('changed', changed);
-    this.#listeners.push(() => {
-      driver.off('soft', soft).off('hard', hard).off('unknownSpi', unknownSpi).off('moved', moved).off('up', up);
-      bundles.off('changed', changed);
-    });
+  #revoke(bundle: TrustBundle): void {
+    endRevoked(bundle, this.#world, (tunnel, serials) => this.#whyRevoked(tunnel, serials));
   }
 
   #acquire(pair: TrafficSelector): void {
@@ -418,9 +326,8 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
 
   /** Another node asks for a pair. */
   async #answer(conversation: PairConversation, session: NodeSession): Promise<void> {
-    const deps = { resolver: this.#deps.resolver, table: this.#table, services: this.#services };
     try {
-      await answerPair(conversation, session, (uid) => this.#locals.get(uid), deps);
+      await answerPair(conversation, session, (uid) => this.#locals.get(uid), this.#world);
       conversation.close();
     } catch (cause) {
       const error = asHandshakeError(cause);
@@ -445,25 +352,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     await tunnel.settled();
   }
 
-  #revoke(bundle: TrustBundle): void {
-    const { serials, spiffeIds } = bundle.revocations;
-    this.#nodes.recheck(({ peer }) => !spiffeIds.has(peer.uri) && !serials.has(peer.serialNumber));
-    for (const tunnel of this.#table.all) {
-      const { local, remote, proven, state } = tunnel;
-      const peerSerials = [proven?.remoteSerial, proven?.nodeSerial].flatMap((serial) => serial ?? []);
-      const why = this.#whyRevoked(tunnel, state.up === undefined ? [] : peerSerials);
-      if (why !== undefined) {
-        this.#counters.revoked++;
-        this.#deps.logger.warn({ local: local.pod, remote: remote.pod, why }, 'tunnel ended: it is proof no more');
-        void this.#table.end(tunnel);
-      } else if (state.lastError?.code === 'revoked' && tunnel.sas.length === 0 && state.phase.kind === 'waiting') {
-        // Believed again: the next packet does not wait for what a refusal is waited for.
-        this.#table.drop(tunnel);
-        if (state.wanted) this.#table.of(local, remote, this.#services).dispatch({ type: 'acquire' });
-      }
-    }
-  }
-
   #whyRevoked(pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]): string | undefined {
     const { bundles, svid, nodeIdentity } = this.#deps;
     const { revocations } = bundles.current;
@@ -482,43 +370,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       if (up !== undefined && spis.has(up.spiOut) && tunnel.remote.node.name === node)
         tunnel.dispatch({ type: 'lost', spi: up.spiOut });
     }
-  }
-
-  /** The driver is back: what it has is compared with what it should have. */
-  async #compare(): Promise<void> {
-    try {
-      const installed = await this.#inventory.installed();
-      for (const tunnel of this.#table.all) {
-        const { up } = tunnel.state;
-        const lost = tunnel.sas.some(
-          (sa) => (sa.spi === up?.spiIn || sa.spi === up?.spiOut) && !installed.has(saKey(sa)),
-        );
-        if (lost) tunnel.lostByDriver();
-      }
-      const ours = new Set([...this.#table.all, ...this.#table.leaving].flatMap(({ sas }) => sas.map(saKey)));
-      for (const [key, sa] of installed) if (!ours.has(key)) await this.#deps.driver.remove(sa);
-    } catch (error) {
-      this.#deps.logger.warn({ error: messageOf(error) }, 'the tunnel driver cannot be compared');
-    }
-  }
-
-  async #restore(): Promise<void> {
-    const { trustDomain, now } = this.#services;
-    const installed = await this.#deps.driver.list();
-    const plan = planRestore(installed, {
-      trustDomain,
-      locals: this.#locals,
-      resolver: this.#deps.resolver,
-      now: now(),
-    });
-    for (const { local, remote, state, sas, proven } of plan.tunnels) {
-      for (const sa of sas) if (sa.direction === 'in') this.#spis.adopt(sa.spi);
-      const tunnel = this.#table.of(local, remote, this.#services);
-      await tunnel.restore(state, sas, proven);
-    }
-    for (const sa of plan.remove) await this.#deps.driver.remove(sa);
-    if (installed.length > 0)
-      this.#deps.logger.info({ tunnels: plan.tunnels.length, removed: plan.remove.length }, 'tunnels taken over');
   }
 
   #sweep(): void {

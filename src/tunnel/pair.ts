@@ -3,7 +3,7 @@ import type { HandshakeCode } from './handshake/error.ts';
 
 /**
  * The life of one pod pair's tunnel on one of its two nodes, as a pure function: a state and an event give the next
- * state and what is to be done. Nothing here knows of sockets, keys or timers (see runner.ts).
+ * state and what is to be done. Nothing here knows of sockets, keys or timers (see tunnel.ts).
  */
 
 export interface Established {

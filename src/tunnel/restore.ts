@@ -3,7 +3,7 @@ import { decodeNote, type SaNote } from './note.ts';
 import { goesFirst, type PairState, restoredPair } from './pair.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import type { HeldSa } from './sa-ledger.ts';
-import type { Proven } from './tunnel.ts';
+import type { Proven } from './services.ts';
 
 export interface RestoredTunnel {
   readonly local: LocalPod;

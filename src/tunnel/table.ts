@@ -2,7 +2,8 @@ import type { IpAddress } from '../model/address.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { goesFirst } from './pair.ts';
 import type { LocalPod, PeerNode, PeerResolver, RemotePod } from './peers.ts';
-import { Tunnel, type TunnelServices } from './tunnel.ts';
+import type { TunnelServices } from './services.ts';
+import { Tunnel } from './tunnel.ts';
 
 /** The tunnels of a node: one for each pod pair, and never two pods behind one remote address. */
 export class TunnelTable {

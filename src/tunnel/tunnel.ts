@@ -1,157 +1,15 @@
-import type { Logger } from 'pino';
 import { messageOf } from '../identity/certificate.ts';
-import { endpointServerName } from '../identity/names.ts';
-import type { Svid } from '../identity/svid.ts';
-import { inboundSa, noteOf, outboundSa, schedule } from './agreement.ts';
-import {
-  type InboundSa,
-  type OutboundSa,
-  type SaId,
-  type TrafficSelector,
-  type TunnelDriver,
-  TunnelError,
-  type UnderlayAddress,
-} from './driver.ts';
-import { Channel, type Conversation } from './handshake/channel.ts';
-import type { HandshakeCounters } from './handshake/counters.ts';
-import { podDestination } from './handshake/dial.ts';
+import { Alarm } from './alarm.ts';
+import { type TrafficSelector, TunnelError, type UnderlayAddress } from './driver.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
-import { type Agreement, type BreachRadius, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
-import type { DirectionKeys } from './handshake/keys.ts';
-import type { WireLifetime } from './handshake/messages.ts';
-import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
-import type { PeerVerifier } from './handshake/peer.ts';
-import { type ShownChain, shownChain } from './handshake/shown-chain.ts';
-import type { TlsWork } from './handshake/work.ts';
-import type { NodeSessions } from './node-sessions.ts';
-import type { SaNote } from './note.ts';
-import {
-  type Established,
-  isAtRest,
-  newPair,
-  nextDeadline,
-  type PairEffect,
-  type PairEvent,
-  type PairState,
-  type PairTiming,
-  stepPair,
-} from './pair.ts';
+import type { Agreement, BreachRadius, Installer, Proposal } from './handshake/exchange.ts';
+import { type Attempt, installerOf } from './installing.ts';
+import { type Opening, openPair } from './opening.ts';
+import { isAtRest, newPair, nextDeadline, type PairEffect, type PairEvent, type PairState, stepPair } from './pair.ts';
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
-import { type HeldSa, type SaHolders, SaLedger, type SpiPool, type TunnelHooks } from './sa-ledger.ts';
-import type { Slots } from './slots.ts';
+import { type HeldSa, SaLedger } from './sa-ledger.ts';
+import type { Proven, Role, TunnelServices } from './services.ts';
 import { type HandshakeTrace, Tracer } from './trace.ts';
-
-/** What every tunnel of a node shares. */
-export interface TunnelServices {
-  readonly trustDomain: string;
-  readonly driver: TunnelDriver;
-  readonly hooks: TunnelHooks;
-  readonly svid: (podUid: string) => Svid | undefined;
-  readonly work: TlsWork;
-  readonly verifier: PeerVerifier;
-  readonly counters: HandshakeCounters;
-  readonly logger: Logger;
-  readonly timing: PairTiming;
-  readonly dials: Slots;
-  readonly nodes: NodeSessions;
-  /** What the two pods' namespaces ask for: `pod` wherever one of them does. */
-  readonly radius: (local: LocalPod, remote: RemotePod) => BreachRadius;
-  /** When this node's own certificate ends. Unix milliseconds. */
-  readonly nodeNotAfter: () => number;
-  readonly spis: SpiPool;
-  readonly holders: SaHolders<Tunnel>;
-  /** Makes sure that no other pod is held to be at the tunnel's remote addresses, at once where none is. @throws {HandshakeError} */
-  readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void> | undefined;
-  /** @returns Why the two pods may have no tunnel, in words, or undefined. */
-  readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
-  /** @returns Why the two are not believed any more, as the newest trust bundle says, or undefined. */
-  readonly whyRevoked: (pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]) => string | undefined;
-  /** Is shown every key before the driver has it. Absent: nobody is. */
-  readonly onKeys?: (sa: InboundSa | OutboundSa) => void;
-  /** Whether one of the SAs has carried a packet. */
-  readonly isUsed: (sas: readonly SaId[]) => Promise<boolean>;
-  readonly onHandshake: (tunnel: Tunnel, role: Role, outcome: string, ms: number) => void;
-  readonly now: () => number;
-  readonly random: () => number;
-  readonly settings: {
-    readonly espPort: number;
-    readonly handshakePort: number;
-    readonly lifetime: WireLifetime;
-    readonly replayWindow: number | undefined;
-    readonly timeoutMs: number;
-  };
-}
-
-export type Role = 'initiator' | 'responder';
-
-/** What the handshake that is up proved, for people. */
-export type Proven = Pick<SaNote, 'remoteSpiffeId' | 'remoteSerial' | 'cipher' | 'group' | 'radius' | 'nodeSerial'>;
-
-interface Attempt {
-  readonly number: number;
-  readonly role: Role;
-  readonly abort: AbortController;
-  readonly startedAt: number;
-  /** Where somebody waits for its end. */
-  done: PromiseWithResolvers<void> | undefined;
-  /** What the namespaces asked for when it began. */
-  readonly radius: BreachRadius;
-  /** Reserved for it. */
-  spi: number | undefined;
-  established: Established | undefined;
-  /** Beside both its SAs. */
-  note: string | undefined;
-}
-
-/** What an attempt has taken hold of. */
-interface Opening {
-  conversation: Conversation | undefined;
-  leave: (() => void) | undefined;
-}
-
-interface Asked {
-  readonly remote: RemotePod;
-  readonly selectors: readonly TrafficSelector[];
-  readonly identity: Svid;
-  readonly own: OwnPod;
-  readonly trustDomain: string;
-}
-
-function expectation(remote: RemotePod, selectors: readonly TrafficSelector[]) {
-  const { spiffeId, pod } = remote;
-  const addresses = selectors.map((selector) => selector.remote);
-  return { kind: 'pod', spiffeId, podUid: pod.uid, addresses } as const;
-}
-
-const farMs = 60_000;
-const stepMs = 8192;
-
-/**
- * @returns How long to wait for what is due in `ms`. What is far off is looked at once before, in steps that thousands of
- *   tunnels share: a list of timers for each millisecond costs more than the timers. Node's end at 2^31 ms.
- */
-function timerMs(ms: number): number {
-  if (ms < farMs) return Math.max(0, ms) + 1;
-  return Math.min(Math.floor(ms / stepMs) * stepMs, 0x7fff_ffff);
-}
-
-const iso = (ms: number) => new Date(ms).toISOString();
-const spiText = (spi: number) => `SPI 0x${spi.toString(16).padStart(8, '0')}`;
-
-function agreedOn({ selectors, lifetime, radius }: Agreement): string {
-  const pairs = selectors.map(({ local, remote }) => `${local} – ${remote}`).join(', ');
-  return `${pairs}; for ${lifetime.seconds} s at most; breach radius ${radius}`;
-}
-
-const ownPods = new WeakMap<Svid, OwnPod>();
-
-/** A pod as a node session names it. */
-export function ownPod(svid: Svid): OwnPod {
-  const { podUid: uid, spiffeId, chain } = svid;
-  const known = ownPods.get(svid) ?? { uid, spiffeId, shown: shownChain(chain.map(({ der }) => der)) };
-  ownPods.set(svid, known);
-  return known;
-}
 
 /** One pod pair on this node: runs the decisions of pair.ts. */
 export class Tunnel {
@@ -165,9 +23,7 @@ export class Tunnel {
   /** Where the peer's packets really come from, where that is not its node's own address and port. */
   #path: UnderlayAddress | undefined;
   #state: PairState;
-  #timer: NodeJS.Timeout | undefined;
-  /** What the timer is set for. Unix milliseconds. */
-  #deadline: number | undefined;
+  readonly #alarm: Alarm;
   #queue: Promise<void> = Promise.resolve();
   #closed = false;
   /** Of the next handshake, where somebody wants to see it. */
@@ -180,6 +36,7 @@ export class Tunnel {
     this.#services = services;
     this.#ledger = new SaLedger(services.driver, services.hooks, services.spis, services.holders.indexOf(this));
     this.#state = newPair(goesFirst);
+    this.#alarm = new Alarm(services.now, () => this.dispatch({ type: 'time' }));
   }
 
   /** As last believed. */
@@ -219,7 +76,7 @@ export class Tunnel {
     this.#proven = proven;
     const sending = sas.find(({ direction, spi }) => direction === 'out' && spi === state.up?.spiOut);
     if (sending !== undefined && sending.peer.address !== this.#remote.node.address) this.#path = sending.peer;
-    this.#arm();
+    this.#alarm.set(nextDeadline(state));
     await this.#ledger.restore(sas, this.#remote);
   }
 
@@ -229,7 +86,7 @@ export class Tunnel {
     const { state, effects } = stepPair(this.#state, event, { now: now(), random: random(), timing });
     this.#state = state;
     for (const effect of effects) this.#carryOut(effect);
-    this.#arm();
+    this.#alarm.set(this.#closed ? undefined : nextDeadline(this.#state));
     return effects;
   }
 
@@ -255,40 +112,16 @@ export class Tunnel {
 
   /** What the attempt installs keys through. */
   installer(number: number): Installer {
-    const { claim, settings, whyRevoked } = this.#services;
-    return {
-      installInbound: async (agreement, keys) => {
-        const attempt = this.#current(number);
-        const claimed = claim(this, attempt.abort.signal);
-        if (claimed !== undefined) await claimed;
-        this.#current(number);
-        // What was verified when the handshake began may have been revoked since, and a node is revoked by its name.
-        const { peer, nodeSerial } = agreement;
-        // Of a peer that began, this is the first that is heard of it here.
-        if (attempt.role === 'responder') this.#tracer?.verified(peer);
-        this.#tracer?.step('terms are agreed on, keys are derived', agreedOn(agreement));
-        const why = whyRevoked(this, nodeSerial === undefined ? [peer.serialNumber] : [peer.serialNumber, nodeSerial]);
-        if (why !== undefined) throw new HandshakeError('revoked', why);
-        attempt.established = this.#schedule(agreement);
-        const installation = this.#installation(attempt, attempt.established, agreement, keys);
-        await this.#install(attempt, inboundSa(installation, settings.replayWindow));
-        this.#tracer?.step('the receiving key is in place', spiText(agreement.spiIn));
+    return installerOf(
+      {
+        tunnel: this,
+        path: () => this.#path,
+        tracer: () => this.#tracer,
+        current: () => this.#current(number),
+        install: (sa) => this.#ledger.install(sa, number, this.#remote),
       },
-      installOutbound: async (agreement, keys) => {
-        const attempt = this.#current(number);
-        const established = attempt.established ?? this.#schedule(agreement);
-        const installation = this.#installation(attempt, established, agreement, keys);
-        this.#tracer?.step('the peer can receive');
-        await this.#install(attempt, outboundSa(installation));
-        this.#tracer?.step('the sending key is in place', spiText(agreement.spiOut));
-      },
-    };
-  }
-
-  #installation(attempt: Attempt, established: Established, agreement: Agreement, keys: DirectionKeys) {
-    const whole = { agreement, established, local: this.local, remote: this.#remote, path: this.#path, keys };
-    attempt.note ??= noteOf(whole);
-    return { ...whole, note: attempt.note };
+      this.#services,
+    );
   }
 
   /** Ends an attempt: well, or with why not. */
@@ -388,7 +221,7 @@ export class Tunnel {
   /** Stops without touching what is installed. */
   close(): void {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#alarm.set(undefined);
     for (const { abort } of this.#attempts.values()) abort.abort(new HandshakeError('aborted'));
   }
 
@@ -398,101 +231,27 @@ export class Tunnel {
   }
 
   async #open(number: number): Promise<void> {
-    const { counters, logger, svid, whyNot, whyRevoked, trustDomain } = this.#services;
-    const remote = this.#remote;
+    const { counters, logger } = this.#services;
     const { abort } = this.#begin(number, 'initiator', new AbortController());
-    const opening: Opening = { conversation: undefined, leave: undefined };
     try {
-      const identity = svid(this.local.pod.uid);
-      if (identity === undefined) throw new HandshakeError('no-certificate');
-      const { selectors } = this;
-      if (selectors.length === 0) throw new HandshakeError('selectors', 'the pods have no address family in common');
-      // What is up goes on: policy's answer to each packet is the datapath's.
-      const why = this.#state.up === undefined ? whyNot(this.local, remote) : undefined;
-      if (why !== undefined) throw new HandshakeError('policy', why);
-      const revoked = whyRevoked(this, []);
-      if (revoked !== undefined) throw new HandshakeError('revoked', revoked);
-      this.#tracer?.step('this pod’s certificate is at hand', `${identity.spiffeId}, until ${iso(identity.notAfter)}`);
-      const own = ownPod(identity);
-      const asked = { remote, selectors, identity, own, trustDomain };
-      const agreement =
-        (this.radius === 'node' ? await this.#openByNode(number, asked, abort.signal, opening) : undefined) ??
-        (await this.#openByPod(number, asked, abort.signal, opening));
-      opening.conversation?.close();
-      this.finish(number, agreement);
+      this.finish(number, await openPair(this.#opening(number), this.#services, abort.signal));
     } catch (cause) {
       const error = asHandshakeError(cause);
-      opening.conversation?.refuse(error);
       counters.failed(error);
       if (error.code === 'internal') logger.error({ err: cause }, 'handshake');
       this.finish(number, error);
-    } finally {
-      opening.leave?.();
     }
   }
 
-  /** A handshake of the pair's own. */
-  async #openByPod(number: number, asked: Asked, signal: AbortSignal, opening: Opening): Promise<Agreement> {
-    const { dials, work, verifier, settings } = this.#services;
-    const { remote, selectors, identity, trustDomain } = asked;
-    const { timeoutMs, handshakePort } = settings;
-    opening.leave = await dials.take(signal, remote.node.name);
-    const { address, handshakePort: port = handshakePort } = remote.node;
-    const serverName = endpointServerName(remote.pod.uid, trustDomain);
-    this.#tracer?.step('a place among the handshakes under way');
-    const link = await work.dial(podDestination(address, port, serverName), identity, signal);
-    const channel = new Channel(link, timeoutMs, signal);
-    opening.conversation = channel;
-    const { cipher, group } = link.facts;
-    this.#tracer?.step('TLS is done', `with ${address} port ${port}: ${cipher}, ${group ?? 'group not known'}`);
-    const peer = verifier.verify(link.facts, expectation(remote, selectors));
-    this.#tracer?.verified(peer);
-    const proposal = this.proposal(number, selectors);
-    return await initiate(channel, { peer, cipher, group }, proposal, this.installer(number), this.#hurries);
-  }
-
-  /** Within a handshake of the nodes. @returns Undefined where the peer, which is stricter, wants one of the pair's own. */
-  async #openByNode(
-    number: number,
-    asked: Asked,
-    signal: AbortSignal,
-    opening: Opening,
-  ): Promise<Agreement | undefined> {
-    const { nodes, verifier } = this.#services;
-    const { remote, selectors, own } = asked;
-    const begun = await nodes.begin(remote.node, signal).catch((error: unknown) => {
-      // An older agent: it has only what is stricter.
-      if (error instanceof HandshakeError && error.code === 'alpn') return undefined;
-      throw error;
-    });
-    if (begun === undefined) return undefined;
-    const { conversation, leave } = begun;
-    opening.leave = leave;
-    opening.conversation = conversation;
-    const expected = expectation(remote, selectors);
-    this.#tracer?.step('a session with the node', remote.node.name);
-    const verify = (shown: ShownChain) => {
-      const peer = verifier.vouched(shown, expected);
-      this.#tracer?.verified(peer);
-      return peer;
+  #opening(number: number): Opening {
+    const { local, remote, selectors, radius } = this;
+    return {
+      ...{ local, remote, selectors, radius, isUp: this.#state.up !== undefined },
+      hurries: () => this.#state.up === undefined,
+      tracer: () => this.#tracer,
+      proposal: () => this.proposal(number, selectors),
+      installer: () => this.installer(number),
     };
-    const proposal = this.proposal(number, selectors);
-    const { uid } = remote.pod;
-    try {
-      return await initiatePair(conversation, own, uid, verify, proposal, this.installer(number), this.#hurries);
-    } catch (error) {
-      if (!(error instanceof HandshakeError && error.code === 'radius' && error.by === 'peer')) throw error;
-      conversation.close();
-      leave();
-      opening.conversation = undefined;
-      opening.leave = undefined;
-      return undefined;
-    }
-  }
-
-  /** Packets wait. */
-  get #hurries(): boolean {
-    return this.#state.up === undefined;
   }
 
   #begin(number: number, role: Role, abort: AbortController): Attempt {
@@ -533,20 +292,6 @@ export class Tunnel {
     if (attempt === undefined || attempt.abort.signal.aborted || !this.#isCurrent(number))
       throw new HandshakeError('aborted');
     return attempt;
-  }
-
-  async #install(attempt: Attempt, sa: InboundSa | OutboundSa): Promise<void> {
-    this.#services.onKeys?.(sa);
-    await this.#ledger.install(sa, attempt.number, this.#remote);
-    // Somebody may have taken the pair down while the driver was busy.
-    this.#current(attempt.number);
-  }
-
-  #schedule(agreement: Agreement): Established {
-    const { now, random, svid, timing, nodeNotAfter } = this.#services;
-    const certified = svid(this.local.pod.uid)?.notAfter ?? 0;
-    const ownNotAfter = agreement.radius === 'node' ? Math.min(certified, nodeNotAfter()) : certified;
-    return schedule(agreement, ownNotAfter, { now: now(), random: random(), graceMs: timing.graceMs });
   }
 
   #carryOut(effect: PairEffect): void {
@@ -595,20 +340,5 @@ export class Tunnel {
         this.#services.logger[level]({ error: messageOf(error), local, remote: this.#remote.pod }, 'tunnel');
       },
     );
-  }
-
-  #arm(): void {
-    const deadline = this.#closed ? undefined : nextDeadline(this.#state);
-    if (deadline === this.#deadline) return;
-    clearTimeout(this.#timer);
-    this.#deadline = deadline;
-    if (deadline === undefined) return;
-    this.#timer = setTimeout(() => this.#onTime(), timerMs(deadline - this.#services.now()));
-    this.#timer.unref();
-  }
-
-  #onTime(): void {
-    this.#deadline = undefined;
-    this.dispatch({ type: 'time' });
   }
 }

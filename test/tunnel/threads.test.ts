@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { connect } from 'node:tls';
+import type { Worker } from 'node:worker_threads';
 import { toPem } from '../../src/identity/certificate.ts';
 import { endpointServerName } from '../../src/identity/names.ts';
 import { applicationProtocol, defaultGroups, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
@@ -80,6 +81,8 @@ test('what is refused on a thread is refused for the same reasons, and leaves no
   await until('up', async () => (await up(a)) === 1 && (await up(b)) === 1);
   await until('quiet', () => b.manager.statistics().connections === 0);
   const before = openFiles();
+  // On a slow machine the pair itself may have needed more than one attempt.
+  const earlier: Record<string, number> = b.manager.statistics().refused;
   await client(at, { servername: `nobody.${trustDomain}` });
   await client(at, { ALPNProtocols: ['h2'] });
   await client(at, { ecdhCurve: 'P-256' });
@@ -96,7 +99,14 @@ test('what is refused on a thread is refused for the same reasons, and leaves no
   }
   await until('all gone', () => b.manager.statistics().connections === 0);
   const { refused, tlsErrors } = b.manager.statistics();
-  assert.deepEqual(refused, { 'unknown-endpoint': 1, alpn: 1, tls: 31, missing: 1, timeout: 2 });
+  const since = Object.entries(refused).map(([code, count]) => [code, count - (earlier[code] ?? 0)]);
+  assert.deepEqual(Object.fromEntries(since.filter(([, count]) => count !== 0)), {
+    'unknown-endpoint': 1,
+    alpn: 1,
+    tls: 31,
+    missing: 1,
+    timeout: 2,
+  });
   assert.equal(
     Object.values(tlsErrors).reduce((sum, count) => sum + count, 0),
     32,
@@ -110,10 +120,14 @@ test('a thread that dies takes its handshakes with it, and nothing else: they ar
     threads: { mostHere: 0 },
     timing: { firstRetryMs: 5, longestRetryMs: 50 },
   });
+  const threads: Worker[] = [];
+  const begun = (thread: Worker) => void threads.push(thread);
+  process.on('worker', begun);
+  t.after(() => process.off('worker', begun));
   for (const from of webs) for (const to of dbs) a.driver.send(between(from, to));
   await until('begun', () => a.manager.statistics().threads > 0 && b.manager.statistics().answered > 0);
-  await a.manager.stopThreads();
-  await b.manager.stopThreads();
+  assert.ok(threads.length >= 2);
+  await Promise.all(threads.splice(0).map((thread) => thread.terminate()));
   await until('all', async () => (await up(a)) === 36 && (await up(b)) === 36, 20_000);
   for (const from of webs) for (const to of dbs) assert.equal(a.driver.send(between(from, to)), 'delivered');
 });
