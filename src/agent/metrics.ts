@@ -21,8 +21,9 @@ export interface MetricsDeps {
   readonly conditions: () => Promise<StatusReport['conditions']>;
 }
 
-type Add = (labels: Record<string, string>, value: number) => void;
-type Read = (add: Add) => void | Promise<void>;
+type Labels = Record<string, string>;
+type Read = (add: (labels: Labels, value: number) => void) => void | Promise<void>;
+type What = [name: string, help: string, labelNames: string[], read: Read];
 
 /** The agent's Prometheus metrics; read from their sources when they are asked for, so that nothing counts twice. */
 export class AgentMetrics {
@@ -183,31 +184,26 @@ export class AgentMetrics {
     this.#gauge('revoked_pods', 'Pods of this node that are cut off', [], (add) => add({}, quarantine.held.length));
   }
 
-  #gauge(name: string, help: string, labelNames: string[], read: Read): void {
-    new Gauge({
-      name: `myelin_${name}`,
-      help,
-      labelNames,
-      registers: [this.#registry],
-      async collect() {
-        this.reset();
-        await quietly(() => read((labels, value) => this.set(labels, value)));
-      },
-    });
+  #gauge(...what: What): void {
+    new Gauge(this.#options(...what));
   }
 
   /** Of what its source counts from the source's own start: a restart there is one here. */
-  #counter(name: string, help: string, labelNames: string[], read: Read): void {
-    new Counter({
+  #counter(...what: What): void {
+    new Counter(this.#options(...what));
+  }
+
+  #options(...[name, help, labelNames, read]: What) {
+    return {
       name: `myelin_${name}`,
       help,
       labelNames,
       registers: [this.#registry],
-      async collect() {
+      async collect(this: { reset(): void; inc(labels: Labels, value: number): void }) {
         this.reset();
         await quietly(() => read((labels, value) => this.inc(labels, value)));
       },
-    });
+    };
   }
 }
 
