@@ -1,4 +1,4 @@
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { isApiError } from '../../api/client/error.ts';
@@ -6,18 +6,18 @@ import type { Api } from '../../api/client/types.ts';
 import { type Container, kinds, type Live, type Pod } from '../../api/kinds.ts';
 import { removeCgroup } from '../../kernel/cgroup.ts';
 import { run } from '../../kernel/command.ts';
-import { deleteNamespace, isNamespace } from '../../kernel/netns.ts';
 import { isOver } from '../pod-phase.ts';
 import { enterCommand, RunningContainer, recordOf } from './container.ts';
 import { type Adopted, ContainerLife } from './container-life.ts';
 import { containerSpec, podPaths } from './container-spec.ts';
 import type { NodeContext } from './context.ts';
 import { kindOfImage } from './images.ts';
+import { PodReports } from './pod-reports.ts';
+import { PodSandbox } from './pod-sandbox.ts';
 import { podStatus } from './pod-status.ts';
 import { tryProbe } from './probe-loop.ts';
 import type { ProbeResult } from './prober.ts';
-import { cniSocket, createSandbox, removeSandbox, type Sandbox, sandboxFor } from './sandbox.ts';
-import { readSandboxRecord, removeSandboxRecord, writeSandboxRecord } from './sandbox-record.ts';
+import type { Sandbox } from './sandbox.ts';
 import { loadSources } from './sources.ts';
 
 type Restart = 'Always' | 'OnFailure' | 'Never';
@@ -36,10 +36,7 @@ export interface PodLifeDeps {
   readonly turn: <T>(job: () => Promise<T>) => Promise<T>;
 }
 
-/** Takes back in a merge patch what an earlier report said. */
-const noTrouble = { reason: null, message: null };
-const retryMs = { first: 250, last: 5000 };
-const networkPollMs = 50;
+const retryMs = 5000;
 /** Seconds. A stand-in needs no warm-up; its manifest was written for what it stands in for. */
 const standInDelay = 1;
 
@@ -53,15 +50,10 @@ export class PodLife {
   /** Ends the present sandbox only: its node was restarted. */
   #reset = new AbortController();
   #pod: Live<Pod>;
-  #sandbox: Sandbox | undefined;
-  #attempt = 0;
-  /** The sandbox is one that an earlier daemon made, whose containers may run. */
-  #adopting = false;
+  readonly #sandbox: PodSandbox;
+  readonly #reports: PodReports;
   #lives: { init: Map<string, ContainerLife>; main: Map<string, ContainerLife> } = { init: new Map(), main: new Map() };
-  #trouble: { reason: string; message: string } | undefined;
   #inApi = true;
-  #reporting: Promise<void> | undefined;
-  #dirty = false;
   /** Resolves when nothing of the pod is left on the node. Never rejects. */
   readonly done: Promise<void>;
 
@@ -72,13 +64,17 @@ export class PodLife {
     this.#log = deps.log.child({ pod: `${pod.metadata.namespace}/${pod.metadata.name}`, node: node.name });
     const { startTime } = pod.status ?? {};
     this.#startTime = startTime === undefined ? new Date() : new Date(startTime);
-    const left = readSandboxRecord(this.#directory);
-    if (left !== undefined) {
-      this.#attempt = left.attempt;
-      this.#sandbox = left.sandbox ?? sandboxFor(node, pod.metadata, left.attempt);
-      this.#adopting = left.sandbox !== undefined && isNamespace(left.sandbox.netns);
-      this.#log.info({ adopting: this.#adopting }, 'an earlier daemon had this pod');
-    }
+    const log = this.#log;
+    const { api, turn } = deps;
+    this.#reports = new PodReports({
+      ...{ api, log },
+      news: () => (this.#inApi ? { pod: this.#pod, status: this.#status() } : undefined),
+      onTold: (told) => {
+        if (told.metadata.uid === this.#pod.metadata.uid) this.#pod = told;
+      },
+    });
+    const onChange = () => this.#reports.send();
+    this.#sandbox = new PodSandbox(pod, node, { directory: this.#directory, log, turn, onChange });
     if (pod.metadata.deletionTimestamp !== undefined) this.#end.abort();
     this.done = this.#live();
   }
@@ -106,7 +102,7 @@ export class PodLife {
 
   async #live(): Promise<void> {
     try {
-      if (!this.#adopting) await this.#removeSandbox();
+      if (!this.#sandbox.adopting) await this.#sandbox.remove();
       // What is over stays over, whoever runs the node now.
       if (isOver(this.#pod)) await aborted(this.#end.signal);
       while (!this.#end.signal.aborted) {
@@ -114,16 +110,16 @@ export class PodLife {
         const signal = AbortSignal.any([this.#end.signal, this.#reset.signal]);
         const finished = await this.#incarnate(signal).catch(async (error: unknown) => {
           this.#log.warn({ err: error }, 'will start it again');
-          await sleep(retryMs.last, undefined, { signal }).catch(() => undefined);
+          await sleep(retryMs, undefined, { signal }).catch(() => undefined);
           return false;
         });
         const restarted = this.#reset.signal.aborted && !this.#end.signal.aborted;
         await this.#stopContainers(restarted ? 0 : this.#graceMs());
-        if (restarted) this.#loseSandbox();
-        else await this.#removeSandbox();
+        if (restarted) this.#sandbox.lose();
+        else await this.#sandbox.remove();
         if (finished) await aborted(this.#end.signal);
       }
-      await this.#removeSandbox();
+      await this.#sandbox.remove();
       await this.#forget();
     } catch (error) {
       this.#log.error({ err: error }, 'the pod’s end went wrong');
@@ -132,10 +128,11 @@ export class PodLife {
 
   /** @returns Whether all its containers have ended for good, as those of a job do. */
   async #incarnate(signal: AbortSignal): Promise<boolean> {
-    const adopted = this.#adopting ? await this.#adoptContainers() : new Map<string, Adopted>();
-    if (!this.#adopting) await this.#makeSandbox(signal);
-    this.#adopting = false;
-    const sandbox = this.#sandbox;
+    const { adopting } = this.#sandbox;
+    const adopted = adopting ? await this.#adoptContainers() : new Map<string, Adopted>();
+    if (!adopting) await this.#sandbox.make(signal);
+    this.#sandbox.adopted();
+    const sandbox = this.#sandbox.present;
     if (sandbox === undefined) return false;
     const { initContainers = [], containers, restartPolicy = 'Always' } = this.#pod.spec;
     const lives = (list: readonly Container[], policy: Restart) =>
@@ -173,49 +170,6 @@ export class PodLife {
     return found;
   }
 
-  #keepRecord(sandbox?: Sandbox): void {
-    const { namespace, name, uid } = this.#pod.metadata;
-    const pod = { namespace, name, uid };
-    writeSandboxRecord(this.#directory, { node: this.#node.name, pod, attempt: this.#attempt, sandbox });
-  }
-
-  async #makeSandbox(signal: AbortSignal): Promise<void> {
-    const pod = { ...this.#pod.metadata };
-    if (this.#pod.spec.hostNetwork === true) {
-      this.#sandbox = { id: '', netns: this.#node.netns, addresses: this.#node.addresses };
-      this.#keepRecord(this.#sandbox);
-      return this.#report();
-    }
-    for (let delay = retryMs.first; !signal.aborted; delay = Math.min(2 * delay, retryMs.last)) {
-      await this.#networkReady(signal);
-      if (signal.aborted) return;
-      try {
-        this.#keepRecord();
-        this.#sandbox = await this.#deps.turn(() => createSandbox(this.#node, pod, this.#attempt));
-        this.#keepRecord(this.#sandbox);
-        this.#trouble = undefined;
-        return this.#report();
-      } catch (error) {
-        const message = error instanceof Error ? error.message : String(error);
-        this.#log.warn({ err: error }, 'no sandbox yet');
-        this.#trouble = { reason: 'FailedCreatePodSandBox', message };
-        this.#report();
-        await sleep(delay, undefined, { signal }).catch(() => undefined);
-      }
-    }
-  }
-
-  /** A runtime does not ask a plugin whose agent has yet to come up. */
-  async #networkReady(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && !existsSync(cniSocket(this.#node))) {
-      if (this.#trouble === undefined) {
-        this.#trouble = { reason: 'NetworkNotReady', message: `the agent of ${this.#node.name} is not up` };
-        this.#report();
-      }
-      await sleep(networkPollMs, undefined, { signal }).catch(() => undefined);
-    }
-  }
-
   #newLife(container: Container, { sandbox, restart, adopted }: Circumstances): ContainerLife {
     const node = this.#node;
     const address = sandbox.addresses[0] ?? node.addresses[0];
@@ -227,7 +181,7 @@ export class PodLife {
       longestDelay: standIn ? standInDelay : Number.POSITIVE_INFINITY,
       graceMs: this.#graceMs(),
       log: this.#log,
-      onChange: () => this.#report(),
+      onChange: () => this.#reports.send(),
       start: async () => {
         // Anew each time: what was missing may be there now.
         const sources = await loadSources(this.#deps.api, this.#pod.metadata.namespace, this.#pod.spec);
@@ -256,36 +210,13 @@ export class PodLife {
     await Promise.all([...this.#lives.main.values(), ...this.#lives.init.values()].map((life) => life.stop(graceMs)));
   }
 
-  /** As a node does that loses power: the namespace is gone and nobody was told. */
-  #loseSandbox(): void {
-    if (this.#sandbox !== undefined && this.#pod.spec.hostNetwork !== true) deleteNamespace(this.#sandbox.netns);
-    this.#sandbox = undefined;
-    this.#attempt++;
-  }
-
-  async #removeSandbox(): Promise<void> {
-    const sandbox = this.#sandbox;
-    if (sandbox === undefined || this.#pod.spec.hostNetwork === true) return;
-    for (let delay = retryMs.first; ; delay = Math.min(2 * delay, retryMs.last)) {
-      try {
-        await removeSandbox(this.#node, sandbox, this.#pod.metadata);
-        this.#sandbox = undefined;
-        removeSandboxRecord(this.#directory);
-        return;
-      } catch (error) {
-        this.#log.warn({ err: error }, 'the sandbox cannot be removed yet');
-        await sleep(delay);
-      }
-    }
-  }
-
   /** Removes what the node has of the pod, then the object itself: its name is free when this is done. */
   async #forget(): Promise<void> {
     const { namespace, name, uid } = this.#pod.metadata;
     const { directory, cgroup } = podPaths(this.#node, uid);
     await removeCgroup(cgroup);
     rmSync(directory, { recursive: true, force: true });
-    await this.#reporting;
+    await this.#reports.settled();
     if (!this.#inApi) return;
     await this.#deps.api
       .delete(kinds.Pod, { namespace, name }, { gracePeriodSeconds: 0, uid })
@@ -300,45 +231,20 @@ export class PodLife {
     return (deletionGracePeriodSeconds ?? this.#pod.spec.terminationGracePeriodSeconds ?? 30) * 1000;
   }
 
-  /** Tells the API how the pod is, one report at a time; what changes meanwhile goes into the next. */
-  #report(): void {
-    this.#dirty = true;
-    this.#reporting ??= this.#sendReports().finally(() => {
-      this.#reporting = undefined;
+  #status() {
+    const views = (lives: Map<string, ContainerLife>) => new Map([...lives].map(([name, life]) => [name, life.view]));
+    const { present, trouble } = this.#sandbox;
+    return podStatus({
+      pod: this.#pod,
+      hostAddresses: this.#node.addresses,
+      addresses: present?.addresses ?? [],
+      hasSandbox: present !== undefined,
+      init: views(this.#lives.init),
+      main: views(this.#lives.main),
+      ...(trouble === undefined ? {} : { trouble }),
+      startTime: this.#startTime,
+      now: new Date(),
     });
-  }
-
-  async #sendReports(): Promise<void> {
-    while (this.#dirty && this.#inApi) {
-      this.#dirty = false;
-      const views = (lives: Map<string, ContainerLife>) => new Map([...lives].map(([name, life]) => [name, life.view]));
-      const status = podStatus({
-        pod: this.#pod,
-        hostAddresses: this.#node.addresses,
-        addresses: this.#sandbox?.addresses ?? [],
-        hasSandbox: this.#sandbox !== undefined,
-        init: views(this.#lives.init),
-        main: views(this.#lives.main),
-        ...(this.#trouble === undefined ? {} : { trouble: this.#trouble }),
-        startTime: this.#startTime,
-        now: new Date(),
-      });
-      const { namespace, name } = this.#pod.metadata;
-      try {
-        const pod = await this.#deps.api.patchStatus(
-          kinds.Pod,
-          { namespace, name },
-          { type: 'merge', patch: { metadata: { uid: this.#pod.metadata.uid }, status: { ...noTrouble, ...status } } },
-          { fieldManager: 'myelin-lab' },
-        );
-        if (this.#pod.metadata.uid === pod.metadata.uid) this.#pod = pod;
-      } catch (error) {
-        if (isApiError(error, 'NotFound', 'Conflict')) return;
-        this.#log.warn({ err: error }, 'the pod’s status could not be reported');
-        this.#dirty = true;
-        await sleep(retryMs.first);
-      }
-    }
   }
 }
 
