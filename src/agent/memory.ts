@@ -14,7 +14,7 @@ const worthwhile = 12 << 20;
  * Bytes from which on a heap is a large cluster's. A collection costs by what lives: where that is much, to collect after
  * every tenth of it, as bin/myelin-agent has it for the many small ones, takes longer than the changes that made the garbage.
  */
-const large = 64 << 20;
+const large = 96 << 20;
 const growLarge = '--heap-growing-percent=50';
 
 /** What gives pages back to the system too: a usual collection keeps them for what comes next. */

@@ -32,11 +32,11 @@ test('a heap that is a large cluster’s may grow more between collections, whic
     (flag) => void said.push(flag),
   );
   try {
-    for (let i = 0; i < 900; i++) cluster.push(Array.from({ length: 10_000 }, (_, n) => n + 0.5));
+    for (let i = 0; i < 1400; i++) cluster.push(Array.from({ length: 10_000 }, (_, n) => n + 0.5));
     for (let i = 0; i < 600 && said.length === 0; i++) await sleep(50);
     await sleep(2500);
     assert.deepEqual(said, ['--heap-growing-percent=50']);
-    assert.equal(cluster.length, 900);
+    assert.equal(cluster.length, 1400);
   } finally {
     stop();
   }
