@@ -9,7 +9,6 @@ import {
   everyNode,
   everyPod,
   matchSelector,
-  noApiServer,
   nobody,
   nodeLabels,
   possibleApiServer,
@@ -88,7 +87,11 @@ export function matchPeers(
     else if (known !== undefined)
       peers.push(...(known.apiServers.length === 0 ? [lost(possibleApiServer)] : addressPeers(known.apiServers)));
     else {
-      limit(`${noApiServer}: ${taken(verdict, 'every node and every address outside')}`, `${prefix}Entities`, index);
+      limit(
+        `the API server’s addresses are not known here: ${taken(verdict, 'every node and every address outside')}`,
+        `${prefix}Entities`,
+        index,
+      );
       peers.push(lost(possibleApiServer));
     }
   }

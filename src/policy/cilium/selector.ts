@@ -38,7 +38,8 @@ const inFamily = (text: string): PeerMatch => ({
 
 /** Who could be the API server: it is no pod with an address of its own. */
 export const possibleApiServer: PeerMatch = { kind: 'some', of: [everyNode, { kind: 'world' }] };
-export const noApiServer = 'the API server’s addresses are not known to policy';
+/** Who knows the cluster's services knows the entity; a label could stand in any expression. */
+const noApiServer = 'the API server is known as the entity kube-apiserver, not by its label';
 
 /**
  * Cilium's reserved identities, which `reserved:` labels and entities name. Some of them nobody ever has here: a pod is
