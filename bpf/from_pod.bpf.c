@@ -3,6 +3,7 @@
  * What a pod sends: tc ingress of the host side of its veth.
  * parse → anti-spoofing → service translation → connection tracking → egress policy → next hop.
  */
+#include "lib/audit.h"
 #include "lib/connection_event.h"
 #include "lib/conntrack.h"
 #include "lib/deliver.h"
@@ -103,6 +104,7 @@ static __always_inline enum drop_reason connect(struct __sk_buff *skb, const str
 		dns_note(&route->track);
 	if (route->track.event != 0)
 		event_connection(place, endpoint, &route->track);
+	audit_if_judged(endpoint, packet, &route->track, place);
 	if (route->track.reply && (route->track.flags & TRACK_READ))
 		http_response(skb, packet, &route->track.key);
 	switch (route->mode) {

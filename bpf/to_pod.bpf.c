@@ -3,6 +3,7 @@
  * What a pod receives: tc egress of the host side of its veth.
  * proof of arrival → connection tracking → ingress policy → reverse translation → deliver.
  */
+#include "lib/audit.h"
 #include "lib/connection_event.h"
 #include "lib/conntrack.h"
 #include "lib/dns.h"
@@ -122,6 +123,7 @@ static __always_inline enum drop_reason accept(const struct endpoint *endpoint, 
 	}
 	if (track->event != 0)
 		event_connection(place, endpoint, track);
+	audit_if_judged(endpoint, packet, track, place);
 	return FORWARDED;
 }
 

@@ -12,7 +12,8 @@ SUBPROGRAM int event_connection(const struct place *place, const struct endpoint
 	struct ct_entry *entry;
 	struct event *event;
 	struct ct_key key;
-	bool egress;
+	__u32 unsaid = 0;
+	bool egress, logged;
 
 	if (!place || !endpoint || !track)
 		return -1;
@@ -20,6 +21,7 @@ SUBPROGRAM int event_connection(const struct place *place, const struct endpoint
 	entry = bpf_map_lookup_elem(&ct, &key);
 	if (!entry)
 		return -1;
+	logged = track->event == EVENT_NEW && (place->flags & POLICY_LOG) && log_due(place->rule, &unsaid);
 	event = event_reserve();
 	if (!event)
 		return -1;
@@ -29,6 +31,8 @@ SUBPROGRAM int event_connection(const struct place *place, const struct endpoint
 	event->direction = entry->direction;
 	event->verdict = VERDICT_ALLOW;
 	event->protocol = key.protocol;
+	event->flags = logged ? EVENT_LOGGED : 0;
+	event->unsaid = unsaid;
 	event->tcp_flags = entry->tcp_flags[0] | entry->tcp_flags[1];
 	event->endpoint = key.endpoint;
 	event->ifindex = place->ifindex;

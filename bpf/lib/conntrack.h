@@ -52,10 +52,12 @@ struct track {
 	__u32 found;      /* out: it belongs to a live connection */
 	__u32 reply;      /* out: it answers the connection's originator */
 	__u32 event;      /* out: enum event_kind that is due, 0: none */
+	__u32 judged;     /* out: enum direction in which policy was asked about it and let it pass, 0: it was not asked */
 	__u32 name;       /* in and out: the pattern by which it was admitted, 0: none */
 	__u32 dns;        /* of the hook's own: enum dns_read */
 	__u32 sets[3];    /* in: admin, network and mesh set, with TRACK_BY_NAME */
-	__u64 expires_ns; /* out */
+	struct policy_query query; /* of the connection's own; here because it is not for the stack */
+	__u64 expires_ns;	   /* out */
 };
 
 static __always_inline __u64 ct_timeout(const struct config *settings, __u8 protocol, __u8 state)
@@ -125,39 +127,41 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 						 struct place *place)
 {
 	bool egress = direction == DIRECTION_EGRESS;
-	struct policy_query query = {
-		.admin_set = egress ? endpoint->egress_admin_set : endpoint->ingress_admin_set,
-		.network_set = egress ? endpoint->egress_set : endpoint->ingress_set,
-		.mesh_set = egress ? endpoint->egress_mesh_set : endpoint->ingress_mesh_set,
-		.identity = track->identity,
-		.port = ct_policy_port(&track->key, egress),
-		.protocol = track->key.protocol,
-	};
+	struct policy_query *query = &track->query;
 	enum drop_reason reason;
 
 	track->by_request = 0;
+	__builtin_memset(query, 0, sizeof(*query));
+	query->admin_set = egress ? endpoint->egress_admin_set : endpoint->ingress_admin_set;
+	query->network_set = egress ? endpoint->egress_set : endpoint->ingress_set;
+	query->mesh_set = egress ? endpoint->egress_mesh_set : endpoint->ingress_mesh_set;
+	query->identity = track->identity;
+	query->port = ct_policy_port(&track->key, egress);
+	query->protocol = track->key.protocol;
 	if (track->flags & TRACK_NOT_READY)
 		return ENDPOINT_NOT_READY;
 	if (track->identity == IDENTITY_ANY)
 		return UNKNOWN_PEER;
 	if (egress && endpoint->names != 0)
-		query.names = name_recall(endpoint->id, &track->key.remote, track->name);
+		query->names = name_recall(endpoint->id, &track->key.remote, track->name);
 	if (egress && (track->flags & TRACK_BY_NAME)) {
-		query.admin_set = track->sets[0];
-		query.network_set = track->sets[1];
-		query.mesh_set = track->sets[2];
+		query->admin_set = track->sets[0];
+		query->network_set = track->sets[1];
+		query->mesh_set = track->sets[2];
 	}
-	reason = policy_decide(&query);
-	track->name = query.name;
-	place->rule = query.rule;
-	place->flags = query.flags;
-	if (!egress && query.requests != 0 && track->key.protocol == IPPROTO_TCP &&
+	reason = policy_decide(query);
+	track->judged = reason ? 0 : direction;
+	track->name = query->name;
+	place->rule = query->rule;
+	place->flags = query->flags;
+	if (!egress && query->requests != 0 && track->key.protocol == IPPROTO_TCP &&
 	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
-		query.request = REQUEST_LENIENT;
-		if (policy_decide(&query) == FORWARDED) {
+		query->request = REQUEST_LENIENT;
+		if (policy_decide(query) == FORWARDED) {
 			track->by_request = 1;
-			place->rule = query.rule;
-			place->flags = query.flags;
+			track->judged = direction;
+			place->rule = query->rule;
+			place->flags = query->flags;
 			return FORWARDED;
 		}
 	}
@@ -171,46 +175,29 @@ static __always_inline bool ct_is_unread(const struct packet *packet, __u32 flag
 	       packet->length > (__u32)(packet->l4 - packet->l3) + packet->l4_header;
 }
 
-/*
- * Opens the connection of a packet that ct_track found none for, if policy allows it; place->rule becomes the rule that
- * decided, and place->direction is the direction in which it is opened.
- */
-SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struct packet *packet, struct track *track,
-				    struct place *place)
+/* Notes the connection of a packet that may open it, judged under `revision`. `flags` are CT_…. */
+SUBPROGRAM enum drop_reason ct_enter(const struct packet *packet, struct track *track, const struct place *place,
+				     __u32 revision, __u32 flags)
 {
 	struct config *settings = config_get();
 	struct ct_entry entry = {};
-	enum drop_reason reason;
 	struct ct_key key;
 	__u64 now;
 
-	if (!settings || !endpoint || !packet || !track || !place)
+	if (!settings || !packet || !track || !place)
 		return ENDPOINT_NOT_READY;
-	reason = ct_may_open(packet);
-	if (reason)
-		return reason;
-	if (track->flags & TRACK_UNPROVEN)
-		return NO_PROOF;
-	/* Read before the maps are: what is judged while they change is judged again. */
-	entry.revision = *(volatile __u32 *)&settings->revision;
-	if (track->flags & TRACK_EXEMPT) {
-		entry.flags |= CT_EXEMPT;
-		place->rule = track->flags & TRACK_SELF ? RULE_SELF : RULE_OWN_NODE;
-	} else {
-		reason = ct_judge(endpoint, track, place->direction, place);
-		if (reason)
-			return reason;
-	}
-	now = bpf_ktime_get_coarse_ns();
 	if (track->flags & TRACK_REMOTE_POD)
-		entry.flags |= CT_REMOTE_POD;
+		flags |= CT_REMOTE_POD;
 	if (track->flags & TRACK_BY_NAME)
-		entry.flags |= CT_BY_NAME;
+		flags |= CT_BY_NAME;
 	if (track->by_request)
-		entry.flags |= CT_BY_REQUEST;
+		flags |= CT_BY_REQUEST;
 	/* Data with the SYN: the client sends it again once there is a connection. */
-	if (ct_is_unread(packet, entry.flags))
+	if (ct_is_unread(packet, flags))
 		return HTTP_UNREAD;
+	now = bpf_ktime_get_coarse_ns();
+	entry.flags = flags;
+	entry.revision = revision;
 	entry.name = track->name;
 	entry.expires_ns = now + ct_timeout(settings, packet->protocol, CT_OPENING);
 	entry.created_ns = now;
@@ -229,6 +216,34 @@ SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struc
 	track->event = EVENT_NEW;
 	track->expires_ns = entry.expires_ns;
 	return FORWARDED;
+}
+
+/*
+ * Opens the connection of a packet that ct_track found none for, if policy allows it; place->rule becomes the rule that
+ * decided, and place->direction is the direction in which it is opened.
+ */
+SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struct packet *packet, struct track *track,
+				    struct place *place)
+{
+	struct config *settings = config_get();
+	enum drop_reason reason;
+	__u32 revision;
+
+	if (!settings || !endpoint || !packet || !track || !place)
+		return ENDPOINT_NOT_READY;
+	reason = ct_may_open(packet);
+	if (reason)
+		return reason;
+	if (track->flags & TRACK_UNPROVEN)
+		return NO_PROOF;
+	/* Read before the maps are: what is judged while they change is judged again. */
+	revision = *(volatile __u32 *)&settings->revision;
+	if (track->flags & TRACK_EXEMPT) {
+		place->rule = track->flags & TRACK_SELF ? RULE_SELF : RULE_OWN_NODE;
+		return ct_enter(packet, track, place, revision, CT_EXEMPT);
+	}
+	reason = ct_judge(endpoint, track, place->direction, place);
+	return reason ? reason : ct_enter(packet, track, place, revision, 0);
 }
 
 static __always_inline void ct_account(const struct config *settings, const struct packet *packet, struct track *track,

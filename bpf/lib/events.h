@@ -37,6 +37,36 @@ static __always_inline struct event *event_reserve(void)
 	return NULL;
 }
 
+/* Events of one rule with POLICY_LOG: so many at once, and then one in each interval. */
+#define LOG_INTERVAL_NS 100000000ULL
+#define LOG_BURST_NS (20 * LOG_INTERVAL_NS)
+
+/* @returns Whether what the rule decided is to be said now; then `unsaid` is how much was not since the last time. */
+SUBPROGRAM int log_due(__u32 rule, __u32 *unsaid)
+{
+	struct log_limit *limit;
+	struct log_limit first = {};
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!unsaid)
+		return 0;
+	*unsaid = 0;
+	limit = bpf_map_lookup_elem(&log_limits, &rule);
+	if (!limit) {
+		first.next_ns = now + LOG_INTERVAL_NS;
+		bpf_map_update_elem(&log_limits, &rule, &first, BPF_ANY);
+		return 1;
+	}
+	if (limit->next_ns > now + LOG_BURST_NS) {
+		__sync_fetch_and_add(&limit->unsaid, 1);
+		return 0;
+	}
+	limit->next_ns = (limit->next_ns > now ? limit->next_ns : now) + LOG_INTERVAL_NS;
+	*unsaid = limit->unsaid;
+	limit->unsaid = 0;
+	return 1;
+}
+
 /* Not inlined: its prototype is what carries the layout of an event into the BTF. */
 static __noinline void event_submit(struct event *event)
 {
@@ -74,18 +104,23 @@ static __always_inline bool denial_due(const struct denial_key *key, __u32 lengt
 SUBPROGRAM int event_deny(const struct place *place, const struct packet *packet, __u32 reason, __u32 length)
 {
 	struct denial_key key = {};
-	struct metric total = {};
+	struct metric total = { .packets = 1, .bytes = length };
 	struct event *event;
+	__u32 unsaid = 0;
+	bool logged;
 
 	if (!place || !packet)
 		return -1;
 	metrics_count(reason, place->direction, length);
+	/* What is to be logged is not joined with others, as long as there is not too much of it. */
+	logged = (place->flags & POLICY_LOG) && (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT) &&
+		 log_due(place->rule, &unsaid);
 	key.endpoint = place->endpoint;
 	key.remote = place->direction == DIRECTION_EGRESS ? packet->destination : packet->source;
 	key.port = packet->destination_port;
 	key.reason = reason;
 	key.direction = place->direction;
-	if (!denial_due(&key, length, &total))
+	if (!logged && !denial_due(&key, length, &total))
 		return 0;
 	event = event_reserve();
 	if (!event)
@@ -97,6 +132,8 @@ SUBPROGRAM int event_deny(const struct place *place, const struct packet *packet
 	event->reason = reason;
 	event->protocol = packet->protocol;
 	event->tcp_flags = packet->tcp_flags;
+	event->flags = logged ? EVENT_LOGGED : 0;
+	event->unsaid = unsaid;
 	event->endpoint = place->endpoint;
 	event->ifindex = place->ifindex;
 	event->rule = place->rule;

@@ -37,6 +37,8 @@ struct config {
 #define ENDPOINT_READY (1U << 0)
 #define ENDPOINT_REVOKED (1U << 1) /* nobody believes that it is who it was: nothing of it passes, in either direction */
 
+#define ENDPOINT_AUDITED (1U << 2) /* has sets in `audits` */
+
 struct endpoint {
 	__u32 id;
 	/* What the pod's own packets stand for, by family: a policy's CIDRs may tell its two addresses apart. */
@@ -55,6 +57,16 @@ struct endpoint {
 	__u8 host_mac[MAC_LENGTH];
 	struct addr addr4; /* all zero: has none */
 	struct addr addr6;
+};
+
+/* By the endpoint's id: what would be asked if audited policies were enforced beside the others. */
+struct endpoint_audit {
+	__u32 ingress_admin_set;
+	__u32 ingress_set;
+	__u32 ingress_mesh_set;
+	__u32 egress_admin_set;
+	__u32 egress_set;
+	__u32 egress_mesh_set;
 };
 
 enum peer_kind {
@@ -449,6 +461,12 @@ struct scratch {
 	__u64 words[48];
 };
 
+/* How often a rule has something said (events.h). */
+struct log_limit {
+	__u64 next_ns;
+	__u64 unsaid;
+};
+
 /* How often one endpoint's side answers one peer (reply.h). */
 struct reply_limit_key {
 	__u32 endpoint;
@@ -493,8 +511,11 @@ enum event_kind {
 	EVENT_END = 2,
 	EVENT_PERIODIC = 3,
 	EVENT_DENY = 4,
+	EVENT_AUDIT = 5, /* passed, and `reason` and `rule` are what audited policies would have denied it by */
 	EVENT_REQUEST = 6, /* an HTTP request: a struct http_event (http_layout.h) */
 };
+
+#define EVENT_LOGGED (1U << 0) /* the rule wants it said in the log */
 
 /* `source` is who opened the connection; of a packet that was denied, who sent it. */
 struct event {
@@ -505,7 +526,8 @@ struct event {
 	__u8 reason;
 	__u8 protocol;
 	__u8 tcp_flags; /* seen so far, both directions */
-	__u8 pad[2];
+	__u8 flags;
+	__u8 pad;
 	__u32 endpoint;
 	__u32 ifindex;
 	__u32 rule;
@@ -516,7 +538,7 @@ struct event {
 	struct addr destination;
 	__be16 source_port;
 	__be16 destination_port;
-	__u32 pad2;
+	__u32 unsaid; /* with EVENT_LOGGED: how many the rule should have had said before, and were too many */
 	__u64 packets; /* both directions; of a deny, since the last event of its kind */
 	__u64 bytes;
 	__u64 duration_ns;

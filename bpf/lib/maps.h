@@ -295,6 +295,22 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct endpoint_audit);
+} audits SEC(".maps");
+
+/* By rule. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct log_limit);
+} log_limits SEC(".maps");
+
 /* When the next answer is due. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

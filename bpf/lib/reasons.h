@@ -48,3 +48,5 @@ enum drop_reason {
 
 /* Slots of the metrics map per direction; new reasons stay below it. */
 #define DROP_REASON_SLOTS 64
+/* No reason to drop: the slot of what passed and audited policies would have denied. */
+#define AUDITED 63

@@ -31,6 +31,7 @@ export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
     verdict: event.verdict,
     ...(typeof event.reason === 'string' ? { reason: event.reason } : {}),
     ...(rule === undefined ? {} : { rule: { ...rule, direction: event.direction } }),
+    ...(event.unsaid === undefined ? {} : { log: { text: rule?.log ?? '', unsaid: event.unsaid } }),
     packets: event.packets,
     bytes: event.bytes,
     ...(event.durationNs === undefined ? {} : { durationNs: event.durationNs }),

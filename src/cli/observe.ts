@@ -32,7 +32,7 @@ export function registerObserve(program: Command): void {
       .option('--from <pod>', 'the source: as --pod, or world, host, node')
       .option('--to <pod>', 'the destination, likewise')
       .option('-n, --namespace <name>', 'a namespace of either end')
-      .addOption(new Option('--verdict <verdict>').choices(['allow', 'deny']))
+      .addOption(new Option('--verdict <verdict>').choices(['allow', 'deny', 'audit']))
       .option('--port <port>', 'destination port')
       .option('--protocol <name>', 'TCP, UDP, SCTP, ICMP, ICMPv6 or a number')
       .option('--address <ip>', 'an address of either end')

@@ -32,9 +32,9 @@ export interface KnownEndpoint extends EndpointInterface {
 /** How many endpoints that are gone can still be named when their last events come in. */
 const remembered = 4096;
 
-/** Owner of the maps `endpoints` and `local`: which interface is which pod's, and whether policy for it is loaded. */
+/** Owner of the maps `endpoints`, `audits` and `local`: which interface is which pod's, and whether policy for it is loaded. */
 export class EndpointTable {
-  readonly #maps: Pick<DatapathMaps, 'endpoints' | 'local'>;
+  readonly #maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'audits'>;
   readonly #byUid = new Map<string, KnownEndpoint>();
   readonly #byId = new Map<number, KnownEndpoint>();
   readonly #gone = new Map<number, KnownEndpoint>();
@@ -45,7 +45,7 @@ export class EndpointTable {
   #nextId: number;
 
   constructor(
-    maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'connections'>,
+    maps: Pick<DatapathMaps, 'endpoints' | 'local' | 'audits' | 'connections'>,
     survey: Survey = surveyConnections(maps),
   ) {
     this.#maps = maps;
@@ -97,6 +97,7 @@ export class EndpointTable {
     // What the process before this one had closed stays closed until this one is told who is believed.
     if (same && (before.flags & endpointFlags.revoked) !== 0) this.#revoked.add(info.uid);
     const value = this.#marked(info.uid, withPolicy({ ...state, mac, hostMac, addr4, addr6 }, policy));
+    if (policy?.audit !== undefined) this.#maps.audits.set(state.id, policy.audit);
     this.#maps.endpoints.set(ifindex, policy === undefined && same ? before : value);
     for (const address of info.addresses) this.#maps.local.set(address, ifindex);
     for (const address of known?.addresses ?? []) if (!info.addresses.includes(address)) this.#forget(address, ifindex);
@@ -111,6 +112,7 @@ export class EndpointTable {
     if (known === undefined) return undefined;
     for (const address of known.addresses) this.#forget(address, known.ifindex);
     this.#maps.endpoints.delete(known.ifindex);
+    this.#maps.audits.delete(known.id);
     this.#strangers.delete(known.id);
     this.#byUid.delete(uid);
     this.#byId.delete(known.id);
@@ -134,6 +136,7 @@ export class EndpointTable {
       this.#maps.endpoints.delete(ifindex);
       removed.push(ifindex);
     }
+    for (const [id] of [...this.#maps.audits.entries()]) if (!this.#byId.has(id)) this.#maps.audits.delete(id);
     this.#strangers.clear();
     return removed;
   }
@@ -145,7 +148,9 @@ export class EndpointTable {
     // A pod of this node whose interface is not made yet gets its policy with it.
     if (known === undefined || before === undefined) return;
     const value = policy === undefined ? { ...before, ...closed, id: before.id } : withPolicy(before, policy);
+    if (policy?.audit !== undefined) transaction.put(this.#maps.audits, before.id, policy.audit);
     transaction.put(this.#maps.endpoints, known.ifindex, this.#marked(uid, value));
+    if (policy?.audit === undefined) transaction.remove(this.#maps.audits, before.id);
   }
 
   /**
@@ -193,6 +198,7 @@ const closed = {
 
 function withPolicy(endpoint: Endpoint, policy: EndpointEntry | undefined): Endpoint {
   if (policy === undefined) return endpoint;
-  const { addresses: _, ...identitiesAndSets } = policy;
-  return { ...endpoint, ...identitiesAndSets, flags: endpoint.flags | endpointFlags.ready };
+  const { addresses: _, audit, ...identitiesAndSets } = policy;
+  const flags = (endpoint.flags & ~endpointFlags.audited) | (audit === undefined ? 0 : endpointFlags.audited);
+  return { ...endpoint, ...identitiesAndSets, flags: flags | endpointFlags.ready };
 }

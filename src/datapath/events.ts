@@ -3,7 +3,7 @@ import type { IpAddress } from '../model/address.ts';
 import type { FlowEventKind } from '../model/flow.ts';
 import type { IdentityNumber } from '../model/identity.ts';
 import { type Direction, type DropReason, dropReasonFromCode } from '../model/verdict.ts';
-import { directionCodes, type EventRecord, event } from './layouts.ts';
+import { directionCodes, type EventRecord, event, eventFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
 /** What the datapath says of a connection or a denial, before anybody has looked up names. */
@@ -14,7 +14,7 @@ export interface DatapathEvent {
   /** Seen from the endpoint: who opened the connection; of a denial, which way the packet went. */
   readonly direction: Direction;
   readonly verdict: 'allow' | 'deny';
-  /** Of a denial; a code that this version does not know is given as a number. */
+  /** Of a denial, or of what would have been one (`audit`); a code that this version does not know is given as a number. */
   readonly reason?: DropReason | number;
   /** IP protocol number; 0 where the packet was not understood so far. */
   readonly protocol: number;
@@ -34,6 +34,8 @@ export interface DatapathEvent {
   readonly bytes: number;
   /** Nanoseconds since the first packet; absent on `new` and `deny`. */
   readonly durationNs?: number;
+  /** Present where the rule wants it said in the log: how much of the rule's was not, because it was too much. */
+  readonly unsaid?: number;
 }
 
 export interface DatapathEventEnd {
@@ -42,7 +44,7 @@ export interface DatapathEventEnd {
   readonly identity: IdentityNumber;
 }
 
-const kinds: readonly (FlowEventKind | undefined)[] = [undefined, 'new', 'end', 'periodic', 'deny'];
+const kinds: readonly (FlowEventKind | undefined)[] = [undefined, 'new', 'end', 'periodic', 'deny', 'audit'];
 const allowed = 1;
 
 export function directionOf(code: number): Direction {
@@ -79,6 +81,7 @@ export function decodeEvent(record: EventRecord): DatapathEvent | undefined {
     service: record.service,
     packets: Number(record.packets),
     bytes: Number(record.bytes),
+    ...((record.flags & eventFlags.logged) === 0 ? {} : { unsaid: record.unsaid }),
     ...(timed ? { durationNs: Number(record.durationNs) } : {}),
   };
 }

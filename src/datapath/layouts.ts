@@ -69,7 +69,17 @@ export const endpoint = struct('endpoint', {
   addr6: addr,
 });
 export type Endpoint = Value<typeof endpoint>;
-export const endpointFlags = { ready: 1, revoked: 2 } as const;
+export const endpointFlags = { ready: 1, revoked: 2, audited: 4 } as const;
+
+export const endpointAudit = struct('endpoint_audit', {
+  ingressAdminSet: u32,
+  ingressSet: u32,
+  ingressMeshSet: u32,
+  egressAdminSet: u32,
+  egressSet: u32,
+  egressMeshSet: u32,
+});
+export type EndpointAudit = Value<typeof endpointAudit>;
 
 export const address = single(someAddr);
 export type Address = IpAddress;
@@ -232,7 +242,8 @@ export const event = struct('event', {
   reason: u8,
   protocol: u8,
   tcpFlags: u8,
-  pad: pad(2),
+  flags: u8,
+  pad: pad(1),
   endpoint: u32,
   ifindex: u32,
   rule: u32,
@@ -243,13 +254,14 @@ export const event = struct('event', {
   destination: someAddr,
   sourcePort: be16,
   destinationPort: be16,
-  pad2: pad(4, 'u32'),
+  unsaid: u32,
   packets: u64,
   bytes: u64,
   durationNs: u64,
 });
 
 export type EventRecord = Value<typeof event>;
+export const eventFlags = { logged: 1 } as const;
 
 /** `enum direction`, in connections and events. */
 export const directionCodes = { egress: 1, ingress: 2 } as const;
@@ -262,6 +274,7 @@ export const number64 = single(u64);
 export const structs: readonly Struct<unknown>[] = [
   config,
   endpoint,
+  endpointAudit,
   peer,
   prefixKey,
   ruleSet,

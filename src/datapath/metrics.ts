@@ -17,8 +17,12 @@ export interface DatapathMetrics {
   readonly forwarded: Readonly<Record<Direction, Count>>;
   /** Only reasons that occurred, in the order of their codes. */
   readonly drops: readonly DropCount[];
+  /** What passed and audited policies would have denied: the packets with which connections were judged. */
+  readonly audited: Readonly<Record<Direction, Count>>;
 }
 
+/** `AUDITED` in bpf/lib/reasons.h, which is no reason to drop. */
+const auditedSlot = 63;
 const directions: readonly Direction[] = ['egress', 'ingress'];
 
 /** Sums the map `metrics`: index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */
@@ -32,10 +36,14 @@ export function readMetrics(maps: Pick<DatapathMaps, 'metrics'>): DatapathMetric
     return sum;
   };
   const drops: DropCount[] = [];
-  for (let code = 1; code < maps.metrics.capacity / 2; code++)
+  for (let code = 1; code < auditedSlot; code++)
     for (const [i, direction] of directions.entries()) {
       const counted = count(2 * code + i);
       if (counted.packets > 0) drops.push({ reason: dropReasonFromCode(code) ?? code, direction, ...counted });
     }
-  return { forwarded: { egress: count(0), ingress: count(1) }, drops };
+  return {
+    forwarded: { egress: count(0), ingress: count(1) },
+    drops,
+    audited: { egress: count(2 * auditedSlot), ingress: count(2 * auditedSlot + 1) },
+  };
 }

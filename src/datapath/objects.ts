@@ -27,6 +27,8 @@ export type ProgramName = keyof typeof programFiles;
 export interface DatapathMaps {
   readonly config: TypedMap<number, layouts.Config>;
   readonly endpoints: TypedMap<number, layouts.Endpoint>;
+  /** By the endpoint's id. */
+  readonly audits: TypedMap<number, layouts.EndpointAudit>;
   readonly local: TypedMap<layouts.Address, number>;
   readonly peers: TypedMap<layouts.Address, layouts.Peer>;
   readonly prefixes: TypedMap<layouts.PrefixKey, layouts.Peer>;
@@ -150,6 +152,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
   return {
     config: new TypedMap(map('config'), layouts.number32, layouts.config),
     endpoints: new TypedMap(map('endpoints'), layouts.number32, layouts.endpoint),
+    audits: new TypedMap(map('audits'), layouts.number32, layouts.endpointAudit),
     local: new TypedMap(map('local'), layouts.address, layouts.number32),
     peers: new TypedMap(map('peers'), layouts.address, layouts.peer),
     prefixes: new TypedMap(map('prefixes'), layouts.prefixKey, layouts.peer),

@@ -17,7 +17,8 @@ export type FlowPeer =
   | { readonly kind: 'world' }
   | { readonly kind: 'unknown' };
 
-export type FlowEventKind = 'new' | 'end' | 'periodic' | 'deny';
+/** `audit`: it passes, and `reason` and `rule` are what audited policies would deny it by. */
+export type FlowEventKind = 'new' | 'end' | 'periodic' | 'deny' | 'audit';
 
 /** What the datapath says of a connection, joined with what the agent knows of its ends. */
 export interface FlowEvent {
@@ -39,6 +40,8 @@ export interface FlowEvent {
   readonly verdict: 'allow' | 'deny';
   readonly reason?: DropReason;
   readonly rule?: RuleRef;
+  /** Where the rule has something said: what, and how often that was left out since the last time. */
+  readonly log?: { readonly text: string; readonly unsaid: number };
   /** Both directions of the connection so far. */
   readonly packets: number;
   readonly bytes: number;

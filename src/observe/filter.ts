@@ -11,7 +11,8 @@ export interface FlowFilter {
   readonly to?: string;
   /** A namespace of either end. */
   readonly namespace?: string;
-  readonly verdict?: FlowEvent['verdict'];
+  /** `audit`: what passes, and audited policies would deny. */
+  readonly verdict?: FlowEvent['verdict'] | 'audit';
   /** Destination port. */
   readonly port?: number;
   /** As flows have it: the name where it has one, else the IP protocol's number. */
@@ -28,8 +29,8 @@ const keys = ['pod', 'from', 'to', 'namespace', 'verdict', 'port', 'protocol', '
  */
 export function parseFilter(query: Readonly<Record<string, string | undefined>>): FlowFilter {
   const { verdict, port, address } = query;
-  if (verdict !== undefined && verdict !== 'allow' && verdict !== 'deny')
-    throw new MyelinError('InvalidFilter', `verdict is 'allow' or 'deny', not ${JSON.stringify(verdict)}`);
+  if (verdict !== undefined && verdict !== 'allow' && verdict !== 'deny' && verdict !== 'audit')
+    throw new MyelinError('InvalidFilter', `verdict is 'allow', 'deny' or 'audit', not ${JSON.stringify(verdict)}`);
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535))
     throw new MyelinError('InvalidFilter', `port is a number up to 65535, not ${JSON.stringify(port)}`);
   const ip = address === undefined ? undefined : tryParseIp(address);
@@ -94,7 +95,8 @@ function inNamespace(peer: FlowPeer, namespace: string): boolean {
 
 export function matchesFilter(flow: FlowEvent, filter: FlowFilter): boolean {
   const { source, destination } = flow;
-  if (filter.verdict !== undefined && flow.verdict !== filter.verdict) return false;
+  const verdict = flow.kind === 'audit' ? 'audit' : flow.verdict;
+  if (filter.verdict !== undefined && verdict !== filter.verdict) return false;
   if (filter.port !== undefined && destination.port !== filter.port) return false;
   if (filter.protocol !== undefined && String(flow.protocol) !== filter.protocol) return false;
   if (filter.address !== undefined && source.address !== filter.address && destination.address !== filter.address)

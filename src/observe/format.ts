@@ -9,18 +9,32 @@ type Paint = (style: Parameters<typeof styleText>[0], text: string) => string;
 export function formatFlow(flow: FlowEvent, colour: boolean): string {
   const paint: Paint = (style, text) => (colour ? styleText(style, text, { validateStream: false }) : text);
   const time = new Date(flow.time).toISOString().slice(11, 23);
-  const verdict = flow.verdict === 'allow' ? paint('green', 'allow') : paint('red', 'deny ');
+  const verdict =
+    flow.kind === 'audit'
+      ? paint('yellow', 'audit')
+      : flow.verdict === 'allow'
+        ? paint('green', 'allow')
+        : paint('red', 'deny ');
   const service = flow.service === undefined ? '' : paint('dim', ` (via ${flow.service})`);
-  const volume = flow.kind === 'deny' ? '' : paint('dim', `  ${flow.packets} packets, ${formatBytes(flow.bytes)}`);
+  const volume =
+    flow.kind === 'deny' || flow.kind === 'audit'
+      ? ''
+      : paint('dim', `  ${flow.packets} packets, ${formatBytes(flow.bytes)}`);
   return (
     `${paint('dim', time)} ${verdict} ${flow.kind.padEnd(8)} ${String(flow.protocol).padEnd(6)} ` +
-    `${formatEnd(flow.source)} → ${formatEnd(flow.destination)}${service}  ${paint('cyan', decidedBy(flow))}${volume}`
+    `${formatEnd(flow.source)} → ${formatEnd(flow.destination)}${service}  ${paint('cyan', decidedBy(flow))}${volume}${logOf(flow)}`
   );
 }
 
-/** What decided, in words. */
+/** What the rule has said where it decides, and how often that was left out. */
+function logOf({ log }: FlowEvent): string {
+  if (log === undefined) return '';
+  return `  “${log.text}”${log.unsaid === 0 ? '' : ` (${log.unsaid} more before this)`}`;
+}
+
+/** What decided, in words; of what is audited, what would have denied it. */
 export function decidedBy(flow: Pick<FlowEvent, 'rule' | 'reason' | 'verdict' | 'direction'>): string {
-  if (flow.verdict === 'deny' && flow.reason !== undefined) {
+  if (flow.reason !== undefined) {
     const by = flow.rule === undefined ? '' : `, ${formatRule(flow.rule)}`;
     return `${flow.direction}: ${flow.reason} (${dropReasons[flow.reason].text}${by})`;
   }

@@ -39,11 +39,13 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   const pods = locals.of(view);
   const sides = subjectSides(view, pods);
   const asked = [...new Set(sides.values())]
-    .flatMap(({ egress, ingress }) => [egress, ingress])
+    .flatMap(({ egress, ingress, audited }) => [
+      egress,
+      ingress,
+      ...(audited === undefined ? [] : Object.values(audited)),
+    ])
     .flatMap((side) => stages.flatMap((stage) => side[stage] ?? []));
-  const rules = new Set(
-    asked.flatMap((stage) => [...stage.rules, ...(stage.questions ?? [])]).map(({ rule }) => rule),
-  );
+  const rules = new Set(asked.flatMap((stage) => [...stage.rules, ...(stage.questions ?? [])]).map(({ rule }) => rule));
   const isolating = asked.flatMap(({ isolation }) => (isolation?.by === 'policy' ? [isolation.ref] : []));
 
   const regions = Regions.of(rules, known?.regions);
@@ -73,6 +75,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
       ...identitiesOfPod(pod, peers),
       addresses: pod.addresses,
       ...ids,
+      ...(own.audited === undefined ? {} : { audit: sets.idsFor(pod, own.audited) }),
       names: matchers.idFor(own.egress, ids),
     });
   }

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { familyOf } from '../../src/model/address.ts';
 import { protocolNumbers } from '../../src/model/port.ts';
 import { type Direction, dropReasons } from '../../src/model/verdict.ts';
+import { asIfEnforced } from '../../src/policy/audit.ts';
 import { compile } from '../../src/policy/compile.ts';
 import { decideSide, type PolicyFlow, resolveAddress, resolveFlow } from '../../src/policy/decide.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
@@ -41,10 +42,12 @@ function compareAll(view: ClusterView, flows: readonly PolicyFlow[]): number {
     const asked: Asked[] = [];
     for (const flow of flows)
       for (const direction of ['egress', 'ingress'] satisfies Direction[]) {
-        const one = askedOf(view, image, numbers, flow, direction);
-        if (one === undefined) continue;
-        asked.push(one);
-        compared.add(flow);
+        for (const audited of [false, true]) {
+          const one = askedOf(view, image, numbers, flow, direction, audited);
+          if (one === undefined) continue;
+          asked.push(one);
+          compared.add(flow);
+        }
       }
     questioner.install(image);
     const answers = questioner.ask(asked.map(({ question }) => question));
@@ -66,6 +69,7 @@ function askedOf(
   numbers: ReadonlyMap<string, number>,
   flow: PolicyFlow,
   direction: Direction,
+  audited: boolean,
 ): Asked | undefined {
   const resolved = resolveFlow(view, flow);
   const [subject, peer] =
@@ -74,18 +78,34 @@ function askedOf(
   const endpoint = image.endpoints.get(subject.pod.uid);
   if (endpoint === undefined || !subject.pod.addresses.some((own) => familyOf(own) === familyOf(peer.address ?? own)))
     return undefined;
+  const { audit } = endpoint;
+  if (audited && audit === undefined) return undefined;
   const known = resolveAddress(view, peer.address);
   const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
-  const decision = decideSide(view, seen, direction);
+  const decision = decideSide(audited ? asIfEnforced(view) : view, seen, direction);
   const expected = expectedOutcome(image, decision, numbers);
   const { protocol, port } = resolved;
-  const what = `${direction} of ${subject.pod.uid} with ${peer.address}, ${protocol} ${port}`;
-  const { verdict, reason, rule, flags } = lookup(image, subject.pod.uid, direction, peer.address, protocol, port);
+  const what = `${audited ? 'audited ' : ''}${direction} of ${subject.pod.uid} with ${peer.address}, ${protocol} ${port}`;
+  const { verdict, reason, rule, flags } = lookup(
+    image,
+    subject.pod.uid,
+    direction,
+    peer.address,
+    protocol,
+    port,
+    audited,
+  );
   assert.deepEqual({ verdict, rule, ...(reason === undefined ? {} : { reason }) }, expected, what);
   // Before policy is asked, the programs look whether there is anything to ask: agreement.program.test.ts.
   if (decision.by === 'exempt' || decision.by === 'reason') return undefined;
   const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
-  return { question: { endpoint, direction, remote: peer.address, protocol: number, port }, expected, flags, what };
+  const asked = audited ? { ...endpoint, ...audit } : endpoint;
+  return {
+    question: { endpoint: asked, direction, remote: peer.address, protocol: number, port },
+    expected,
+    flags,
+    what,
+  };
 }
 
 test('clusters that once were decided differently', () => {

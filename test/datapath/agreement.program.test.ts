@@ -3,9 +3,16 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { familyOf, type IpAddress, parseIp } from '../../src/model/address.ts';
 import { type Protocol, protocolFromNumber, protocolNumbers } from '../../src/model/port.ts';
-import type { Direction, DropReason } from '../../src/model/verdict.ts';
+import { type Direction, type DropReason, dropReasonFromCode } from '../../src/model/verdict.ts';
+import { asIfEnforced } from '../../src/policy/audit.ts';
 import { compile } from '../../src/policy/compile.ts';
-import { decideSide, type PolicyFlow, resolveAddress, resolveFlow } from '../../src/policy/decide.ts';
+import {
+  decideSide,
+  type PolicyFlow,
+  type ResolvedFlow,
+  resolveAddress,
+  resolveFlow,
+} from '../../src/policy/decide.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
 import { findPeer } from '../../src/policy/lookup.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
@@ -51,15 +58,26 @@ function transportOf(protocol: Protocol | number, port: number): Transport {
   }
 }
 
+/** `EVENT_AUDIT` */
+const auditKind = 5;
+
 interface Said {
   readonly verdict: 'allow' | 'deny';
-  readonly reason?: DropReason;
+  readonly reason?: DropReason | undefined;
   readonly rule: number;
+  /** What is said of a packet that passes: the rule by which audited policies would deny it. */
+  readonly audited?: { readonly reason: DropReason | undefined; readonly rule: number };
 }
 
 function said({ action, events, reason }: Outcome): Said {
   const rule = events[0]?.rule ?? 0;
-  return action === 'drop'
+  const told = events.find(({ kind }) => kind === auditKind);
+  if (told !== undefined) {
+    const audited = { reason: dropReasonFromCode(told.reason), rule: told.rule };
+    return { verdict: 'allow', rule, audited };
+  }
+  // What is rejected becomes an answer, which goes somewhere.
+  return action === 'drop' || reason !== undefined
     ? { verdict: 'deny', ...(reason === undefined ? {} : { reason }), rule }
     : { verdict: 'allow', rule };
 }
@@ -102,13 +120,24 @@ function compare(view: ClusterView, image: PolicyImage, installed: Installed, fl
     const known = resolveAddress(view, peer.address);
     const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
     const expected = understands(transport, family)
-      ? expectedOutcome(image, decideSide(view, seen, direction))
+      ? expectedSaid(view, image, seen, direction)
       : { verdict: 'deny', reason: 'UNKNOWN_L4', rule: 0 };
     assert.deepEqual(found, expected, `${direction} of ${subject.pod.uid}`);
     compared++;
   }
   return compared;
 }
+
+/** The decision, and what is said beside it. */
+function expectedSaid(view: ClusterView, image: PolicyImage, flow: ResolvedFlow, direction: Direction): Said {
+  const outcome = expectedOutcome(image, decideSide(view, flow, direction));
+  const wanted = expectedOutcome(image, decideSide(asIfEnforced(view), flow, direction));
+  if (outcome.verdict === 'deny' || wanted.verdict === 'allow') return outcome;
+  audits++;
+  return { ...outcome, audited: { reason: wanted.reason, rule: wanted.rule } };
+}
+
+let audits = 0;
 
 function understands({ protocol }: Transport, family: 4 | 6): boolean {
   const { TCP, UDP, SCTP, ICMP, ICMPv6 } = protocolNumbers;
@@ -128,6 +157,7 @@ test('the programs say what the reference and the compiled image say, and name t
     { numRuns: runs, interruptAfterTimeLimit: 20_000 },
   );
   assert.ok(compared > 1000, `only ${compared} sides were compared`);
+  assert.ok(audits > 20, `only ${audits} would have been denied by what is audited`);
 });
 
 /** Gives every pod a service with its port. @returns The services' addresses by the pods' UIDs. */

@@ -1,3 +1,4 @@
+import { endpointFlags } from '../../src/datapath/layouts.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
 import type { TypedMap } from '../../src/datapath/typed-map.ts';
 import type { IpAddress } from '../../src/model/address.ts';
@@ -29,12 +30,13 @@ export interface Installed {
 
 /** Puts an image in the place of everything that the node's maps have. Capacities are the test's business. */
 export function install(node: TestNode, image: PolicyImage): Installed {
-  const { peers, prefixes, ruleSets, policy, local } = node.maps;
+  const { peers, prefixes, ruleSets, policy, local, audits } = node.maps;
   clear(peers);
   clear(prefixes);
   clear(ruleSets);
   clear(policy);
   clear(local);
+  clear(audits);
   for (const [address, entry] of image.peers) {
     peers.set(address, placeValue(entry));
     if (entry.kind === 'local-pod') local.set(address, elsewhere);
@@ -70,9 +72,11 @@ export function install(node: TestNode, image: PolicyImage): Installed {
       address4: addresses(4) ?? nowhere4,
       address6: addresses(6) ?? nowhere6,
     };
-    const { addresses: _, ...identitiesAndSets } = endpoint;
+    const { addresses: _, audit, ...identitiesAndSets } = endpoint;
+    if (audit !== undefined) node.maps.audits.set(pod.id, audit);
     node.addEndpoint(pod, {
       ...identitiesAndSets,
+      flags: endpointFlags.ready | (audit === undefined ? 0 : endpointFlags.audited),
       ...{ addr4: addresses(4), addr6: addresses(6) },
     });
     pods.set(uid, pod);

@@ -222,7 +222,7 @@ export class TestNode {
     const action = actions[result.retval];
     if (action === undefined) throw new Error(`${program.name} returned ${result.retval}`);
     const events = [...this.#records];
-    const denied = events.find(({ reason }) => reason !== 0);
+    const denied = events.find(({ verdict }) => verdict === verdictCodes.deny);
     const reason = denied === undefined ? undefined : dropReasonFromCode(denied.reason);
     const left = result.dataOut.slice();
     return {

@@ -92,9 +92,9 @@ test('an image holds together', () => {
       const local = [...view.pods.values()].filter((own) => own.node === node && !own.hostNetwork);
       assert.deepEqual([...image.endpoints.keys()].sort(), local.map(({ uid }) => uid).sort());
       const used = new Set(
-        [...image.endpoints.values()].flatMap((endpoint) =>
-          directions.flatMap((direction) => stages.map((stage) => setIdOf(endpoint, direction, stage))),
-        ),
+        [...image.endpoints.values()]
+          .flatMap((endpoint) => [endpoint, ...(endpoint.audit === undefined ? [] : [endpoint.audit])])
+          .flatMap((sets) => directions.flatMap((direction) => stages.map((stage) => setIdOf(sets, direction, stage)))),
       );
       for (const { asks, lenient, accepts } of image.matchers.values())
         for (const { admin, network, mesh } of [lenient, ...accepts.map(({ sets }) => sets)]) {

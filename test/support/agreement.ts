@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { Direction, SideDecision } from '../../src/model/verdict.ts';
+import { asIfEnforced } from '../../src/policy/audit.ts';
 import { decideSide, type PolicyFlow, resolveAddress, resolveFlow } from '../../src/policy/decide.ts';
 import { type PolicyImage, reservedRules } from '../../src/policy/image.ts';
 import { type LookupResult, lookup } from '../../src/policy/lookup.ts';
@@ -68,6 +69,13 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
       `${direction} of ${subject.pod.uid}`,
     );
     compared++;
+    if (image.endpoints.get(subject.pod.uid)?.audit === undefined) continue;
+    const told = lookup(image, subject.pod.uid, direction, peer.address, resolved.protocol, resolved.port, true);
+    assert.deepEqual(
+      { verdict: told.verdict, rule: told.rule, ...(told.reason === undefined ? {} : { reason: told.reason }) },
+      expectedOutcome(image, decideSide(asIfEnforced(view), seen, direction), numbers),
+      `${direction} of ${subject.pod.uid}, as if audited policies were enforced`,
+    );
   }
   return compared;
 }

@@ -48,7 +48,10 @@ export type Isolation =
 /** What is asked of a pod's traffic in one direction; of the stages admin and mesh, perhaps nothing. */
 export type SubjectSide = Readonly<Partial<Record<Stage, StageRules>>> & { readonly network: StageRules };
 
-export type SubjectSides = Readonly<Record<Direction, SubjectSide>>;
+export type SubjectSides = Readonly<Record<Direction, SubjectSide>> & {
+  /** Where audited policies are about the pod: what would be asked of it if they were enforced beside the others. */
+  readonly audited?: Readonly<Record<Direction, SubjectSide>>;
+};
 
 /** The pods that have an endpoint on a node, kept from one compilation to the next: only pods that differ are looked at. */
 export class LocalPods {
@@ -74,7 +77,7 @@ export class LocalPods {
 
 /** What the policies ask of each of the pods. Pods of one namespace and account with equal labels share the answer. */
 export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<PodView, SubjectSides> {
-  const { byNamespace, anywhere, byAddress } = indexOf(view.policies);
+  const { byNamespace, anywhere, audited, byAddress } = indexOf(view.policies);
   const found = answersIn(view, pods.length);
   const sides = new Map<PodView, SubjectSides>();
   for (const pod of pods) {
@@ -83,13 +86,16 @@ export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<P
     let own = found.get(key);
     if (own === undefined) {
       const candidates = [...(byNamespace.get(pod.namespace) ?? []), ...anywhere];
-      const policies = candidates.filter((policy) => selectsPod(view, policy.subject, pod)).sort(comparePolicies);
+      const selects = ({ subject }: Policy): boolean => selectsPod(view, subject, pod);
+      const policies = candidates.filter(selects);
+      const told = audited.filter(selects);
       const byDefault = deniesByDefault(view, pod.namespace);
       const about = ({ rule }: AskedRule): boolean => isAbout(view, rule, pod);
-      own = {
-        egress: side(policies, 'egress', about, byDefault),
-        ingress: side(policies, 'ingress', about, byDefault),
+      const sidesBy = (all: Policy[]): Record<Direction, SubjectSide> => {
+        all.sort(comparePolicies);
+        return { egress: side(all, 'egress', about, byDefault), ingress: side(all, 'ingress', about, byDefault) };
       };
+      own = { ...sidesBy(policies), ...(told.length === 0 ? {} : { audited: sidesBy([...policies, ...told]) }) };
       found.set(key, own);
     }
     sides.set(pod, own);
@@ -230,6 +236,7 @@ function answersIn({ policies, namespaces, settings }: ClusterView, pods: number
 interface PolicyIndex {
   readonly byNamespace: ReadonlyMap<string, readonly Policy[]>;
   readonly anywhere: readonly Policy[];
+  readonly audited: readonly Policy[];
   /** Whether pods that differ in nothing but their addresses can be told apart. */
   readonly byAddress: boolean;
 }
@@ -246,13 +253,17 @@ function indexOf(policies: readonly Policy[]): PolicyIndex {
 function indexPolicies(policies: readonly Policy[]): PolicyIndex {
   const byNamespace = new Map<string, Policy[]>();
   const anywhere: Policy[] = [];
+  const audited: Policy[] = [];
   for (const policy of policies) {
-    if (!enforced(policy)) continue;
+    if (!enforced(policy)) {
+      audited.push(policy);
+      continue;
+    }
     const namespace = namespaceOf(policy.subject);
     if (namespace === undefined) anywhere.push(policy);
     else push(byNamespace, namespace, policy);
   }
-  return { byNamespace, anywhere, byAddress: policies.some(tellsApart) };
+  return { byNamespace, anywhere, audited, byAddress: policies.some(tellsApart) };
 }
 
 /** The one namespace that all who match are in; undefined where there need not be one. */
