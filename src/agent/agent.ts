@@ -46,6 +46,7 @@ const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
 /** About 7 MiB when full. */
 const keptFlows = 15_000;
 const collectMs = 2000;
+const collectNamesMs = 60_000;
 /** How soon another MTU of the underlay is noticed. */
 const lookMs = 2000;
 /** Between two periodic events of one connection. */
@@ -107,6 +108,7 @@ export class Agent {
         [...options.podCidrs, ...options.serviceCidrs].some((prefix) => prefixContains(prefix, address)),
       rule: (number: number) => rules.of(number),
       service: (id: number) => datapath.serviceName(id),
+      domain: (endpoint: number, address: IpAddress) => datapath.nameAt(endpoint, address)?.name,
     };
 
     // What came from the API so far is not the whole cluster: nothing acts on it before every first list is in.
@@ -345,6 +347,7 @@ export class Agent {
     identity.keep();
     pods.refresh();
     this.#every(collectMs, () => datapath.collectConnections(stop.signal), logger);
+    this.#every(collectNamesMs, async () => datapath.collectNames(), logger);
     if (options.natKeepaliveSeconds > 0)
       this.#every(
         options.natKeepaliveSeconds * 1000,

@@ -13,6 +13,8 @@ export interface FlowNames {
   readonly isClusterAddress: (address: IpAddress) => boolean;
   readonly rule: (number: number) => RuleRef | undefined;
   readonly service: (id: number) => string | undefined;
+  /** The DNS name under which an endpoint was told an address. */
+  readonly domain?: (endpoint: number, address: IpAddress) => string | undefined;
 }
 
 /** Joins what the datapath saw with who the ends are now and which rule a number stands for. */
@@ -26,7 +28,7 @@ export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
     direction: event.direction,
     protocol: protocolFromNumber(event.protocol) ?? event.protocol,
     source: endOf(event.source, names),
-    destination: endOf(event.destination, names),
+    destination: withDomain(endOf(event.destination, names), event, names),
     ...(service === undefined ? {} : { service }),
     verdict: event.verdict,
     ...(typeof event.reason === 'string' ? { reason: event.reason } : {}),
@@ -36,6 +38,16 @@ export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
     bytes: event.bytes,
     ...(event.durationNs === undefined ? {} : { durationNs: event.durationNs }),
   };
+}
+
+function withDomain(
+  end: FlowEvent['destination'],
+  { direction, endpoint }: DatapathEvent,
+  { domain }: FlowNames,
+): FlowEvent['destination'] {
+  if (end.kind !== 'world' || direction !== 'egress') return end;
+  const name = domain?.(endpoint, end.address);
+  return name === undefined ? end : { ...end, name };
 }
 
 function endOf(end: DatapathEventEnd, names: FlowNames): FlowEvent['source'] {

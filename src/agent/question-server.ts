@@ -9,6 +9,7 @@ import type { FlowLog } from '../observe/flow-log.ts';
 import {
   type EndpointReport,
   type KeyReport,
+  type NameReport,
   pastHeader,
   type StatusReport,
   type TraceAnswer,
@@ -25,6 +26,7 @@ export interface Answers {
   status(): Promise<StatusReport>;
   tunnels(): Promise<TunnelReport[]>;
   endpoints(): EndpointReport[];
+  names(): NameReport[];
   why(question: WhyQuestion): WhyAnswer;
   metrics(): Promise<string>;
   trace(question: TraceQuestion): Promise<TraceAnswer>;
@@ -79,6 +81,8 @@ export class QuestionServer {
         return reply(response, await answers.tunnels());
       case 'GET /endpoints':
         return reply(response, answers.endpoints());
+      case 'GET /names':
+        return reply(response, answers.names());
       case 'GET /metrics':
         response.setHeader('content-type', 'text/plain; version=0.0.4').end(await answers.metrics());
         return;

@@ -23,6 +23,7 @@ import { answerWhy } from './why.ts';
 import type {
   EndpointReport,
   KeyReport,
+  NameReport,
   StatusReport,
   TraceAnswer,
   TraceQuestion,
@@ -88,10 +89,33 @@ export class Reports implements Answers {
         node: options.node,
         image: datapath.policy,
         serviceAt: (front, protocol) => datapath.serviceAt(front, protocol),
+        nameAt: (uid, address) => {
+          const endpoint = datapath.endpointByUid(uid);
+          const learnt = endpoint === undefined ? undefined : datapath.nameAt(endpoint.id, address);
+          return learnt === undefined || learnt.patterns.length === 0 ? undefined : learnt.name;
+        },
         explain: (view, flow) => explain(view, flow).text.split('\n').slice(1),
       },
       question,
     );
+  }
+
+  names(): NameReport[] {
+    const { options, datapath, state } = this.#deps;
+    const { patterns } = datapath.policy;
+    return datapath.names().map(({ endpoint, patterns: known, ...learnt }) => {
+      const pod = state.pod(datapath.endpointById(endpoint)?.uid ?? '');
+      return {
+        node: options.node,
+        pod: pod === undefined ? '' : podName(pod),
+        ...learnt,
+        // What no policy has any more is nothing to anybody.
+        patterns: known.flatMap(({ number, expiresAt }) => {
+          const pattern = patterns.get(number);
+          return pattern === undefined ? [] : [{ pattern, expiresAt }];
+        }),
+      };
+    });
   }
 
   endpoints(): EndpointReport[] {

@@ -2,7 +2,14 @@ import { familyOf, type IpAddress, tryParseIp } from '../model/address.ts';
 import { type PodView, podName } from '../model/endpoint.ts';
 import { MyelinError } from '../model/error.ts';
 import { type Direction, dropReasons, formatRule, type SideDecision } from '../model/verdict.ts';
-import { decideSide, type FlowEnd, type Party, type ResolvedFlow, resolveFlow } from '../policy/decide.ts';
+import {
+  decideSide,
+  type FlowEnd,
+  type Party,
+  type PolicyFlow,
+  type ResolvedFlow,
+  resolveFlow,
+} from '../policy/decide.ts';
 import type { ClusterView, PolicyImage } from '../policy/image.ts';
 import { lookup } from '../policy/lookup.ts';
 import type { WhyAnswer, WhyQuestion } from './wire.ts';
@@ -28,10 +35,12 @@ export interface WhyContext {
     front: TransportAddress,
     protocol: WhyQuestion['protocol'],
   ) => { readonly name: string; readonly backends: readonly TransportAddress[] } | undefined;
+  /** The DNS name under which a pod of this node was told an address, while that counts. */
+  readonly nameAt?: (uid: string, address: IpAddress) => string | undefined;
   /** In words, a line each: who selects the pods, and what would have to be different. */
   readonly explain: (
     view: ClusterView,
-    flow: { source: FlowEnd; destination: FlowEnd; protocol: WhyQuestion['protocol']; port: number },
+    flow: Pick<PolicyFlow, 'source' | 'destination' | 'protocol' | 'port' | 'names'>,
   ) => string[];
 }
 
@@ -80,7 +89,12 @@ function answerFor(
   port: number,
 ): WhyAnswer {
   const { view } = context;
-  const flow = { source, destination, protocol: question.protocol, port };
+  const name =
+    'pod' in source && 'address' in destination ? context.nameAt?.(source.pod, destination.address) : undefined;
+  const flow = {
+    ...{ source, destination, protocol: question.protocol, port },
+    ...(name === undefined ? {} : { names: [name] }),
+  };
   const resolved = resolveFlow(view, flow);
   const sides = (['egress', 'ingress'] as const).map((direction) => {
     const decision = decideSide(view, resolved, direction);
@@ -134,11 +148,11 @@ function compiledVerdict(
   direction: Direction,
   subject: Party,
   peer: Party,
-  { protocol, port }: ResolvedFlow,
+  { protocol, port, names = [] }: ResolvedFlow,
 ): 'allow' | 'deny' | undefined {
   if (image === undefined || subject.kind !== 'pod' || subject.pod.node !== node || peer.address === undefined)
     return undefined;
-  return lookup(image, subject.pod.uid, direction, peer.address, protocol, port).verdict;
+  return lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, { names }).verdict;
 }
 
 export function describeSide(decision: SideDecision): string {

@@ -79,6 +79,20 @@ export const tunnelSchema = z.object({
 });
 export type TunnelReport = z.infer<typeof tunnelSchema>;
 
+/** An address that a pod was told by DNS. */
+export const nameSchema = z.object({
+  node: z.string(),
+  /** `namespace/name`; empty where it is gone. */
+  pod: z.string(),
+  address: z.string(),
+  /** That it asked for last. */
+  name: z.string(),
+  /** The patterns of its egress policy that the address counts for, and until when (Unix time, milliseconds). */
+  patterns: z.array(z.object({ pattern: z.string(), expiresAt: z.number() })),
+  learntAt: z.number(),
+});
+export type NameReport = z.infer<typeof nameSchema>;
+
 /** Two pods, `namespace/name` each. */
 export const traceQuestionSchema = z.strictObject({ source: z.string().min(1), destination: z.string().min(1) });
 export type TraceQuestion = z.infer<typeof traceQuestionSchema>;

@@ -45,7 +45,9 @@ function parsePort(text: string): number {
 export async function askWhy(agents: readonly AgentAddress[], question: WhyQuestion): Promise<WhyAnswer> {
   const ask = { method: 'POST', path: '/why', body: question } as const;
   const answers = await askAgents(agents, ask, (value) => whyAnswerSchema.parse(value));
-  const [first] = answers;
+  // Who compares with a datapath knows most: also what its pods were told by DNS.
+  const compared = ({ sides }: WhyAnswer) => sides.filter(({ datapath }) => datapath !== undefined).length;
+  const [first] = answers.toSorted((a, b) => compared(b) - compared(a));
   if (first === undefined) throw new Error('no agents were asked');
   const sides = first.sides.map((side) => {
     const seen = answers
@@ -53,7 +55,7 @@ export async function askWhy(agents: readonly AgentAddress[], question: WhyQuest
       .find((other) => other.direction === side.direction && other.datapath !== undefined);
     return seen ?? side;
   });
-  return { ...first, sides };
+  return { ...first, verdict: sides.every(({ verdict }) => verdict === 'allow') ? 'allow' : 'deny', sides };
 }
 
 async function why(source: string, destination: string, flags: WhyFlags): Promise<void> {

@@ -11,6 +11,7 @@ import { evaluateMaps, type MapQuery, type MapVerdict } from './evaluate.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
 import { HttpReader } from './http.ts';
 import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts.ts';
+import { type LearntName, LearntNames } from './learnt.ts';
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
 import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
@@ -56,6 +57,7 @@ export class Datapath {
   readonly #tunnels: TunnelTable;
   readonly #paths: PathTable;
   readonly #policy: PolicyTable;
+  readonly #names: LearntNames;
   readonly #services: ServiceTable;
   readonly #connections: ConnectionTable;
   readonly #events: EventReader;
@@ -82,6 +84,7 @@ export class Datapath {
     this.#endpoints = new EndpointTable(maps, survey);
     this.#tunnels = new TunnelTable(maps);
     this.#paths = new PathTable(maps);
+    this.#names = new LearntNames(maps, (id) => this.#endpoints.isLive(id));
     this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log, survey);
     this.#services = new ServiceTable(maps, deps.log, survey);
     this.#connections = new ConnectionTable(maps, this.#endpoints, ({ uid }, family) => {
@@ -258,6 +261,21 @@ export class Datapath {
     return evaluateMaps(this.#objects.maps, query);
   }
 
+  /** What DNS told the pods of this node, as far as it counts now. */
+  names(): LearntName[] {
+    return this.#names.all();
+  }
+
+  /** What an endpoint, by its id, was told by DNS about an address: perhaps something that counts no more. */
+  nameAt(endpoint: number, address: IpAddress): LearntName | undefined {
+    return this.#names.at(endpoint, address);
+  }
+
+  /** Removes what DNS told and has run out; to be called every minute or so. @returns How many addresses. */
+  collectNames(): number {
+    return this.#names.collect();
+  }
+
   connections(): Iterable<Connection> {
     return this.#connections.all();
   }
@@ -285,9 +303,11 @@ export class Datapath {
   /** How full the maps are, by map. Connections as of their last collection. */
   usage(): Readonly<Record<string, Usage>> {
     const { maps } = this.#objects;
-    const { peers, prefixes, ruleSets } = this.policy;
+    const { peers, prefixes, ruleSets, matchers } = this.policy;
     let entries = 0;
     for (const set of ruleSets.values()) entries += set.entries.length;
+    let states = 0;
+    for (const matcher of matchers.values()) states += matcher.states.length;
     return Object.fromEntries(
       [
         { map: maps.policy, used: entries },
@@ -297,6 +317,8 @@ export class Datapath {
         { map: maps.endpoints, used: this.#endpoints.size },
         { map: maps.services, used: this.#services.size },
         { map: maps.connections, used: this.#connections.lastCount },
+        { map: maps.names, used: this.#names.lastCount },
+        { map: maps.nameStates, used: states },
       ].map(({ map, used }) => [map.name, { used, capacity: map.capacity }]),
     );
   }

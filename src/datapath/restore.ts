@@ -70,7 +70,6 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
     if (known === undefined) entriesOf.set(set, [entry]);
     else known.push(entry);
   }
-  for (const [, { patterns: known }] of maps.names.entries()) lastPattern = Math.max(lastPattern, ...known);
   const matchers = restoreMatchers(maps);
   const ruleSets = new Map<number, RuleSet>();
   const restoreSet = (id: number, head: Pick<RuleSet, 'probes' | 'flags' | 'rule'>) =>

@@ -14,7 +14,8 @@ export type FlowPeer =
     }
   | { readonly kind: 'host' }
   | { readonly kind: 'node'; readonly name: string }
-  | { readonly kind: 'world' }
+  /** `name`: the DNS name under which the pod at the other end was told the address, where policy is about names. */
+  | { readonly kind: 'world'; readonly name?: string }
   | { readonly kind: 'unknown' };
 
 /** `audit`: it passes, and `reason` and `rule` are what audited policies would deny it by. */

@@ -57,7 +57,7 @@ export function formatEnd(end: FlowEvent['source']): string {
     case 'host':
       return `this node ${address}`;
     case 'world':
-      return `world ${address}`;
+      return end.name === undefined ? `world ${address}` : `world ${end.name} (${address})`;
     case 'unknown':
       return `unknown ${address}`;
   }

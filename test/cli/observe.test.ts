@@ -44,6 +44,7 @@ class Ear {
         flows: this.log,
         tunnels: unasked,
         endpoints: unasked,
+        names: unasked,
         why: unasked,
         metrics: unasked,
         trace: unasked,
