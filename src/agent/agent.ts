@@ -169,6 +169,8 @@ export class Agent {
     this.#closers.push(() => driver.close());
     logDrops(driver.driver, logger);
     datapath.setConfig({
+      nameFloorNs: BigInt(options.dnsMinTtlSeconds) * 1_000_000_000n,
+      nameCeilingNs: BigInt(options.dnsMaxTtlSeconds) * 1_000_000_000n,
       uplinkIfindex: uplink.ifindex,
       tunnelIfindex: driver.ifindex,
       xfrm: driver.driver.name === 'xfrm',

@@ -33,6 +33,9 @@ export interface AgentOptions {
   readonly underlayFamily?: 4 | 6;
   /** 0: this node is behind no NAT. */
   readonly natKeepaliveSeconds: number;
+  /** An address that a pod was told by DNS counts for so long at least, and at most, whatever its TTL. */
+  readonly dnsMinTtlSeconds: number;
+  readonly dnsMaxTtlSeconds: number;
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -139,6 +142,13 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
         .argParser((text) => (text === '6' ? 6 : 4)),
     )
     .option('--nat-keepalive-seconds <n>', 'for a node behind a NAT: how often its mappings are kept', wholeNumber, 0)
+    .option(
+      '--dns-min-ttl-seconds <n>',
+      'how long addresses of DNS names that policy allows count, at least',
+      seconds,
+      60,
+    )
+    .option('--dns-max-ttl-seconds <n>', 'and at most', seconds, 86_400)
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
     .addOption(
