@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Requests, on the sockets that pods have accepted: which sockets are read (sockops), where a message ends (stream
- * parser), what becomes of it (stream verdict). docs/HTTP.md.
+ * Requests, on the sockets that pods have accepted: which sockets are read (sockops), and what becomes of what they get
+ * (stream verdict). docs/HTTP.md.
  */
 #include "lib/http_key.h"
 #include "lib/http_maps.h"
@@ -17,42 +17,31 @@ struct sk_buff {
 	char cb[48];
 } __attribute__((preserve_access_index));
 
-struct strp_msg {
-	int full_len;
-	int offset;
-} __attribute__((preserve_access_index));
-
-struct _strp_msg {
-	struct strp_msg strp;
-} __attribute__((preserve_access_index));
-
-struct sk_skb_cb {
-	struct _strp_msg strp;
+struct tcp_skb_cb {
+	__u32 seq;
 } __attribute__((preserve_access_index));
 
 /*
- * Where in the buffer the message is: a pipelined one shares its buffer with those before it, and the kernel does not
- * tell its programs (only the helpers' offsets count from the buffer's begin).
+ * Takes off what the packet repeats: the kernel hands over what its sender has sent again with its neighbours whole, and
+ * does not tell its programs. @returns Whether the rest is the stream's next bytes.
  */
-static __always_inline bool message_place(struct __sk_buff *skb, struct strp_msg *place)
+static __always_inline bool trim(struct __sk_buff *skb, struct http_stream *stream)
 {
-	void *at = (void *)skb + bpf_core_field_offset(struct sk_buff, cb) + bpf_core_field_offset(struct sk_skb_cb, strp);
+	void *at = (void *)skb + bpf_core_field_offset(struct sk_buff, cb) + bpf_core_field_offset(struct tcp_skb_cb, seq);
+	__u32 sequence, repeated;
 
-	return bpf_probe_read_kernel(place, sizeof(*place), at) == 0;
-}
-
-SEC("sk_skb/stream_parser")
-int http_parser(struct __sk_buff *skb)
-{
-	struct strp_msg place = {};
-	struct http_key key = {};
-	struct http_stream *stream;
-
-	HTTP_KEY(skb, &key);
-	stream = bpf_map_lookup_elem(&http_streams, &key);
-	if (!stream || !message_place(skb, &place) || place.offset < 0 || (__u32)place.offset >= skb->len)
-		return PROTOCOL_ERROR;
-	return stream_parse(skb, place.offset, skb->len - (__u32)place.offset, stream);
+	if (bpf_probe_read_kernel(&sequence, sizeof(sequence), at) < 0)
+		return false;
+	if (stream->flags & HTTP_SEEN) {
+		repeated = stream->next - sequence;
+		if (repeated >= skb->len && repeated != 0)
+			return false;
+		stream->next = sequence + skb->len;
+		return repeated == 0 || bpf_skb_adjust_room(skb, -(__s32)repeated, 0, 0) == 0;
+	}
+	stream->flags |= HTTP_SEEN;
+	stream->next = sequence + skb->len;
+	return true;
 }
 
 /*
@@ -75,35 +64,35 @@ int http_verdict(struct __sk_buff *skb)
 {
 	struct http_request *request;
 	enum http_action action;
-	struct strp_msg place = {};
 	struct http_key key = {};
-	struct http_stream *stream;
-	__u32 length;
+	struct http_walk walk = { .skb = skb, .key = &key };
 
 	HTTP_KEY(skb, &key);
-	stream = bpf_map_lookup_elem(&http_streams, &key);
-	if (!stream || !message_place(skb, &place))
+	walk.stream = bpf_map_lookup_elem(&http_streams, &key);
+	/* A FIN. */
+	if (skb->len == 0)
+		return SK_PASS;
+	if (!walk.stream)
 		return SK_DROP;
 	request = http_request_take();
-	if (!request) {
-		stream->phase = HTTP_REFUSED;
-		return SK_DROP;
+	if (!request || !trim(skb, walk.stream)) {
+		if (request)
+			http_request_give(request);
+		give_up(walk.stream);
+		return bpf_sk_redirect_hash(skb, &http_sockets, &key, 0);
 	}
-	length = place.full_len;
-	action = stream_judge(skb, place.offset, length, stream, request);
-	if (action == HTTP_ANSWER) {
-		asm volatile("" : "+r"(length));
-		if (length == 0 || length > HTTP_HEAD ||
-		    bpf_skb_store_bytes(skb, place.offset, request->target, length, 0) < 0)
-			action = HTTP_RESET;
-	}
+	walk.length = skb->len;
+	walk.request = request;
+	action = http_walk(&walk);
+	if (action == HTTP_ANSWER && !http_answer(skb, request, walk.length))
+		action = HTTP_RESET;
 	http_request_give(request);
 	if (action == HTTP_PASS)
 		return SK_PASS;
 	if (action == HTTP_DROP)
 		return SK_DROP;
 	if (action == HTTP_RESET)
-		give_up(stream);
+		give_up(walk.stream);
 	return bpf_sk_redirect_hash(skb, &http_sockets, &key, 0);
 }
 
@@ -193,6 +182,8 @@ static __always_inline void sockets_closed(struct bpf_sock_ops *context)
 	if (!stream)
 		return;
 	ct_key = stream->connection;
+	if (stream->begun != 0)
+		bpf_map_delete_elem(&http_partials, &key);
 	bpf_map_delete_elem(&http_answers, &ct_key);
 	bpf_map_delete_elem(&http_streams, &key);
 }

@@ -42,28 +42,31 @@ struct {
 	__type(value, struct http_request);
 } http_test_request SEC(".maps");
 
-/* cb[0]: how many bytes there are from the message's begin on. @returns What the stream parser says. */
+/* cb[0]: where a message begins; cb[1]: where the packet ends. @returns What the message's length is, 0: its end is not there. */
 SEC("tc")
 int http_test_parse(struct __sk_buff *skb)
 {
 	struct http_key key = {};
+	__u32 zero = 0;
 	struct http_stream *stream = bpf_map_lookup_elem(&http_streams, &key);
+	struct http_request *request = bpf_map_lookup_elem(&http_test_request, &zero);
 
-	return stream ? stream_parse(skb, 0, skb->cb[0], stream) : PROTOCOL_ERROR;
+	return stream && request ? (int)stream_parse(skb, skb->cb[0], skb->cb[1] - skb->cb[0], &key, stream, request) : -1;
 }
 
-/* cb[0]: the message's length. @returns Of a head, why it is refused, or 0; of a body's piece, the same. */
+/* The message that was parsed last. @returns Of a head, why it is refused, or 0; of a body's piece, the same. */
 SEC("tc")
 int http_test_message(struct __sk_buff *skb)
 {
-	__u32 zero = 0, length = skb->cb[0];
+	__u32 zero = 0;
 	struct http_request *request = bpf_map_lookup_elem(&http_test_request, &zero);
 	struct http_key key = {};
 	struct http_stream *stream = bpf_map_lookup_elem(&http_streams, &key);
 	enum drop_reason reason;
 
+	(void)skb;
 	if (!stream || !request)
-		return PROTOCOL_ERROR;
+		return -1;
 	if (stream->flags & HTTP_BROKEN)
 		return HTTP_BODY_MALFORMED;
 	if (stream->phase != HTTP_IN_HEAD) {
@@ -72,7 +75,7 @@ int http_test_message(struct __sk_buff *skb)
 	}
 	if (stream->flags & HTTP_TOO_BIG)
 		return HTTP_HEAD_TOO_BIG;
-	if ((stream->flags & HTTP_NO_HTTP) || !http_load(skb, 0, length, request))
+	if (stream->flags & HTTP_NO_HTTP)
 		return HTTP_MALFORMED;
 	reason = http_lex(request);
 	if (!reason)

@@ -121,9 +121,7 @@ static __always_inline bool chunk_load(struct chunks *chunks, struct http_reader
 	reader->window = reader->at;
 	if (left > CHUNK_WINDOW)
 		left = CHUNK_WINDOW;
-	asm volatile("" : "+r"(left));
-	if (left == 0 || left > CHUNK_WINDOW)
-		return false;
+	HTTP_WITHIN(left, CHUNK_WINDOW);
 	reader->loaded = left;
 	return HTTP_LOAD(chunks->skb, at, chunks->request->head, left) == 0;
 }

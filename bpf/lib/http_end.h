@@ -6,7 +6,7 @@
 #include "http_layout.h"
 
 struct head_end {
-	struct http_request *request; /* `head` has the bytes from reader.from on, reader.length of them */
+	struct http_request *request; /* `head` has reader.length bytes */
 };
 
 static __always_inline __u8 head_end_byte(const struct http_request *request, __u32 at)
@@ -14,20 +14,19 @@ static __always_inline __u8 head_end_byte(const struct http_request *request, __
 	return request->head[at & (HTTP_HEAD - 1)];
 }
 
-/* An LF at `at` of what is loaded; the byte before it is loaded too, unless it is the message's first. */
+/* An LF at `at`. */
 static __always_inline void head_end_line(struct http_request *request, __u32 at)
 {
 	struct http_reader *reader = &request->reader;
-	__u32 here = reader->from + at;
 
 	if (reader->first_line == 0)
-		reader->first_line = here + 1;
-	if (here == reader->line_end ||
-	    (here == reader->line_end + 1 && head_end_byte(request, at - 1) == '\r')) {
-		reader->end = here + 1;
+		reader->first_line = at + 1;
+	if (at == reader->line_end ||
+	    (at == reader->line_end + 1 && head_end_byte(request, at - 1) == '\r')) {
+		reader->end = at + 1;
 		return;
 	}
-	reader->line_end = here + 1;
+	reader->line_end = at + 1;
 }
 
 static long head_end_step(__u32 index, struct head_end *scan)

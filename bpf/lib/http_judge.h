@@ -7,30 +7,20 @@
 #include "http_match.h"
 #include "policy.h"
 
-/* What came out of a request. */
-struct http_judgement {
-	enum drop_reason reason;
-	__u32 rule;
-	__u32 flags;
-	__u32 identity; /* of who asks */
-	__u32 revision; /* of the policy that was asked */
-};
-
 static __always_inline bool http_query(const struct http_stream *stream, struct policy_query *query)
 {
-	struct ct_key key = stream->connection;
 	__u32 ifindex = stream->ifindex;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
-	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &key);
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &stream->connection);
 
-	if (!endpoint || !entry || endpoint->id != key.endpoint || (endpoint->flags & ENDPOINT_REVOKED) ||
+	if (!endpoint || !entry || endpoint->id != stream->connection.endpoint || (endpoint->flags & ENDPOINT_REVOKED) ||
 	    !(endpoint->flags & ENDPOINT_READY))
 		return false;
 	query->admin_set = endpoint->ingress_admin_set;
 	query->network_set = endpoint->ingress_set;
 	query->mesh_set = endpoint->ingress_mesh_set;
 	query->identity = entry->remote_identity;
-	query->port = bpf_ntohs(key.local_port);
+	query->port = bpf_ntohs(stream->connection.local_port);
 	query->protocol = IPPROTO_TCP;
 	return true;
 }
@@ -76,30 +66,31 @@ static __always_inline enum drop_reason http_decide(struct http_request *request
 }
 
 /* Reads and judges the head in `request`. */
-static __always_inline void http_judge(const struct http_stream *stream, struct http_request *request,
-				       struct http_judgement *judgement)
+static __always_inline void http_judge(const struct http_stream *stream, struct http_request *request)
 {
+	struct http_judgement *judgement = &request->judgement;
+	struct policy_query *query = &request->query;
 	struct config *settings = config_get();
-	struct policy_query query = {};
 	enum drop_reason reason = http_lex(request);
 
 	judgement->reason = reason;
 	if (reason)
 		return;
 	judgement->reason = HTTP_DENIED;
-	if (!settings || !http_query(stream, &query))
+	__builtin_memset(query, 0, sizeof(*query));
+	if (!settings || !http_query(stream, query))
 		return;
-	judgement->identity = query.identity;
+	judgement->identity = query->identity;
 	judgement->revision = *(volatile __u32 *)&settings->revision;
-	reason = http_decide(request, &query);
-	judgement->rule = query.rule;
-	judgement->flags = query.flags;
+	reason = http_decide(request, query);
+	judgement->rule = query->rule;
+	judgement->flags = query->flags;
 	if (reason)
 		return;
 	/* What comes after it is not read any more: policy must allow that whatever it is. */
 	if (request->flags & HTTP_UPGRADES) {
-		query.request = REQUEST_STRICT;
-		if (policy_decide(&query) != FORWARDED)
+		query->request = REQUEST_STRICT;
+		if (policy_decide(query) != FORWARDED)
 			return;
 	}
 	judgement->reason = FORWARDED;

@@ -2,7 +2,7 @@
 /* What is kept of a connection whose requests are read, and of a request while it is read. docs/HTTP.md. */
 #pragma once
 
-#include "layout.h"
+#include "policy.h"
 
 #define HTTP_HEAD 8192
 #define HTTP_HEADERS 100
@@ -25,7 +25,7 @@ enum http_phase {
 	HTTP_IN_BODY = 1,    /* `remaining` bytes of it */
 	HTTP_IN_CHUNKS = 2,  /* enum http_chunk says where */
 	HTTP_IN_OTHER = 3,   /* no HTTP any more: passes while policy allows it unread */
-	HTTP_REFUSED = 4,    /* answered with an error, or to be reset: nobody gets what comes */
+	HTTP_REFUSED = 4,    /* answered for the last time, or to be reset: nobody gets what comes */
 };
 
 enum http_chunk {
@@ -48,10 +48,17 @@ enum http_chunk {
 #define HTTP_NO_HTTP (1U << 2) /* the message at hand is no head: what it begins with is not HTTP's */
 #define HTTP_LAST (1U << 3)    /* the message at hand ends the body */
 #define HTTP_BROKEN (1U << 4)  /* the message at hand breaks the body, or cannot be read */
+#define HTTP_SEEN (1U << 5)    /* `next` is known */
+#define HTTP_BEGUN (1U << 6)   /* the pod has the beginning of the head at hand already */
 
+
+/* The beginning of a head, while its end has not come. */
+struct http_partial {
+	__u8 bytes[HTTP_HEAD];
+};
 
 /*
- * Written by the stream parser and verdict, which the socket's lock keeps apart; what the pod answers is another
+ * Written by the stream verdict, which the socket's lock lets one packet at a time come to; what the pod answers is another
  * program's (struct http_answers).
  */
 struct http_stream {
@@ -63,8 +70,8 @@ struct http_stream {
 	__u8 sized; /* digits of the chunk's size so far */
 	__u32 line;    /* bytes of the chunk's or trailers' lines so far */
 	__u64 remaining;
-	__u32 scanned; /* bytes of a head that is not complete, that were looked at */
-	__u32 line_end; /* 1 + where its last LF was, 0: none */
+	__u32 begun; /* bytes of a head that is not complete, which are in http_partials */
+	__u32 next;  /* the sequence number of the next byte */
 	__u32 name_hash; /* of a trailer's name so far */
 	__u32 revision;  /* that let it be no HTTP any more */
 };
@@ -109,7 +116,7 @@ enum http_answer_phase {
 
 /*
  * What a connection's requests were answered: so that the kernel's own answer is not put before, or into, one of the
- * pod's. The verdict writes `asked`, `heads` and (while it is 0) what `saying` guards; from_pod writes the rest.
+ * pod's. The verdict writes `asked`, `passed`, `heads` and (while it is 0) what `saying` guards; from_pod writes the rest.
  */
 struct http_answers {
 	__u32 asked;    /* requests that the pod was given, and those that the kernel has answered */
@@ -123,7 +130,7 @@ struct http_answers {
 	__u32 at;       /* bytes of the status line so far */
 	__u32 hash;     /* of a header's name so far */
 	__u32 saying;   /* 1: `said` is of a request whose answer is still to come */
-	__u32 pad;
+	__u32 passed;   /* `asked`, when the pod was given a request last */
 	struct http_said said;
 };
 
@@ -193,9 +200,30 @@ struct http_reader {
 	__u32 pad;
 };
 
+/* What came out of a request. */
+struct http_judgement {
+	__u32 reason; /* enum drop_reason */
+	__u32 rule;
+	__u32 flags;
+	__u32 identity; /* of who asks */
+	__u32 revision; /* of the policy that was asked */
+	__u32 pad;
+};
+
+/* How far one packet's messages are looked at. */
+struct http_progress {
+	__u32 at;
+	__u32 seen;   /* bits of enum http_action */
+	__u32 reason; /* enum drop_reason, with HTTP_ANSWER */
+	__u32 last;   /* the answer is the connection's last */
+};
+
 /* A request's head and what was read in it. Offsets are into `head`. */
 struct http_request {
 	struct http_reader reader;
+	struct http_progress walk;
+	struct http_judgement judgement;
+	struct policy_query query;
 	__u32 busy;
 	__u32 length;
 	__u32 flags;
@@ -212,7 +240,10 @@ struct http_request {
 	struct http_bits bits; /* the alternatives of one rule set that it is */
 	struct http_said said;
 	struct http_line line[128];
-	__u16 segments[HTTP_HEAD / 2]; /* where in `target` the segments begin that a `..` may remove */
-	__u8 head[HTTP_HEAD + HTTP_SLACK];
+	/*
+	 * Twice as long as a head: of two pieces the verifier sees no more than that neither is longer. Once a head is whole,
+	 * the places where segments begin that a `..` may remove stand behind it.
+	 */
+	__u8 head[2 * HTTP_HEAD + HTTP_SLACK];
 	__u8 target[HTTP_HEAD + HTTP_SLACK];
 };

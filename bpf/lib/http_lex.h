@@ -61,6 +61,14 @@ static __always_inline __u8 lex_emitted(const struct http_request *request, __u3
 	return request->target[HTTP_AT(at)];
 }
 
+/* Where the segment before the last begins, or the one behind it will be noted. */
+static __always_inline __u16 *lex_segment_at(struct http_request *request)
+{
+	__u32 index = request->reader.depth & (HTTP_HEAD / 2 - 1);
+
+	return (__u16 *)(request->head + HTTP_HEAD + HTTP_SLACK) + index;
+}
+
 /*
  * The last segment is complete: a dot segment goes, with the one before it where it has two dots. What is left ends with
  * a slash then, so slashes in a row become one by the same rule.
@@ -89,14 +97,14 @@ static __always_inline void lex_segment(struct http_request *request, bool last)
 				return;
 			}
 			request->reader.depth--;
-			request->reader.out = request->segments[request->reader.depth & (HTTP_HEAD / 2 - 1)];
+			request->reader.out = *lex_segment_at(request);
 			request->reader.segment = request->reader.out;
 			return;
 		}
 	}
 	if (last)
 		return;
-	request->segments[request->reader.depth & (HTTP_HEAD / 2 - 1)] = request->reader.segment;
+	*lex_segment_at(request) = request->reader.segment;
 	request->reader.depth++;
 	lex_emit(request, '/');
 	request->reader.segment = request->reader.out;

@@ -10,9 +10,21 @@
 #define HTTP_LOAD(skb, offset, to, length) bpf_skb_load_bytes(skb, offset, to, length)
 #endif
 
+/*
+ * A length that is 1 to `most` already, a power of two, made so that the verifier sees it, also Linux 6.1's. The barrier
+ * keeps the compiler from seeing that it changes nothing.
+ */
+#define HTTP_WITHIN(length, most)                    \
+	do {                                         \
+		asm volatile("" : "+r"(length));     \
+		(length) = (((length)-1) & ((most)-1)) + 1; \
+	} while (0)
+
 /* As many sockets as can be read at once; a connection beyond them passes nothing. */
 #define HTTP_STREAMS 65536
-/* Requests that one CPU can be in the middle of: the parser runs in interrupts, and in a worker that they interrupt. */
+/* Messages that one packet may have; one of more is reset. */
+#define HTTP_AT_A_TIME 64
+/* Requests that one CPU can be in the middle of: the verdict runs in interrupts, and in system calls that they interrupt. */
 #define HTTP_AT_ONCE 4
 
 /* By the cookie of a pod's network namespace, the host side of its veth: sockets of others are none of ours. */
@@ -38,6 +50,22 @@ struct {
 	__type(key, struct http_key);
 	__type(value, struct http_stream);
 } http_streams SEC(".maps");
+
+/* Heads that come in pieces: so many at once, and those beyond are reset. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct http_key);
+	__type(value, struct http_partial);
+} http_partials SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct http_partial);
+} http_no_partial SEC(".maps");
 
 /* By connection; made and removed with its entry in http_streams. */
 struct {
@@ -86,7 +114,7 @@ struct {
 } http_requests SEC(".maps");
 
 /*
- * Room for one request, to be given back. A worker that reads one may be interrupted on its CPU by another reader, so
+ * Room for one request, to be given back. Whoever reads one in a system call may be interrupted on its CPU by another reader, so
  * the first free place is taken; NULL where there is none.
  */
 static __always_inline struct http_request *http_request_take(void)

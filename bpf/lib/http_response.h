@@ -199,9 +199,7 @@ static __always_inline bool response_load(struct response *response)
 	reader->window = reader->at;
 	if (left > RESPONSE_WINDOW)
 		left = RESPONSE_WINDOW;
-	asm volatile("" : "+r"(left));
-	if (left == 0 || left > RESPONSE_WINDOW)
-		return false;
+	HTTP_WITHIN(left, RESPONSE_WINDOW);
 	reader->loaded = left;
 	return bpf_skb_load_bytes(response->skb, reader->offset + reader->window, reader->bytes, left) == 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Cuts a connection's bytes into messages that the verdict is about: a head, whole; a piece of a body, as it comes.
+ * Cuts a packet's bytes into messages that the verdict is about: a head, whole, whose beginning may have come before; a
+ * piece of a body, as it comes.
  */
 #pragma once
 
@@ -8,62 +9,95 @@
 #include "http_end.h"
 #include "http_maps.h"
 
-/*
- * EPROTO, for a socket that nothing is known of. Else the parser never gives up: what an error leaves in the socket's
- * queue keeps the server from ever reading again, also that there was an error.
- */
-#define PROTOCOL_ERROR (-71)
-
-static __always_inline int stream_broken(struct http_stream *stream, __u32 available)
+static __always_inline __u32 stream_broken(struct http_stream *stream, __u32 available)
 {
 	stream->flags |= HTTP_BROKEN;
 	return available;
 }
 
-/* @returns The length of the message, 0 where more must come, an error. */
-static __always_inline int stream_head(struct __sk_buff *skb, __u32 offset, __u32 available, struct http_stream *stream,
-				       struct http_request *request)
+/* Keeps the beginning of a head that is in `request`, of `length` bytes. @returns Whether there was room for it. */
+static __always_inline bool stream_keep(const struct http_key *key, const struct http_request *request, __u32 length)
+{
+	__u32 zero = 0;
+	struct http_partial *partial = bpf_map_lookup_elem(&http_partials, key);
+
+	if (!partial) {
+		partial = bpf_map_lookup_elem(&http_no_partial, &zero);
+		if (!partial || bpf_map_update_elem(&http_partials, key, partial, BPF_ANY) < 0)
+			return false;
+		partial = bpf_map_lookup_elem(&http_partials, key);
+		if (!partial)
+			return false;
+	}
+	if (length == 0 || length > HTTP_HEAD)
+		return false;
+	HTTP_WITHIN(length, HTTP_HEAD);
+	return bpf_probe_read_kernel(partial->bytes, length, request->head) == 0;
+}
+
+/* Puts what there is of a head so far into `request`: what was kept, and what has come. */
+static __always_inline bool stream_gather(struct __sk_buff *skb, __u32 offset, __u32 length, __u32 begun,
+					  const struct http_key *key, struct http_request *request)
+{
+	struct http_partial *partial;
+
+	if (begun != 0) {
+		partial = bpf_map_lookup_elem(&http_partials, key);
+		if (!partial || begun >= HTTP_HEAD)
+			return false;
+		HTTP_WITHIN(begun, HTTP_HEAD);
+		if (bpf_probe_read_kernel(request->head, begun, partial->bytes) < 0)
+			return false;
+	}
+	if (length == 0 || length > HTTP_HEAD)
+		return false;
+	HTTP_WITHIN(length, HTTP_HEAD);
+	return HTTP_LOAD(skb, offset, request->head + (begun & (HTTP_HEAD - 1)), length) == 0;
+}
+
+/* A head, of which `available` bytes are there; complete, it is in `request`. @returns As stream_parse. */
+static __always_inline __u32 stream_head(struct __sk_buff *skb, __u32 offset, __u32 available, const struct http_key *key,
+					 struct http_stream *stream, struct http_request *request)
 {
 	struct head_end scan = { .request = request };
 	struct http_reader *reader = &request->reader;
-	__u32 all = available > HTTP_HEAD ? HTTP_HEAD : available;
-	/* One byte again: a CR may stand before the LF that comes now. */
-	__u32 from = stream->scanned == 0 ? 0 : stream->scanned - 1;
-	__u32 length = all - from;
+	__u32 begun = stream->begun;
+	__u32 taken = available > HTTP_HEAD - begun ? HTTP_HEAD - begun : available;
 
-	if (from >= all)
-		return stream_broken(stream, available);
-	asm volatile("" : "+r"(length));
-	if (length == 0 || length > HTTP_HEAD)
-		return stream_broken(stream, available);
-	if (HTTP_LOAD(skb, offset + from, request->head, length) < 0)
+	if (begun >= HTTP_HEAD || !stream_gather(skb, offset, taken, begun, key, request))
 		return stream_broken(stream, available);
 	__builtin_memset(reader, 0, sizeof(*reader));
-	reader->from = from;
-	reader->length = length;
-	reader->line_end = stream->line_end;
-	if (from == 0 && !http_byte_is(request->head[0], BYTE_METHOD)) {
+	reader->length = begun + taken;
+	stream->begun = 0;
+	if (begun != 0)
+		stream->flags |= HTTP_BEGUN;
+	else
+		stream->flags &= ~HTTP_BEGUN;
+	if (!http_byte_is(request->head[0], BYTE_METHOD)) {
 		stream->flags |= HTTP_NO_HTTP;
-		return all;
+		return available;
 	}
 	bpf_loop(HTTP_HEAD / 8, head_end_step, &scan, 0);
-	if (reader->end != 0)
-		return reader->end;
-	if (from == 0 && reader->first_line != 0 && head_end_odd(request, reader->first_line)) {
+	if (reader->first_line != 0 && head_end_odd(request, reader->first_line)) {
 		stream->flags |= HTTP_NO_HTTP;
-		return all;
+		return available;
 	}
-	if (available >= HTTP_HEAD) {
+	if (reader->end > begun) {
+		request->length = reader->end;
+		return reader->end - begun;
+	}
+	if (begun + taken >= HTTP_HEAD) {
 		stream->flags |= HTTP_TOO_BIG;
-		return all;
+		return available;
 	}
-	stream->scanned = available;
-	stream->line_end = reader->line_end;
+	if (!stream_keep(key, request, begun + taken))
+		return stream_broken(stream, available);
+	stream->begun = begun + taken;
 	return 0;
 }
 
-static __always_inline int stream_chunks(struct __sk_buff *skb, __u32 offset, __u32 available,
-					 struct http_stream *stream, struct http_request *request)
+static __always_inline __u32 stream_chunks(struct __sk_buff *skb, __u32 offset, __u32 available,
+					   struct http_stream *stream, struct http_request *request)
 {
 	struct chunks chunks = { .skb = skb, .stream = stream, .request = request, .offset = offset };
 	struct http_reader *reader = &request->reader;
@@ -78,7 +112,7 @@ static __always_inline int stream_chunks(struct __sk_buff *skb, __u32 offset, __
 	return reader->at;
 }
 
-static __always_inline int stream_body(__u32 available, struct http_stream *stream)
+static __always_inline __u32 stream_body(__u32 available, struct http_stream *stream)
 {
 	if (stream->remaining > available) {
 		stream->remaining -= available;
@@ -91,26 +125,20 @@ static __always_inline int stream_body(__u32 available, struct http_stream *stre
 }
 
 /*
- * What the stream parser says of the bytes from `offset` on, of which `available` are there: how long the message is that
- * begins there, 0 where that is not known yet.
+ * How long the message is that begins at `offset`, where `available` bytes are there; 0: all of them are the beginning of
+ * a head, which is kept.
  */
-static __always_inline int stream_parse(struct __sk_buff *skb, __u32 offset, __u32 available,
-					struct http_stream *stream)
+static __always_inline __u32 stream_parse(struct __sk_buff *skb, __u32 offset, __u32 available,
+					  const struct http_key *key, struct http_stream *stream,
+					  struct http_request *request)
 {
-	struct http_request *request;
-	int length;
-
-	if (stream->phase == HTTP_IN_BODY)
+	switch (stream->phase) {
+	case HTTP_IN_HEAD:
+		return stream_head(skb, offset, available, key, stream, request);
+	case HTTP_IN_BODY:
 		return stream_body(available, stream);
-	if (stream->phase != HTTP_IN_HEAD && stream->phase != HTTP_IN_CHUNKS)
-		return available;
-	request = http_request_take();
-	if (!request)
-		return stream_broken(stream, available);
-	if (stream->phase == HTTP_IN_HEAD)
-		length = stream_head(skb, offset, available, stream, request);
-	else
-		length = stream_chunks(skb, offset, available, stream, request);
-	http_request_give(request);
-	return length;
+	case HTTP_IN_CHUNKS:
+		return stream_chunks(skb, offset, available, stream, request);
+	}
+	return available;
 }

@@ -2,16 +2,26 @@
 /* What becomes of a message: a head is judged, a piece of a body goes where its head went. */
 #pragma once
 
-#include "http_answer.h"
 #include "http_event.h"
 #include "http_judge.h"
 #include "http_stream.h"
 
+#include "http_answer.h"
+
 enum http_action {
 	HTTP_PASS = 0,
 	HTTP_DROP = 1,
-	HTTP_ANSWER = 2, /* request->target has the answer, as long as the message */
+	HTTP_ANSWER = 2, /* the kernel is to answer: `reason` of the walk says what */
 	HTTP_RESET = 3,  /* both ends are to be told that the connection is over */
+};
+
+/* A packet's messages, one after the other. */
+struct http_walk {
+	struct __sk_buff *skb;
+	const struct http_key *key;
+	struct http_stream *stream;
+	struct http_request *request; /* its reader's `walked`, `seen` and `reason` are the walk's */
+	__u32 length; /* of the packet */
 };
 
 static __always_inline void http_count(enum drop_reason reason, __u32 bytes)
@@ -29,8 +39,6 @@ static __always_inline void http_count(enum drop_reason reason, __u32 bytes)
 /* Makes ready for what follows a head. */
 static __always_inline void http_follow(struct http_stream *stream, const struct http_request *request)
 {
-	stream->scanned = 0;
-	stream->line_end = 0;
 	if (request->flags & HTTP_IS_CHUNKED) {
 		stream->phase = HTTP_IN_CHUNKS;
 		stream->chunk = CHUNK_SIZE;
@@ -44,19 +52,10 @@ static __always_inline void http_follow(struct http_stream *stream, const struct
 	}
 }
 
-/* @returns Whether the head could be loaded into `request`. */
-static __always_inline bool http_load(struct __sk_buff *skb, __u32 offset, __u32 length, struct http_request *request)
-{
-	asm volatile("" : "+r"(length));
-	if (length == 0 || length > HTTP_HEAD)
-		return false;
-	request->length = length;
-	return HTTP_LOAD(skb, offset, request->head, length) == 0;
-}
-
 /* What may be said of the head in `request`; one that could not be read has neither method nor path. */
-static __always_inline void http_describe(struct http_request *request, const struct http_judgement *judgement)
+static __always_inline void http_describe(struct http_request *request)
 {
+	const struct http_judgement *judgement = &request->judgement;
 	struct http_said *said = &request->said;
 	bool read = judgement->reason == FORWARDED || judgement->reason == HTTP_DENIED;
 	__u32 method = read ? request->method_length : 0;
@@ -71,8 +70,7 @@ static __always_inline void http_describe(struct http_request *request, const st
 }
 
 /* A request goes to the pod: its answer is awaited, and perhaps said with it. */
-static __always_inline void http_passed(struct http_answers *answers, struct http_request *request,
-					const struct http_judgement *judgement)
+static __always_inline void http_passed(struct http_answers *answers, struct http_request *request)
 {
 	__u64 bit = 1ULL << (answers->asked & 63);
 	__u32 unsaid = 0;
@@ -82,29 +80,31 @@ static __always_inline void http_passed(struct http_answers *answers, struct htt
 	else
 		answers->heads &= ~bit;
 	if (!*(volatile __u32 *)&answers->saying && http_said_due(SAID_PASSED, &unsaid)) {
-		http_describe(request, judgement);
+		http_describe(request);
 		request->said.number = answers->asked;
 		request->said.unsaid = unsaid;
 		request->said.started_ns = bpf_ktime_get_ns();
 		answers->said = request->said;
 		*(volatile __u32 *)&answers->saying = 1;
 	}
+	answers->passed = answers->asked + 1;
 	*(volatile __u32 *)&answers->asked = answers->asked + 1;
 }
 
 /* A request is refused, and said to be. `status` 0: the connection is reset for it. */
-static __always_inline void http_refused(const struct http_stream *stream, struct http_request *request,
-					 const struct http_judgement *judgement, __u32 status, __u32 length)
+static __always_inline void http_refused(const struct http_stream *stream, struct http_request *request, __u32 status,
+					 __u32 length)
 {
+	__u32 reason = request->judgement.reason;
 	__u32 unsaid = 0;
 
-	http_count(judgement->reason, length);
+	http_count(reason, length);
 	if (!http_said_due(SAID_REFUSED, &unsaid))
 		return;
-	http_describe(request, judgement);
+	http_describe(request);
 	request->said.unsaid = unsaid;
 	request->said.started_ns = 0;
-	http_event_say(&stream->connection, &request->said, stream->ifindex, judgement->reason, status);
+	http_event_say(&stream->connection, &request->said, stream->ifindex, reason, status);
 }
 
 static __always_inline __u32 http_status(enum drop_reason reason)
@@ -112,64 +112,74 @@ static __always_inline __u32 http_status(enum drop_reason reason)
 	return reason == HTTP_DENIED ? 403 : reason == HTTP_HEAD_TOO_BIG ? 431 : 400;
 }
 
-/* Whether the kernel's answer would be the next one on the connection, and there is room for it. */
-static __always_inline bool http_may_answer(const struct http_answers *answers, __u32 length)
+/*
+ * Whether the kernel's answer would be the next one on the connection, and there is room for it. Its own answers before
+ * are no matter: they leave in their order. A packet that has also passed something cannot be an answer.
+ */
+static __always_inline bool http_may_answer(const struct http_walk *walk, const struct http_answers *answers)
 {
-	return length >= ANSWER_SHORTEST && length <= HTTP_HEAD && answers->phase < ANSWER_REST &&
-	       *(volatile __u32 *)&answers->answered == answers->asked;
+	return walk->request->walk.at == 0 && walk->length >= ANSWER_SHORTEST && walk->length <= ANSWER_LONGEST &&
+	       answers->phase < ANSWER_REST &&
+	       (__s32)(*(volatile __u32 *)&answers->answered - answers->passed) >= 0;
 }
 
-static __always_inline enum http_action http_head(struct __sk_buff *skb, __u32 offset, __u32 length,
-						  struct http_stream *stream, struct http_request *request)
+/* A head, which is in `request` unless it is none. */
+static __always_inline enum http_action http_head(struct http_walk *walk, __u32 length)
 {
-	struct http_judgement judgement = { .reason = HTTP_MALFORMED };
-	struct ct_key key = stream->connection;
-	struct http_answers *answers = bpf_map_lookup_elem(&http_answers, &key);
+	struct http_request *request = walk->request;
+	struct http_judgement *judgement = &request->judgement;
+	struct http_stream *stream = walk->stream;
+	struct http_answers *answers = bpf_map_lookup_elem(&http_answers, &stream->connection);
 
 	if (!answers)
 		return HTTP_RESET;
+	__builtin_memset(judgement, 0, sizeof(*judgement));
+	judgement->reason = HTTP_MALFORMED;
 	if (stream->flags & HTTP_TOO_BIG)
-		judgement.reason = HTTP_HEAD_TOO_BIG;
-	else if (!(stream->flags & HTTP_NO_HTTP) && http_load(skb, offset, length, request))
-		http_judge(stream, request, &judgement);
-	if (judgement.reason == FORWARDED) {
-		http_passed(answers, request, &judgement);
+		judgement->reason = HTTP_HEAD_TOO_BIG;
+	else if (!(stream->flags & HTTP_NO_HTTP))
+		http_judge(stream, request);
+	if (judgement->reason == FORWARDED) {
+		http_passed(answers, request);
 		http_follow(stream, request);
 		if (request->flags & HTTP_UPGRADES) {
 			stream->phase = HTTP_IN_OTHER;
-			stream->revision = judgement.revision;
+			stream->revision = judgement->revision;
 		}
 		return HTTP_PASS;
 	}
-	if (!http_may_answer(answers, length)) {
-		http_refused(stream, request, &judgement, 0, length);
+	if (!http_may_answer(walk, answers)) {
+		http_refused(stream, request, 0, length);
 		return HTTP_RESET;
 	}
-	http_refused(stream, request, &judgement, http_status(judgement.reason), length);
-	if (judgement.reason == HTTP_DENIED) {
+	http_refused(stream, request, http_status(judgement->reason), length);
+	request->walk.reason = judgement->reason;
+	if (judgement->reason == HTTP_DENIED && !(stream->flags & HTTP_BEGUN)) {
 		stream->flags |= HTTP_SWALLOW;
 		http_follow(stream, request);
 	} else {
+		/* Where the pod has the beginning of a head, nothing may ever follow it. */
 		stream->phase = HTTP_REFUSED;
+		request->walk.last = 1;
 	}
 	*(volatile __u32 *)&answers->asked = answers->asked + 1;
-	http_answer(request, judgement.reason, length);
 	return HTTP_ANSWER;
 }
 
 /* No HTTP any more, as long as policy allows that. */
-static __always_inline enum http_action http_other(struct http_stream *stream)
+static __always_inline enum http_action http_other(struct http_stream *stream, struct http_request *request)
 {
 	struct config *settings = config_get();
-	struct policy_query query = {};
+	struct policy_query *query = &request->query;
 
 	if (!settings)
 		return HTTP_RESET;
 	if (stream->revision == *(volatile __u32 *)&settings->revision)
 		return HTTP_PASS;
 	stream->revision = *(volatile __u32 *)&settings->revision;
-	query.request = REQUEST_STRICT;
-	return http_query(stream, &query) && policy_decide(&query) == FORWARDED ? HTTP_PASS : HTTP_RESET;
+	__builtin_memset(query, 0, sizeof(*query));
+	query->request = REQUEST_STRICT;
+	return http_query(stream, query) && policy_decide(query) == FORWARDED ? HTTP_PASS : HTTP_RESET;
 }
 
 static __always_inline enum http_action http_body(struct http_stream *stream)
@@ -183,22 +193,64 @@ static __always_inline enum http_action http_body(struct http_stream *stream)
 	return action;
 }
 
-/* What becomes of the message of `length` bytes that begins at `offset`. */
-static __always_inline enum http_action stream_judge(struct __sk_buff *skb, __u32 offset, __u32 length,
-						     struct http_stream *stream, struct http_request *request)
+static __always_inline enum http_action http_message(struct http_walk *walk, __u32 length)
 {
+	struct http_stream *stream = walk->stream;
+
 	if (stream->flags & HTTP_BROKEN) {
 		http_count(HTTP_BODY_MALFORMED, length);
 		return HTTP_RESET;
 	}
 	switch (stream->phase) {
 	case HTTP_IN_HEAD:
-		return http_head(skb, offset, length, stream, request);
+		return http_head(walk, length);
 	case HTTP_IN_BODY:
 	case HTTP_IN_CHUNKS:
 		return http_body(stream);
 	case HTTP_IN_OTHER:
-		return http_other(stream);
+		return http_other(stream, walk->request);
 	}
 	return HTTP_DROP;
+}
+
+#define SEEN(action) (1U << (action))
+
+static long http_walk_step(__u32 index, struct http_walk *walk)
+{
+	struct http_request *request = walk->request;
+	__u32 at = request->walk.at;
+	enum http_action action;
+	__u32 length;
+
+	(void)index;
+	if (at >= walk->length)
+		return 1;
+	length = stream_parse(walk->skb, at, walk->length - at, walk->key, walk->stream, request);
+	if (length == 0) {
+		request->walk.seen |= SEEN(HTTP_PASS);
+		request->walk.at = walk->length;
+		return 1;
+	}
+	action = http_message(walk, length);
+	request->walk.seen |= SEEN(action);
+	request->walk.at = at + length;
+	return action == HTTP_RESET ? 1 : 0;
+}
+
+/* What becomes of a packet: it goes one way as a whole, so where its messages would go several the connection ends. */
+static __always_inline enum http_action http_walk(struct http_walk *walk)
+{
+	struct http_request *request = walk->request;
+	__u32 seen;
+
+	__builtin_memset(&request->walk, 0, sizeof(request->walk));
+	bpf_loop(HTTP_AT_A_TIME, http_walk_step, walk, 0);
+	seen = request->walk.seen;
+	if ((seen & SEEN(HTTP_RESET)) || request->walk.at != walk->length)
+		return HTTP_RESET;
+	if (seen == SEEN(HTTP_PASS))
+		return HTTP_PASS;
+	if (seen & SEEN(HTTP_PASS))
+		return HTTP_RESET;
+	return seen & SEEN(HTTP_ANSWER) ? HTTP_ANSWER : HTTP_DROP;
 }

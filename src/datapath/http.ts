@@ -26,6 +26,8 @@ const ownMaps = [
   'http_pods',
   'http_sockets',
   'http_streams',
+  'http_partials',
+  'http_no_partial',
   'http_answers',
   'http_no_answers',
   'http_settings',
@@ -44,6 +46,7 @@ export class HttpReader {
   readonly #pods: TypedMap<bigint, number>;
   readonly #streams: BpfMap;
   readonly #answers: BpfMap;
+  readonly #partials: BpfMap;
   /** Where a stream has what of its own. */
   readonly #place: { readonly connection: number; readonly connectionEnd: number; readonly ifindex: number };
 
@@ -72,8 +75,7 @@ export class HttpReader {
     });
     try {
       const sockets = object.map('http_sockets');
-      attachToSockets(object.program('http_parser'), sockets, 'streamParser');
-      attachToSockets(object.program('http_verdict'), sockets, 'streamVerdict');
+      attachToSockets(object.program('http_verdict'), sockets);
       const pin = pinDir === undefined ? undefined : join(pinDir, linkName);
       return new HttpReader(object, CgroupLink.sockOps(object.program('http_accept'), group, pin));
     } catch (error) {
@@ -88,6 +90,7 @@ export class HttpReader {
     this.#pods = new TypedMap(object.map('http_pods'), number64, number32);
     this.#streams = object.map('http_streams');
     this.#answers = object.map('http_answers');
+    this.#partials = object.map('http_partials');
     const members = new Map(object.spec.btf.struct('http_stream')?.members.map((member) => [member.name, member]));
     const { offset: connection = 0, size = 0 } = members.get('connection') ?? {};
     this.#place = { connection, connectionEnd: connection + size, ifindex: members.get('ifindex')?.offset ?? 0 };
@@ -113,6 +116,7 @@ export class HttpReader {
     for (const [key, stream] of [...this.#streams.entries()]) {
       if (new DataView(stream.buffer, stream.byteOffset).getUint32(place, true) !== ifindex) continue;
       this.#answers.delete(stream.slice(connection, connectionEnd));
+      this.#partials.delete(key.slice());
       this.#streams.delete(key.slice());
     }
   }

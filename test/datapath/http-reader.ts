@@ -39,8 +39,6 @@ export class KernelReader {
   readonly #request: BpfMap;
   readonly #at: (name: string) => number;
   readonly #streamAt: (name: string) => number;
-  /** From the begin of a message that is not complete. */
-  #pending = new Uint8Array();
 
   constructor(maxEntries: Readonly<Record<string, number>> = {}) {
     const spec = BpfObject.open(join(objectDir, 'http_test.bpf.o'));
@@ -59,27 +57,25 @@ export class KernelReader {
 
   /** Begins with another connection. */
   reset(): void {
-    this.#pending = new Uint8Array();
     this.#streams.update(key, new Uint8Array(this.#streams.info.valueSize));
   }
 
   /** @returns What the messages are that these bytes complete; after a refusal there is nothing more. */
   feed(piece: Uint8Array): Message[] {
     const messages: Message[] = [];
-    let bytes = Buffer.concat([this.#pending, piece]);
-    while (bytes.length > 0) {
-      const all = new Uint8Array(this.#bytes.info.valueSize);
-      all.set(bytes.subarray(0, all.length));
-      this.#bytes.update(zero, all);
-      const length = this.#run('http_test_parse', bytes.length);
-      if (length < 0 || length > bytes.length) throw new RangeError(`the parser says ${length} of ${bytes.length}`);
+    const all = new Uint8Array(this.#bytes.info.valueSize);
+    all.set(piece.subarray(0, all.length));
+    this.#bytes.update(zero, all);
+    for (let at = 0; at < piece.length; ) {
+      const length = this.#run('http_test_parse', at, piece.length);
+      if (length < 0 || length > piece.length - at)
+        throw new RangeError(`the program says ${length} of ${piece.length - at}`);
       if (length === 0) break;
       const message = this.#message(length);
       messages.push(message);
-      bytes = bytes.subarray(length);
       if (message.kind === 'refused') break;
+      at += length;
     }
-    this.#pending = bytes;
     return messages;
   }
 
@@ -121,10 +117,11 @@ export class KernelReader {
     this.#streams.update(key, new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
   }
 
-  #run(program: string, argument: number): number {
+  #run(program: string, ...given: readonly number[]): number {
+    const [first = 0, second = 0] = given;
     const { retval } = this.object
       .program(program)
-      .testRun({ data: new Uint8Array(64), ctx: { cb: [argument, 0, 0, 0, 0] } });
+      .testRun({ data: new Uint8Array(64), ctx: { cb: [first, second, 0, 0, 0] } });
     return retval | 0;
   }
 
@@ -132,7 +129,7 @@ export class KernelReader {
     const before = this.#stream();
     const head = before.getUint8(this.#streamAt('phase')) === inHead;
     const isLast = (before.getUint8(this.#streamAt('flags')) & last) !== 0;
-    const code = this.#run('http_test_message', length);
+    const code = this.#run('http_test_message');
     if (code !== 0) return { kind: 'refused', reason: dropReasonFromCode(code) ?? 'MALFORMED' };
     return head ? this.#head() : { kind: 'body', length, last: isLast };
   }

@@ -5,15 +5,15 @@ import type { BpfMap } from './map.ts';
 import type { BpfProgram } from './program.ts';
 
 // enum bpf_attach_type
-const types = { sockOps: 3, streamParser: 4, streamVerdict: 5 } as const;
+const types = { sockOps: 3, streamVerdict: 5 } as const;
 
 /**
- * Makes a program the one of its kind for sockets that are put into a sockhash from now on; those in it keep theirs. It
+ * Makes a program the stream verdict of sockets that are put into a sockhash from now on; those in it keep theirs. It
  * stays as long as the map is pinned, or open anywhere.
  * @throws {KernelError} `Errno`
  */
-export function attachToSockets(program: BpfProgram, map: BpfMap, type: 'streamParser' | 'streamVerdict'): void {
-  const result = libbpf.prog_attach(program.fd, map.fd, types[type], 0);
+export function attachToSockets(program: BpfProgram, map: BpfMap): void {
+  const result = libbpf.prog_attach(program.fd, map.fd, types.streamVerdict, 0);
   if (result < 0) throw errnoError(-result, `attach program ${program.name}`, `map ${map.name}`);
 }
 
