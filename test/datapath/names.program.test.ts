@@ -283,6 +283,8 @@ describe('which names may be asked', () => {
   });
 });
 
+const runs = Number(process.env.MYELIN_DNS_RUNS ?? 3000);
+
 /** Messages as servers write them, with names compressed at will. */
 const nameArbitrary = fc.constantFrom(
   'api.example',
@@ -386,7 +388,10 @@ test('whatever a message is, nothing is learnt from it that a reader of RFC 1035
       assert.equal(outcome.action, 'pass', message.toString('hex'));
       assert.deepEqual([...found.keys()].sort(), [...expected].sort(), message.toString('hex'));
     }),
-    { numRuns: 3000 },
+    { numRuns: runs },
   );
-  assert.ok(learnt > 500 && whole > 100 && malformed > 100, JSON.stringify({ learnt, whole, malformed }));
+  assert.ok(
+    learnt > runs / 12 && whole > runs / 30 && malformed > runs / 30,
+    JSON.stringify({ learnt, whole, malformed }),
+  );
 });

@@ -6,12 +6,13 @@ test('the oldest supported kernel takes the programs, and they do the same there
   const result = await runInVm(
     `for module in tun veth cls_bpf sch_ingress; do modprobe $module; done
      uname -r
-     export MYELIN_STREAM_MIB=1
+     export MYELIN_STREAM_MIB=1 MYELIN_DNS_RUNS=200
      ${process.execPath} --disable-warning=ExperimentalWarning --test --test-concurrency=1 --test-reporter=tap \\
-       test/datapath/links.lab.test.ts test/datapath/verifier-budget.program.test.ts`,
+       test/datapath/links.lab.test.ts test/datapath/verifier-budget.program.test.ts \\
+       test/datapath/names.program.test.ts`,
     { seconds: 300 },
   );
   assert.match(result.stdout, /^6\.1\./);
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}`);
-  assert.match(result.stdout, /^# pass 2\d$/m);
+  assert.match(result.stdout, /^# pass [34]\d$/m);
 });
