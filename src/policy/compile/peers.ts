@@ -44,6 +44,8 @@ export class PeerIndex {
   #grounds: Grounds;
   #byNamespace = new Map<string, IdentityNumber[]>();
   #found = new Map<string, Found>();
+  /** What has been asked about since the last update. */
+  #asked = new Set<string>();
   #prefixes = new WeakMap<PeerMatch, ReadonlySet<Prefix>>();
   #withNamedPorts: readonly IdentityNumber[] | undefined;
 
@@ -55,6 +57,9 @@ export class PeerIndex {
   update(grounds: Grounds): void {
     const old = this.#grounds;
     this.#grounds = grounds;
+    // What nobody asked about is of rules that are gone.
+    for (const key of this.#found.keys()) if (!this.#asked.has(key)) this.#found.delete(key);
+    this.#asked = new Set();
     if (!sameSurroundings(old, grounds)) {
       this.#reset();
       return;
@@ -137,9 +142,15 @@ export class PeerIndex {
 
   #find(peer: PeerMatch): Found {
     const key = keyOf(peer);
+    this.#asked.add(key);
+    if (peer.kind === 'some') for (const one of peer.of) this.#asked.add(keyOf(one));
     const known = this.#found.get(key);
     if (known !== undefined) return known;
-    const numbers = this.#candidates(peer).filter((number) => this.#holds(peer, number));
+    const numbers =
+      peer.kind === 'some'
+        ? // Of several peers most have been looked for before.
+          [...new Set(peer.of.flatMap((one) => this.#find(one).numbers))]
+        : this.#candidates(peer).filter((number) => this.#holds(peer, number));
     const found = { peer, numbers: numbers.sort((a, b) => a - b) };
     this.#found.set(key, found);
     return found;
