@@ -1,5 +1,6 @@
 import type { IdentityNumber } from '../model/identity.ts';
 import { differences } from '../model/versions.ts';
+import type { Alternative } from '../policy/http/readable.ts';
 import type { PolicyEntry, PolicyImage } from '../policy/image.ts';
 
 /** Entries to be added to one rule set of the old image for as long as endpoints still use it. */
@@ -25,7 +26,10 @@ export function bridgesBetween(old: PolicyImage, next: PolicyImage): Bridge[] {
     if (next.ruleSets.has(set.id) || set.entries.length === 0) continue;
     const byIdentity = Map.groupBy(set.entries, ({ identity }) => identity);
     const entries = [...origins].flatMap(([identity, from]) =>
-      merge([...from].map((origin) => (origin === undefined ? [] : (byIdentity.get(origin) ?? [])))).map((entry) => ({
+      merge(
+        [...from].map((origin) => (origin === undefined ? [] : (byIdentity.get(origin) ?? []))),
+        set.matcher?.alternatives ?? [],
+      ).map((entry) => ({
         ...entry,
         identity,
       })),
@@ -53,24 +57,51 @@ function originsOf(old: PolicyImage, next: PolicyImage): Map<IdentityNumber, Set
 }
 
 /** @param lists The entries of each origin, all for the same key but for the identity. */
-function merge(lists: readonly (readonly PolicyEntry[])[]): PolicyEntry[] {
+function merge(
+  lists: readonly (readonly PolicyEntry[])[],
+  alternatives: readonly Pick<Alternative, 'verdict'>[],
+): PolicyEntry[] {
   const merged: PolicyEntry[] = [];
   for (const same of Map.groupBy(lists.flat(), keyOf).values()) {
-    const passed = same.some(({ verdict }) => verdict === 'pass') ? mergePassed(same, lists.length) : undefined;
-    if (passed !== undefined) {
-      merged.push(passed);
-      continue;
-    }
-    const denies = same.filter(({ verdict }) => verdict === 'deny');
-    // Denied if any is denied, as surely as the surest; allowed only if all are, as weakly as the weakest.
-    const candidates = denies.length > 0 ? denies : same.length === lists.length ? same : [];
-    const [first, ...others] = candidates;
+    const [first] = same;
     if (first === undefined) continue;
-    const stronger = (a: PolicyEntry, b: PolicyEntry) =>
-      a.verdict === 'deny' ? a.precedence >= b.precedence : a.precedence <= b.precedence;
-    merged.push(others.reduce((chosen, entry) => (stronger(chosen, entry) ? chosen : entry), first));
+    const own = same.filter(({ verdict }) => verdict !== 'none');
+    const none = { ...first, precedence: 0, rule: 0, verdict: 'none', flags: 0 } as const;
+    const { requests: _, ...plain } = mergePlain(own, lists.length) ?? none;
+    const requests = mergeRequests(same, lists.length, alternatives);
+    if (requests.length > 0) merged.push({ ...plain, requests });
+    else if (plain.verdict !== 'none') merged.push(plain);
   }
   return merged;
+}
+
+function mergePlain(same: readonly PolicyEntry[], origins: number): PolicyEntry | undefined {
+  const passed = same.some(({ verdict }) => verdict === 'pass') ? mergePassed(same, origins) : undefined;
+  if (passed !== undefined) return passed;
+  const denies = same.filter(({ verdict }) => verdict === 'deny');
+  // Denied if any is denied, as surely as the surest; allowed only if all are, as weakly as the weakest.
+  const candidates = denies.length > 0 ? denies : same.length === origins ? same : [];
+  const [first, ...others] = candidates;
+  const stronger = (a: PolicyEntry, b: PolicyEntry) =>
+    a.verdict === 'deny' ? a.precedence >= b.precedence : a.precedence <= b.precedence;
+  return first === undefined
+    ? undefined
+    : others.reduce((chosen, entry) => (stronger(chosen, entry) ? chosen : entry), first);
+}
+
+/** What denies any of the origins some requests, and what allows them to each of the origins. */
+function mergeRequests(
+  same: readonly PolicyEntry[],
+  origins: number,
+  alternatives: readonly Pick<Alternative, 'verdict'>[],
+): number[] {
+  const lists = same.map(({ requests = [] }) => requests);
+  const all = [...new Set(lists.flat())].sort((a, b) => a - b);
+  return all.filter(
+    (number) =>
+      alternatives[number]?.verdict === 'deny' ||
+      (lists.length === origins && lists.every((list) => list.includes(number))),
+  );
 }
 
 /**

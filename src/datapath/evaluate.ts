@@ -2,6 +2,8 @@ import type { IpAddress } from '../model/address.ts';
 import { type IdentityNumber, reservedIdentity } from '../model/identity.ts';
 import { protocolNumbers } from '../model/port.ts';
 import type { Direction, DropReason } from '../model/verdict.ts';
+import { type Bits, lowestCommonBit, noBits } from '../policy/http/bits.ts';
+import { runMatcher } from '../policy/http/run.ts';
 import {
   anyProtocolProbe,
   noSet,
@@ -12,6 +14,8 @@ import {
   setIdOf,
   verdictCodes,
 } from '../policy/image.ts';
+import type { HttpRequest } from '../policy/request.ts';
+import { bitsIn, type HttpMaps, tablesIn } from './http-tables.ts';
 import { endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
@@ -25,6 +29,8 @@ export interface MapQuery {
   readonly protocol: number;
   /** The destination's; for ICMP, `icmpPort`; 0 where the protocol has none. */
   readonly port: number;
+  /** Ingress over TCP: the request that is made, in canonical form. Without it, the worst is assumed. */
+  readonly request?: HttpRequest;
 }
 
 export interface MapVerdict {
@@ -37,7 +43,7 @@ export interface MapVerdict {
   readonly identity: IdentityNumber;
 }
 
-type PolicyMaps = Pick<DatapathMaps, 'config' | 'endpoints' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+type PolicyMaps = HttpMaps & Pick<DatapathMaps, 'config' | 'endpoints' | 'peers' | 'prefixes'>;
 
 /**
  * Asks the maps as they are now, in the way the programs do: to compare what is in the kernel with the reference decision.
@@ -79,16 +85,33 @@ function askSet(maps: PolicyMaps, setId: number, query: MapQuery, identity: Iden
   const deny = (reason: DropReason, rule: number): MapVerdict => ({ verdict: 'deny', reason, rule, identity });
   const set = maps.ruleSets.get(setId);
   if (set === undefined) return deny(setId === noSet ? 'ENDPOINT_NOT_READY' : 'UNKNOWN_RULE_SET', reservedRules.none);
-  let best: PolicyValue | undefined;
+  const bits = set.matcher === 0 ? undefined : bitsFor(maps, set.matcher, query.request);
+  let best: Pick<PolicyValue, 'precedence' | 'verdict' | 'rule'> | undefined;
+  const consider = (candidate: typeof best): void => {
+    if (candidate === undefined || (best !== undefined && candidate.precedence < best.precedence)) return;
+    if (candidate.precedence === best?.precedence && candidate.verdict !== verdictCodes.deny) return;
+    best = candidate;
+  };
   for (const key of probesFor(setId, set.probes, identity, query)) {
     const entry = maps.policy.get(key);
-    if (entry === undefined || (best !== undefined && entry.precedence < best.precedence)) continue;
-    if (entry.precedence === best?.precedence && entry.verdict !== verdictCodes.deny) continue;
-    best = entry;
+    if (entry === undefined) continue;
+    if (entry.verdict !== verdictCodes.none) consider(entry);
+    const cell = entry.cell === 0 ? undefined : maps.httpCells.get(entry.cell);
+    if (cell === undefined || bits === undefined) continue;
+    const number = lowestCommonBit(bitsIn(cell.bits), bits);
+    const first = maps.httpMatchers.get(set.matcher)?.firstAlternative ?? 0;
+    if (number !== undefined) consider(maps.httpAlternatives.get(first + number));
   }
   if (best?.verdict === verdictCodes.allow) return { verdict: 'allow', rule: best.rule, identity };
   if (best !== undefined && best.verdict !== verdictCodes.pass) return deny('POLICY_DENIED_EXPLICIT', best.rule);
   return (set.flags & ruleSetFlags.isolated) === 0 ? undefined : deny('POLICY_DENIED', set.rule);
+}
+
+/** The alternatives that the request is; of a request that nobody knows, those that deny. */
+function bitsFor(maps: PolicyMaps, matcher: number, request: HttpRequest | undefined): Bits {
+  if (request !== undefined) return runMatcher(tablesIn(maps, matcher), request);
+  const strict = maps.httpMatchers.get(matcher)?.strict;
+  return strict === undefined ? noBits() : bitsIn(strict);
 }
 
 /** Exact addresses first, then the longest prefix; a miss is the world. */

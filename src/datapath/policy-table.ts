@@ -3,11 +3,12 @@ import { KernelError } from '../kernel/error.ts';
 import { waitForPackets } from '../kernel/rcu.ts';
 import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
 import { diff, type PolicyOperation } from '../policy/diff.ts';
-import type { NameMatcher } from '../policy/names/matcher.ts';
 import { type PolicyEntry, type PolicyImage, type RuleSet, verdictCodes } from '../policy/image.ts';
+import type { NameMatcher } from '../policy/names/matcher.ts';
 import { type Bridge, bridgesBetween } from './bridge.ts';
 import type { EndpointTable } from './endpoints.ts';
 import { DatapathError, RevisionRefused } from './error.ts';
+import { HttpTables } from './http-tables.ts';
 import type { PolicyKey, PolicyValue } from './layouts.ts';
 import { type NameMaps, putMatcher, removeMatcher } from './names.ts';
 import type { DatapathMaps } from './objects.ts';
@@ -28,8 +29,7 @@ export interface AppliedRevision {
   readonly operations: number;
 }
 
-type PolicyMaps = NameMaps &
-  Pick<DatapathMaps, 'config' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
+type PolicyMaps = NameMaps & Pick<DatapathMaps, 'config' | 'peers' | 'prefixes' | 'ruleSets' | 'policy'>;
 
 /** What the revision before has left, and is removed once no packet can be on its way through it. */
 const leftoverKinds: ReadonlySet<PolicyOperation['kind']> = new Set([
@@ -46,6 +46,7 @@ export class PolicyTable {
   readonly #endpoints: EndpointTable;
   readonly #tunnels: TunnelTable;
   readonly #log: Pick<Logger, 'warn'> | undefined;
+  #http: HttpTables;
   #image: PolicyImage;
   /** The image was read back from the maps: its numbers mean nothing that a new image could know. */
   #restored = true;
@@ -66,6 +67,7 @@ export class PolicyTable {
     this.#maps = maps;
     this.#endpoints = endpoints;
     this.#tunnels = tunnels;
+    this.#http = new HttpTables(maps);
     this.#image = restoreImage(maps, survey);
   }
 
@@ -92,6 +94,7 @@ export class PolicyTable {
   async apply(next: PolicyImage, options: ApplyOptions = {}): Promise<AppliedRevision> {
     await this.#cleanup;
     if (this.#damaged) {
+      this.#http = new HttpTables(this.#all);
       this.#image = restoreImage(this.#all);
       this.#damaged = false;
     } else if (this.#restored) refuseReusedNumbers(this.#image, next);
@@ -102,12 +105,30 @@ export class PolicyTable {
     const leftovers = removals < 0 ? [] : operations.slice(removals);
     this.#refuseOverflow(old, next, changes);
     const bridges = this.#fittingBridges(old, next, changes);
+    this.#prepareRequests(old, next, changes, bridges);
     this.#change(old, changes, bridges, options.tunnelIdentity);
     this.#image = next;
     this.#restored = false;
     const revision = this.#bumpRevision();
     this.#cleanup = this.#cleanUp(leftovers, bridges);
     return { revision, operations: operations.length };
+  }
+
+  /** Writes the tables about requests that the change will refer to. @throws {RevisionRefused} */
+  #prepareRequests(
+    old: PolicyImage,
+    next: PolicyImage,
+    changes: readonly PolicyOperation[],
+    bridges: readonly Bridge[],
+  ): void {
+    const put = changes.flatMap((change) => (change.kind === 'put-entries' ? [change] : []));
+    try {
+      for (const { entries } of [...put, ...bridges]) this.#http.prepare([], entries);
+      this.#http.prepare(next.ruleSets.values(), []);
+    } catch (error) {
+      this.#http.keepOnly(old.ruleSets);
+      throw error instanceof KernelError ? refusal(error, this.#all) : error;
+    }
   }
 
   #change(
@@ -126,7 +147,7 @@ export class PolicyTable {
       beforeFlip = false;
     };
     try {
-      for (const { set, entries } of bridges) transaction.add(this.#maps.policy, encodeEntries(set, entries));
+      for (const { set, entries } of bridges) transaction.add(this.#maps.policy, this.#encode(set, entries));
       for (const operation of changes) {
         if (operation.kind === 'put-endpoint' || operation.kind === 'delete-endpoint') flip();
         this.#perform(transaction, operation, old);
@@ -135,6 +156,7 @@ export class PolicyTable {
       if (tunnelIdentity !== undefined) this.#tunnels.identify(transaction, tunnelIdentity, () => true);
     } catch (error) {
       this.#damaged = transaction.rollback().length > 0;
+      if (!this.#damaged) this.#http.keepOnly(old.ruleSets);
       if (!(error instanceof KernelError)) throw error;
       throw refusal(error, this.#maps);
     }
@@ -144,16 +166,19 @@ export class PolicyTable {
     const { peers, prefixes, ruleSets, policy } = this.#maps;
     switch (operation.kind) {
       case 'put-entries': {
-        const entries = encodeEntries(operation.set, operation.entries);
+        const entries = this.#encode(operation.set, operation.entries);
         if (old.ruleSets.has(operation.set)) for (const [key, value] of entries) transaction.put(policy, key, value);
         else transaction.add(policy, entries);
         return;
       }
       case 'delete-entries':
-        for (const [key] of encodeEntries(operation.set, operation.entries)) transaction.remove(policy, key);
+        for (const [key] of this.#encode(operation.set, operation.entries)) transaction.remove(policy, key);
         return;
       case 'put-rule-set':
-        transaction.put(ruleSets, operation.set.id, { ...operation.set, matcher: 0 });
+        transaction.put(ruleSets, operation.set.id, {
+          ...operation.set,
+          matcher: this.#http.matcherOf(operation.set.id),
+        });
         return;
       case 'delete-rule-set':
         transaction.remove(ruleSets, operation.set);
@@ -217,8 +242,19 @@ export class PolicyTable {
     this.#bumpRevision();
     const transaction = new Transaction();
     for (const { set, entries } of bridges)
-      for (const [key] of encodeEntries(set, entries)) transaction.remove(this.#maps.policy, key);
+      for (const [key] of this.#encode(set, entries)) transaction.remove(this.#maps.policy, key);
     for (const operation of leftovers) this.#perform(transaction, operation, this.#image);
+    this.#http.keepOnly(this.#image.ruleSets);
+  }
+
+  #encode(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
+    return entries.map((entry) => {
+      const { identity, protocol, port, portLength, precedence, rule, verdict, flags } = entry;
+      return [
+        { set, identity, protocol, port, portLength },
+        { precedence, rule, verdict: verdictCodes[verdict], flags, cell: this.#http.cellOf(entry) },
+      ];
+    });
   }
 
   /** @throws {RevisionRefused} before anything is written */
@@ -237,8 +273,14 @@ export class PolicyTable {
     const matchers = [...new Map([...old.matchers, ...next.matchers]).values()];
     const sum = (of: (matcher: NameMatcher) => number) => matchers.reduce((all, matcher) => all + of(matcher), 0);
     check(this.#maps.nameMatchers, matchers.length);
-    check(this.#maps.nameStates, sum(({ states }) => states.length));
-    check(this.#maps.nameAccepts, sum(({ accepts }) => accepts.length));
+    check(
+      this.#maps.nameStates,
+      sum(({ states }) => states.length),
+    );
+    check(
+      this.#maps.nameAccepts,
+      sum(({ accepts }) => accepts.length),
+    );
   }
 
   /** Bridges are for the comfort of traffic; where there is no room for them, the revision is applied without. */
@@ -269,13 +311,6 @@ function keyText({ identity, protocol, port, portLength }: PolicyEntry): string 
   return `${identity} ${protocol} ${port} ${portLength}`;
 }
 
-function encodeEntries(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
-  return entries.map(({ identity, protocol, port, portLength, precedence, rule, verdict, flags }) => [
-    { set, identity, protocol, port, portLength },
-    { precedence, rule, verdict: verdictCodes[verdict], flags, cell: 0 },
-  ]);
-}
-
 /** After a restart: the same number twice, for different things, would mix old and new entries. */
 function refuseReusedNumbers(restored: PolicyImage, next: PolicyImage): void {
   const reused =
@@ -289,7 +324,7 @@ function refuseReusedNumbers(restored: PolicyImage, next: PolicyImage): void {
   );
 }
 
-function refusal(error: KernelError, maps: PolicyMaps): RevisionRefused {
+function refusal(error: KernelError, maps: PolicyMaps | DatapathMaps): RevisionRefused {
   const map = String(error.data.map);
   const capacity = Object.values(maps).find(({ name }) => name === map)?.capacity ?? 0;
   const full = error.errno === 'E2BIG' || error.errno === 'ENOSPC';

@@ -9,6 +9,7 @@ import {
 } from '../model/identity.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import { entryKey } from '../policy/compile/keys.ts';
+import { noTables } from '../policy/http/matcher.ts';
 import {
   firstFreeRule,
   type IdentityClass,
@@ -19,6 +20,8 @@ import {
   type RuleSet,
   verdictCodes,
 } from '../policy/image.ts';
+import { alternativesIn, numbersInCell } from './http-tables.ts';
+import type { RuleSetValue } from './layouts.ts';
 import { restoreMatchers } from './names.ts';
 import type { DatapathMaps } from './objects.ts';
 import { isPeerKind, isPrefixKind, kindOf, prefixOfKey } from './places.ts';
@@ -28,7 +31,7 @@ const everywhere = parsePrefix('::/0');
 
 /**
  * Reads back from the maps which revision is in force, after a restart. What the numbers stood for is not in the maps:
- * classes, rules and keys of sets are placeholders that equal nothing. `counters` are beyond every number that the maps
+ * classes, rules, keys of sets and what requests are matched by are placeholders that equal nothing. `counters` are beyond every number that the maps
  * use, so that what is compiled next shares none with what is there. Only patterns of names keep their numbers, since
  * addresses were learnt under them.
  */
@@ -57,14 +60,21 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
     prefixes.set(prefixOfKey(key), { identity, kind: isPrefixKind(name) ? name : 'unknown-pod' });
   }
   const entriesOf = new Map<number, PolicyEntry[]>();
-  for (const [{ set, ...key }, { precedence, rule, verdict, flags }] of maps.policy.entries()) {
+  const lists = new Map<number, readonly number[]>();
+  const listIn = (cell: number): readonly number[] => {
+    const known = lists.get(cell) ?? numbersInCell(maps, cell);
+    lists.set(cell, known);
+    return known;
+  };
+  for (const [{ set, ...key }, { precedence, rule, verdict, flags, cell }] of maps.policy.entries()) {
     note(key.identity, rule);
     const entry: PolicyEntry = {
       ...key,
       precedence,
       rule,
-      verdict: verdict === verdictCodes.allow ? 'allow' : verdict === verdictCodes.pass ? 'pass' : 'deny',
+      verdict: verdictOf(verdict, cell),
       flags,
+      ...(cell === 0 ? {} : { requests: listIn(cell) }),
     };
     const known = entriesOf.get(set);
     if (known === undefined) entriesOf.set(set, [entry]);
@@ -72,21 +82,29 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
   }
   const matchers = restoreMatchers(maps);
   const ruleSets = new Map<number, RuleSet>();
-  const restoreSet = (id: number, head: Pick<RuleSet, 'probes' | 'flags' | 'rule'>) =>
-    ruleSets.set(id, {
+  const restoreSet = (
+    id: number,
+    { matcher, ...head }: Pick<RuleSetValue, 'probes' | 'flags' | 'rule' | 'matcher'>,
+  ) => {
+    const alternatives = matcher === 0 ? [] : alternativesIn(maps, matcher);
+    for (const { rule } of alternatives) lastRule = Math.max(lastRule, rule);
+    return ruleSets.set(id, {
       id,
       key: `restored ${id}`,
       direction: 'ingress',
       stage: 'network',
       ...head,
       entries: (entriesOf.get(id) ?? []).sort((a, b) => entryKey(a) - entryKey(b)),
+      ...(matcher === 0 ? {} : { matcher: { alternatives, tables: noTables } }),
     });
+  };
   for (const [id, head] of maps.ruleSets.entries()) {
     lastRule = Math.max(lastRule, head.rule);
     restoreSet(id, head);
   }
   // Entries without their set were left by a process that ended in between: nothing finds them, and they are to go.
-  for (const id of entriesOf.keys()) if (!ruleSets.has(id)) restoreSet(id, { probes: 0, flags: 0, rule: 0 });
+  for (const id of entriesOf.keys())
+    if (!ruleSets.has(id)) restoreSet(id, { probes: 0, flags: 0, rule: 0, matcher: 0 });
   for (const [, { identity4, identity6 }] of maps.endpoints.entries()) {
     note(identity4);
     note(identity6);
@@ -112,6 +130,11 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
       matcher: following(matchers.keys(), 1, 0xffff_ffff),
     },
   };
+}
+
+function verdictOf(code: number, cell: number): PolicyEntry['verdict'] {
+  if (code === verdictCodes.none && cell !== 0) return 'none';
+  return code === verdictCodes.allow ? 'allow' : code === verdictCodes.pass ? 'pass' : 'deny';
 }
 
 function placeholder(number: IdentityNumber): IdentityClass {

@@ -159,6 +159,8 @@ export function decideGate(
 /** The rule as it stands for this request, or for a connection of which no request is known; undefined where it does not. */
 function asAsked(rule: Rule, request: Request | undefined): Rule | undefined {
   if (request === undefined) return withoutRequests(rule);
+  // No kind has rules that pass over some HTTP requests; such a one denies them all.
+  if (request.kind === 'http' && rule.verdict === 'pass') return withoutRequests(rule);
   return matchesAnyRequest(request, rule.requests) ? rule : undefined;
 }
 

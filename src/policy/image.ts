@@ -4,6 +4,7 @@ import type { IdentityNumber } from '../model/identity.ts';
 import type { Labels } from '../model/labels.ts';
 import type { Prefix } from '../model/prefix.ts';
 import type { Direction, RuleRef } from '../model/verdict.ts';
+import type { RuleSetMatcher } from './http/readable.ts';
 import type { NameMatcher } from './names/matcher.ts';
 
 export type { ClusterView, NodeView, PolicySettings } from './view.ts';
@@ -166,13 +167,17 @@ export interface RuleSet {
   readonly rule: number;
   /** In the order of their keys (`entryKey`). */
   readonly entries: readonly PolicyEntry[];
+  /** What its rules ask of HTTP requests; absent: nothing. */
+  readonly matcher?: RuleSetMatcher;
+  /** Why what its rules ask of requests is not read, but taken strictly (`withoutRequests`). */
+  readonly unread?: string;
 }
 
 /** The bit of `RuleSet.probes` for entries with protocol 0, which have port 0 and port length 0 too. */
 export const anyProtocolProbe = 1 << 17;
 
 /** `verdict` in the value of the map `policy`. */
-export const verdictCodes = { allow: 1, deny: 2, pass: 3 } as const;
+export const verdictCodes = { none: 0, allow: 1, deny: 2, pass: 3 } as const;
 
 /** One entry of the map `policy`; key: set, identity, port, protocol, portLength. No two of a set have the same key. */
 export interface PolicyEntry {
@@ -186,10 +191,12 @@ export interface PolicyEntry {
   /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of one set have the same. */
   readonly precedence: number;
   readonly rule: number;
-  /** `pass`: as if no entry had matched. */
-  readonly verdict: 'allow' | 'deny' | 'pass';
+  /** `pass`: as if no entry had matched. `none`: only rules that ask something of requests stand here. */
+  readonly verdict: 'allow' | 'deny' | 'pass' | 'none';
   /** `optionFlags`. */
   readonly flags: number;
+  /** Which alternatives of the set's matcher stand here beside it, in order; absent: none. */
+  readonly requests?: readonly number[];
 }
 
 /**

@@ -4,6 +4,8 @@ import { type Protocol, protocolNumbers } from '../model/port.ts';
 import { type Prefix, prefixParts } from '../model/prefix.ts';
 import type { Direction, DropReason } from '../model/verdict.ts';
 import { entryKey, portBlock } from './compile/keys.ts';
+import { hasBit } from './http/bits.ts';
+import { runMatcher } from './http/run.ts';
 import {
   anyProtocolProbe,
   noSet,
@@ -19,6 +21,7 @@ import {
 } from './image.ts';
 import { matchName, type NameAccept, type NameMatcher } from './names/matcher.ts';
 import { normalName } from './request/domain.ts';
+import type { HttpRequest } from './request.ts';
 
 /** What an image says of the first packet of a connection, at one pod's interface. */
 export interface LookupResult {
@@ -31,16 +34,23 @@ export interface LookupResult {
   readonly flags: number;
   /** What the peer's address was found to be. */
   readonly identity: IdentityNumber;
-  /** The entry that decided. */
+  /** The entry that decided, or at which the alternative stands that did. */
   readonly entry?: PolicyEntry;
+  /** No request is known, and policy allows some: the connection is admitted, and its requests are read and judged. */
+  readonly byRequest?: true;
 }
 
-/** What DNS has to do with the packet. */
+/** What is known of a flow's requests: one, or nothing, of which the worst or the best is assumed. */
+type Assumed = HttpRequest | 'strict' | 'lenient';
+
+/** What is known of the flow beside its packets' addresses. */
 export interface Seen {
   /** Egress: the names under which the endpoint has learnt the peer's address, while that counts. */
   readonly names?: readonly string[];
   /** The name that it asks for, as a question to a DNS server. */
   readonly question?: string;
+  /** Ingress over TCP: the request that is made, in canonical form. */
+  readonly request?: HttpRequest;
 }
 
 /**
@@ -58,7 +68,7 @@ export function lookup(
   protocol: Protocol | number,
   port: number,
   audited = false,
-  { names = [], question }: Seen = {},
+  { names = [], question, request }: Seen = {},
 ): LookupResult {
   const deny = (reason: DropReason, identity: IdentityNumber = reservedIdentity.any): LookupResult => ({
     verdict: 'deny',
@@ -83,29 +93,36 @@ export function lookup(
     matcher === undefined || kind !== 'world' ? [] : names.flatMap((name) => accepted(matcher, name).patterns);
   const whom: Whom = [identity, reservedIdentity.any, ...new Set(learnt)];
   const asked = matcher?.asks === true && question !== undefined ? accepted(matcher, question).sets : undefined;
-  const ask = (stage: Stage): LookupResult | undefined => {
+  const ask = (stage: Stage, assumed: Assumed): LookupResult | undefined => {
     const id = asked?.[stage] ?? setIdOf((audited ? endpoint.audit : undefined) ?? endpoint, direction, stage);
     if (id === noSet && stage !== 'network') return undefined;
     const set = image.ruleSets.get(id);
-    return set === undefined ? deny('UNKNOWN_RULE_SET', identity) : askSet(set, whom, number, port);
+    return set === undefined ? deny('UNKNOWN_RULE_SET', identity) : askSet(set, whom, number, port, assumed);
   };
-  const byNetwork = ask('admin') ?? ask('network');
-  if (byNetwork?.verdict === 'deny') return byNetwork;
-  // Where both gates allow, the first one that has a rule for it is named.
-  const byMesh = ask('mesh');
-  if (byMesh?.verdict === 'deny') return byMesh;
-  return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
+  const decided = (assumed: Assumed): LookupResult => {
+    const byNetwork = ask('admin', assumed) ?? ask('network', assumed);
+    if (byNetwork?.verdict === 'deny') return byNetwork;
+    // Where both gates allow, the first one that has a rule for it is named.
+    const byMesh = ask('mesh', assumed);
+    if (byMesh?.verdict === 'deny') return byMesh;
+    return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
+  };
+  const readable = direction === 'ingress' && number === protocolNumbers.TCP;
+  if (readable && request !== undefined) return decided(request);
+  const strictly = decided('strict');
+  const admitted = strictly.verdict === 'deny' && readable && decided('lenient').verdict === 'allow';
+  return admitted ? { ...strictly, byRequest: true } : strictly;
 }
 
 /** Who the peer is, and what else entries are looked for by. */
 type Whom = readonly [IdentityNumber, ...IdentityNumber[]];
 
 /** @returns Undefined where the set leaves it to whatever comes after it. */
-function askSet(set: RuleSet, whom: Whom, protocol: number, port: number): LookupResult | undefined {
+function askSet(set: RuleSet, whom: Whom, protocol: number, port: number, assumed: Assumed): LookupResult | undefined {
   const [identity] = whom;
-  const entry = highestEntry(set, whom, protocol, port);
-  if (entry !== undefined && entry.verdict !== 'pass') {
-    const { verdict, rule, flags } = entry;
+  const highest = highestEntry(set, whom, protocol, port, assumed);
+  if (highest !== undefined && highest.verdict !== 'pass') {
+    const { verdict, rule, flags, entry } = highest;
     const decided = { rule, flags, identity, entry };
     return verdict === 'allow' ? { verdict, ...decided } : { verdict, reason: 'POLICY_DENIED_EXPLICIT', ...decided };
   }
@@ -158,26 +175,55 @@ function matchedBits(prefix: Prefix, address: IpAddress): number {
   return bits;
 }
 
+/** An entry, or an alternative that stands at one, as something that decides. */
+interface Candidate {
+  readonly precedence: number;
+  readonly verdict: 'allow' | 'deny' | 'pass';
+  readonly rule: number;
+  readonly flags: number;
+  readonly entry: PolicyEntry;
+}
+
 function highestEntry(
   set: RuleSet,
   whom: readonly IdentityNumber[],
   protocol: number,
   port: number,
-): PolicyEntry | undefined {
+  assumed: Assumed,
+): Candidate | undefined {
   const entries = indexOf(set);
-  let best: PolicyEntry | undefined;
+  const stands = standing(set, assumed);
+  let best: Candidate | undefined;
+  const consider = (candidate: Candidate): void => {
+    const higher = best === undefined || candidate.precedence > best.precedence;
+    if (higher || (candidate.precedence === best?.precedence && candidate.verdict === 'deny')) best = candidate;
+  };
   const probe = (who: IdentityNumber, number: number, portLength: number): void => {
     const match = { identity: who, protocol: number, port: portBlock(port, portLength), portLength };
     const entry = entries.get(entryKey(match));
     if (entry === undefined) return;
-    const higher = best === undefined || entry.precedence > best.precedence;
-    if (higher || (entry.precedence === best?.precedence && entry.verdict === 'deny')) best = entry;
+    const { verdict, precedence, rule, flags, requests = [] } = entry;
+    if (verdict !== 'none') consider({ verdict, precedence, rule, flags, entry });
+    const first = requests.find(stands);
+    const alternative = first === undefined ? undefined : set.matcher?.alternatives[first];
+    if (alternative !== undefined) consider({ ...alternative, entry });
   };
   for (const who of whom) {
     for (let length = 0; length <= 16; length++) if (set.probes & (1 << length)) probe(who, protocol, length);
     if (set.probes & anyProtocolProbe) probe(who, 0, 0);
   }
   return best;
+}
+
+/** Which alternatives of a set's matcher count for what is known of the request. */
+function standing({ matcher }: RuleSet, assumed: Assumed): (number: number) => boolean {
+  if (matcher === undefined) return () => false;
+  if (typeof assumed !== 'string') {
+    const bits = runMatcher(matcher.tables, assumed);
+    return (number) => hasBit(bits, number);
+  }
+  const verdict = assumed === 'strict' ? 'deny' : 'allow';
+  return (number) => matcher.alternatives[number]?.verdict === verdict;
 }
 
 const indexes = new WeakMap<RuleSet, ReadonlyMap<number, PolicyEntry>>();

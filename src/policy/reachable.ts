@@ -53,8 +53,12 @@ function outcomesOf(set: RuleSet, identity: IdentityNumber): Outcomes {
 function workOut(set: RuleSet, identity: IdentityNumber): Outcomes {
   const entries = set.entries.filter((entry) => entry.identity === identity || entry.identity === reservedIdentity.any);
   // An entry for every protocol is the last word on whatever no higher entry is about.
-  const floor = Math.max(-1, ...entries.filter(({ protocol }) => protocol === 0).map(({ precedence }) => precedence));
-  const heard = entries.filter(({ precedence }) => precedence >= floor);
+  const last = entries.filter(({ protocol, verdict }) => protocol === 0 && verdict !== 'none');
+  const floor = Math.max(-1, ...last.map(({ precedence }) => precedence));
+  const alternatives = entries.flatMap(({ requests = [] }) =>
+    requests.flatMap((n) => set.matcher?.alternatives[n] ?? []),
+  );
+  const heard = [...entries, ...alternatives].filter(({ precedence }) => precedence >= floor);
   const fallsThrough = floor < 0 && (set.flags & ruleSetFlags.isolated) === 0;
   return {
     allows: heard.some(({ verdict }) => verdict === 'allow'),

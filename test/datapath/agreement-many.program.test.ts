@@ -11,7 +11,7 @@ import type { PolicyImage } from '../../src/policy/image.ts';
 import { lookup } from '../../src/policy/lookup.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
 import { type ExpectedOutcome, expectedOutcome, numbersOf } from '../support/agreement.ts';
-import { flowsArbitrary, flowsIn, nodeNames, viewArbitrary } from '../support/arbitraries.ts';
+import { flowsArbitrary, flowsIn, nodeNames, seenBy, viewArbitrary } from '../support/arbitraries.ts';
 import { loadCases, saveCase } from '../support/cases.ts';
 import { type Question, Questioner } from './questions.ts';
 
@@ -31,6 +31,8 @@ interface Asked {
   readonly expected: ExpectedOutcome;
   readonly flags: number;
   readonly what: string;
+  /** Of a connection whose requests could be read: whether it is let in, perhaps to be read. */
+  readonly admitted: boolean | undefined;
 }
 
 /** @returns How many of the flows were compared at one side at least. */
@@ -51,12 +53,13 @@ function compareAll(view: ClusterView, flows: readonly PolicyFlow[]): number {
       }
     questioner.install(image);
     const answers = questioner.ask(asked.map(({ question }) => question));
-    for (const [i, { expected, flags, what }] of asked.entries()) {
+    for (const [i, { expected, flags, what, admitted }] of asked.entries()) {
       const answer = answers[i];
       assert.ok(answer !== undefined);
       const reason = expected.reason === undefined ? 0 : dropReasons[expected.reason].code;
       const { reason: said, rule, flags: options } = answer;
       assert.deepEqual({ reason: said, rule, flags: options }, { reason, rule: expected.rule, flags }, what);
+      if (admitted !== undefined) assert.equal(said === 0 || answer.lenient === 0, admitted, what);
     }
   }
   return compared.size;
@@ -81,31 +84,30 @@ function askedOf(
   const { audit } = endpoint;
   if (audited && audit === undefined) return undefined;
   const known = resolveAddress(view, peer.address);
-  const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
+  const told = seenBy(direction, resolved);
+  const asked = told.request?.kind === 'http' ? { request: told.request } : {};
+  const seen = direction === 'egress' ? { ...told, destination: known } : { ...told, source: known };
   const decision = decideSide(audited ? asIfEnforced(view) : view, seen, direction);
   const expected = expectedOutcome(image, decision, numbers);
   const { protocol, port } = resolved;
   const what = `${audited ? 'audited ' : ''}${direction} of ${subject.pod.uid} with ${peer.address}, ${protocol} ${port}`;
-  const { verdict, reason, rule, flags } = lookup(
-    image,
-    subject.pod.uid,
-    direction,
-    peer.address,
-    protocol,
-    port,
-    audited,
-  );
+  const found = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, audited, asked);
+  const { verdict, reason, rule, flags, byRequest } = found;
   assert.deepEqual({ verdict, rule, ...(reason === undefined ? {} : { reason }) }, expected, what);
   // Before policy is asked, the programs look whether there is anything to ask: agreement.program.test.ts.
   if (decision.by === 'exempt' || decision.by === 'reason') return undefined;
   const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
-  const asked = audited ? { ...endpoint, ...audit } : endpoint;
-  return {
-    question: { endpoint: asked, direction, remote: peer.address, protocol: number, port },
-    expected,
-    flags,
-    what,
+  const question = {
+    endpoint: audited ? { ...endpoint, ...audit } : endpoint,
+    direction,
+    remote: peer.address,
+    protocol: number,
+    port,
+    ...asked,
   };
+  const readable = direction === 'ingress' && protocol === 'TCP';
+  const admitted = readable && asked.request === undefined ? verdict === 'allow' || byRequest === true : undefined;
+  return { question, expected, flags, what, admitted };
 }
 
 test('clusters that once were decided differently', () => {
@@ -115,9 +117,13 @@ test('clusters that once were decided differently', () => {
 test(`reference, compiled entries and datapath agree about ${wanted} flows`, () => {
   let compared = 0;
   while (compared < wanted) {
-    const property = fc.property(viewArbitrary({ maxPolicies: 8 }), flowsArbitrary(perCluster), (view, specs) => {
-      compared += compareAll(view, flowsIn(view, specs));
-    });
+    const property = fc.property(
+      viewArbitrary({ maxPolicies: 8 }),
+      flowsArbitrary(perCluster, { requests: true }),
+      (view, specs) => {
+        compared += compareAll(view, flowsIn(view, specs));
+      },
+    );
     const found = fc.check(property, { numRuns: 100 });
     if (!found.failed) continue;
     assert.ok(found.counterexample !== null);

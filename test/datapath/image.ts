@@ -1,3 +1,4 @@
+import { HttpTables } from '../../src/datapath/http-tables.ts';
 import { endpointFlags } from '../../src/datapath/layouts.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
 import type { TypedMap } from '../../src/datapath/typed-map.ts';
@@ -42,22 +43,18 @@ export function install(node: TestNode, image: PolicyImage): Installed {
     if (entry.kind === 'local-pod') local.set(address, elsewhere);
   }
   for (const [prefix, entry] of image.prefixes) prefixes.set(prefixKeyOf(prefix), placeValue(entry));
-  for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
-    ruleSets.set(id, { probes, flags, rule, matcher: 0 });
-    for (const {
-      identity: who,
-      port,
-      protocol,
-      portLength,
-      precedence,
-      rule: number,
-      verdict,
-      flags: options,
-    } of entries)
+  const http = new HttpTables(node.maps);
+  for (const set of image.ruleSets.values()) {
+    const { id, probes, flags, rule, entries } = set;
+    http.prepare([set], entries);
+    ruleSets.set(id, { probes, flags, rule, matcher: http.matcherOf(id) });
+    for (const entry of entries) {
+      const { identity: who, port, protocol, portLength, precedence, rule: number, verdict, flags: options } = entry;
       policy.set(
         { set: id, identity: who, port, protocol, portLength },
-        { precedence, rule: number, verdict: verdictCodes[verdict], flags: options, cell: 0 },
+        { precedence, rule: number, verdict: verdictCodes[verdict], flags: options, cell: http.cellOf(entry) },
       );
+    }
   }
   node.addPod({ ...strange, ifindex: elsewhere });
   const pods = new Map<string, Pod>();

@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { type HttpMaps, HttpTables } from '../../src/datapath/http-tables.ts';
 import * as layouts from '../../src/datapath/layouts.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
 import { TypedMap } from '../../src/datapath/typed-map.ts';
 import { BpfObject, type LoadedObject } from '../../src/kernel/bpf/object.ts';
-import { pad, someAddr, struct, u8, u16, u32, type Value } from '../../src/kernel/bpf/struct.ts';
+import { raw, someAddr, struct, u8, u16, u32, type Value } from '../../src/kernel/bpf/struct.ts';
 import type { IpAddress } from '../../src/model/address.ts';
 import type { Prefix } from '../../src/model/prefix.ts';
 import type { Direction } from '../../src/model/verdict.ts';
+import { bitWords } from '../../src/policy/http/bits.ts';
+import { runMatcher } from '../../src/policy/http/run.ts';
 import {
   type EndpointEntry,
   noSet,
@@ -17,6 +20,7 @@ import {
   setIdOf,
   verdictCodes,
 } from '../../src/policy/image.ts';
+import type { HttpRequest } from '../../src/policy/request.ts';
 import { compileBpf } from '../kernel/compile.ts';
 
 /**
@@ -33,8 +37,9 @@ struct question {
 	struct addr remote;
 	__u32 admin_set, network_set, mesh_set;
 	__u16 port;
-	__u8 protocol, pad;
-	__u32 identity, reason, rule, flags;
+	__u8 protocol, request;
+	__u32 identity, reason, rule, flags, lenient;
+	struct http_bits bits[3];
 };
 struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, ${batch}); __type(key, __u32); __type(value, struct question); }
 	questions SEC(".maps");
@@ -54,6 +59,16 @@ SEC("tc") int ask(struct __sk_buff *skb)
 		query.identity = peer.identity;
 		query.port = one->port;
 		query.protocol = one->protocol;
+		query.request = REQUEST_LENIENT;
+		one->lenient = policy_decide(&query);
+		for (__u32 stage = 0; stage < 3; stage++) {
+			__u32 index = stage;
+			struct http_bits *bits = bpf_map_lookup_elem(&http_bits, &index);
+
+			if (bits)
+				*bits = one->bits[stage];
+		}
+		query.request = one->request;
 		one->reason = policy_decide(&query);
 		one->identity = peer.identity;
 		one->rule = query.rule;
@@ -70,13 +85,16 @@ const question = struct('question', {
   meshSet: u32,
   port: u16,
   protocol: u8,
-  pad: pad(1),
+  request: u8,
   identity: u32,
   reason: u32,
   rule: u32,
   flags: u32,
+  lenient: u32,
+  bits: raw('{bits@0:u64[16]}[3]', 384, 8),
 });
-export type Answer = Pick<Value<typeof question>, 'identity' | 'reason' | 'rule' | 'flags'>;
+/** `lenient`: the reason that it would be if the request were all that is allowed and nothing that is denied. */
+export type Answer = Pick<Value<typeof question>, 'identity' | 'reason' | 'rule' | 'flags' | 'lenient'>;
 
 export interface Question {
   readonly endpoint: EndpointEntry;
@@ -85,7 +103,12 @@ export interface Question {
   readonly protocol: number;
   /** As `ResolvedFlow.port`. */
   readonly port: number;
+  /** Ingress over TCP. */
+  readonly request?: HttpRequest;
 }
+
+/** `enum policy_request`. */
+const requestModes = { strict: 0, read: 2 } as const;
 
 /** The datapath's decision with maps of its own. */
 export class Questioner {
@@ -101,6 +124,9 @@ export class Questioner {
   };
   /** Each image's sets have numbers of their own, so that nothing has to be removed between images. */
   #firstSet = 0;
+  readonly #httpMaps: HttpMaps;
+  #http: HttpTables;
+  #ruleSets: PolicyImage['ruleSets'] = new Map();
   #nextSet = 1;
   #entries = 0;
 
@@ -122,6 +148,16 @@ export class Questioner {
     this.#sets = new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet);
     this.#policy = new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry);
     this.#questions = new TypedMap(map('questions'), layouts.number32, question);
+    this.#httpMaps = {
+      httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
+      httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
+      httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
+      httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
+      httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
+      ruleSets: this.#sets,
+      policy: this.#policy,
+    };
+    this.#http = new HttpTables(this.#httpMaps);
   }
 
   /** Puts an image in the place of the one before. */
@@ -131,21 +167,29 @@ export class Questioner {
     this.#entries += count;
     this.#replacePlaces(image);
     this.#firstSet = this.#nextSet;
-    for (const { id, probes, flags, rule, entries } of image.ruleSets.values()) {
+    this.#ruleSets = image.ruleSets;
+    // Only this image's tables: what was there before is looked at by nobody.
+    this.#http.keepOnly(new Map());
+    for (const one of image.ruleSets.values()) {
+      const { id, probes, flags, rule, entries } = one;
       const set = this.#firstSet + id;
       this.#nextSet = Math.max(this.#nextSet, set + 1);
-      this.#sets.set(set, { probes, flags, rule, matcher: 0 });
+      this.#http.prepare([{ ...one, id: set }], entries);
+      this.#sets.set(set, { probes, flags, rule, matcher: this.#http.matcherOf(set) });
       const { error } = this.#policy.setMany(
-        entries.map(({ identity, port, protocol, portLength, verdict, ...value }) => [
-          { set, identity, port, protocol, portLength },
-          {
-            precedence: value.precedence,
-            rule: value.rule,
-            flags: value.flags,
-            verdict: verdictCodes[verdict],
-            cell: 0,
-          },
-        ]),
+        entries.map((entry) => {
+          const { identity, port, protocol, portLength, verdict, precedence, rule: number, flags: options } = entry;
+          return [
+            { set, identity, port, protocol, portLength },
+            {
+              precedence,
+              rule: number,
+              flags: options,
+              verdict: verdictCodes[verdict],
+              cell: this.#http.cellOf(entry),
+            },
+          ] as const;
+        }),
       );
       assert.equal(error, undefined);
     }
@@ -168,13 +212,20 @@ export class Questioner {
     this.#object.close();
   }
 
-  #encode({ endpoint, direction, remote, protocol, port }: Question): Value<typeof question> {
+  #encode({ endpoint, direction, remote, protocol, port, request }: Question): Value<typeof question> {
     const set = (stage: 'admin' | 'network' | 'mesh') => {
       const id = setIdOf(endpoint, direction, stage);
       return id === noSet ? noSet : this.#firstSet + id;
     };
     const sets = { adminSet: set('admin'), networkSet: set('network'), meshSet: set('mesh') };
-    return { remote, ...sets, port, protocol, identity: 0, reason: 255, rule: 0, flags: 0 };
+    const bits = new Uint32Array(3 * bitWords);
+    for (const [i, stage] of (['admin', 'network', 'mesh'] as const).entries()) {
+      const matcher = this.#ruleSets.get(setIdOf(endpoint, direction, stage))?.matcher;
+      if (request !== undefined && matcher !== undefined) bits.set(runMatcher(matcher.tables, request), i * bitWords);
+    }
+    const mode = request === undefined ? requestModes.strict : requestModes.read;
+    const answer = { identity: 0, reason: 255, rule: 0, flags: 0, lenient: 255 };
+    return { remote, ...sets, port, protocol, request: mode, ...answer, bits: new Uint8Array(bits.buffer) };
   }
 
   #replacePlaces({ peers, prefixes }: PolicyImage): void {

@@ -10,7 +10,7 @@ const runs = Number(process.env.MYELIN_POLICY_RUNS ?? 1500);
 test('the compiled image says what the reference says, and names the same rule', () => {
   let compared = 0;
   fc.assert(
-    fc.property(viewArbitrary(), flowsArbitrary(30, { named: true }), (view, flows) => {
+    fc.property(viewArbitrary(), flowsArbitrary(30, { named: true, requests: true }), (view, flows) => {
       for (const node of nodeNames) {
         const image = compile(view, node);
         for (const flow of flowsIn(view, flows)) compared += assertAgreement(view, image, flow);

@@ -61,7 +61,7 @@ test('compiling again what did not change changes nothing, also where every obje
 
 test('from image to image numbers keep their meaning, are never given again, and decide as the reference does', () => {
   fc.assert(
-    fc.property(historyArbitrary(), flowsArbitrary(15), (views, flows) => {
+    fc.property(historyArbitrary(), flowsArbitrary(15, { requests: true }), (views, flows) => {
       const meanings = new Map<string, unknown>();
       let image: PolicyImage | undefined;
       for (const view of views) {
@@ -114,15 +114,30 @@ test('an image holds together', () => {
       for (const set of image.ruleSets.values()) {
         const keys = set.entries.map((entry) => [entry.identity, entry.protocol, entry.port, entry.portLength].join());
         assert.equal(new Set(keys).size, keys.length, 'no two entries with one key');
-        const rules = new Map(set.entries.map(({ precedence, rule }) => [precedence, rule]));
+        const { alternatives = [], tables } = set.matcher ?? {};
+        const deciding = [...set.entries.filter(({ verdict }) => verdict !== 'none'), ...alternatives];
+        const rules = new Map(deciding.map(({ precedence, rule }) => [precedence, rule]));
         let probes = 0;
-        for (const { identity, protocol, port, portLength, precedence, rule } of set.entries) {
+        for (const { identity, protocol, port, portLength, verdict, requests } of set.entries) {
           probes |= protocol === 0 ? anyProtocolProbe : 1 << portLength;
-          assert.ok(known.has(identity) && image.rules.has(rule));
+          assert.ok(known.has(identity));
           assert.equal(port % 2 ** (16 - portLength), 0);
+          assert.ok(verdict !== 'none' || requests !== undefined, 'what stands at a key is something');
+          for (const [i, number] of (requests ?? [-1]).entries())
+            assert.ok(number < alternatives.length && (i === 0 || number > (requests?.[i - 1] ?? 0)));
+        }
+        for (const { precedence, rule } of deciding) {
+          assert.ok(image.rules.has(rule));
           assert.equal(rules.get(precedence), rule, 'one precedence, one rule');
           assert.ok(precedence > 0 && precedence <= 0xffff_ffff);
         }
+        assert.equal(tables?.count ?? 0, alternatives.length);
+        const order = alternatives.map(({ precedence }) => precedence);
+        assert.deepEqual(
+          order,
+          order.toSorted((a, b) => b - a),
+          'the first alternative decides first',
+        );
         assert.equal(set.probes, probes);
         assert.equal(set.rule !== reservedRules.none, (set.flags & ruleSetFlags.isolated) !== 0);
       }
@@ -134,18 +149,22 @@ test('an image holds together', () => {
 test('no entry is there in vain: without it some flow would be decided by another', () => {
   fc.assert(
     fc.property(viewArbitrary(), (view) => {
-      for (const { entries } of compile(view, node).ruleSets.values())
+      for (const { entries, matcher } of compile(view, node).ruleSets.values())
         for (const entry of entries) {
+          const alternatives = (entry.requests ?? []).map((number) => matcher?.alternatives[number]?.precedence ?? 0);
           const broader = entries.filter(
             (other) =>
               other !== entry &&
+              other.verdict !== 'none' &&
               [entry.identity, reservedIdentity.any].includes(other.identity) &&
               [entry.protocol, 0].includes(other.protocol) &&
               other.portLength <= entry.portLength &&
               entry.port >> (16 - other.portLength) === other.port >> (16 - other.portLength),
           );
           assert.ok(
-            broader.every(({ precedence }) => precedence < entry.precedence),
+            broader.every(({ precedence }) =>
+              [entry.precedence, ...alternatives].every((own) => own === 0 || precedence < own),
+            ),
             JSON.stringify([entry, broader]),
           );
         }

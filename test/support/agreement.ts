@@ -5,6 +5,7 @@ import { decideSide, type PolicyFlow, resolveAddress, resolveFlow } from '../../
 import { type PolicyImage, reservedRules } from '../../src/policy/image.ts';
 import { type LookupResult, lookup } from '../../src/policy/lookup.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
+import { seenBy } from './arbitraries.ts';
 
 /** What an evaluation of compiled entries must say where the reference says `decision`. */
 export interface ExpectedOutcome {
@@ -57,10 +58,12 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
       direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
     if (subject.kind !== 'pod' || subject.pod.node !== image.node || peer.address === undefined) continue;
     const { protocol, port, names = [] } = resolved;
-    const found = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, { names });
+    const flowSeen = seenBy(direction, resolved);
+    const asked = flowSeen.request?.kind === 'http' ? { request: flowSeen.request } : {};
+    const found = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, { names, ...asked });
     // The datapath knows the peer by its address only, which may be nobody's.
     const known = resolveAddress(view, peer.address);
-    const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
+    const seen = direction === 'egress' ? { ...flowSeen, destination: known } : { ...flowSeen, source: known };
     const expected = expectedOutcome(image, decideSide(view, seen, direction), numbers);
     const { verdict, reason, rule } = found;
     assert.deepEqual(

@@ -3,11 +3,13 @@ import { type IpAddress, parseIp } from '../../src/model/address.ts';
 import type { NamedPort, PodView } from '../../src/model/endpoint.ts';
 import type { Labels } from '../../src/model/labels.ts';
 import { parsePrefix, prefixWithin } from '../../src/model/prefix.ts';
-import type { FlowEnd, PolicyFlow } from '../../src/policy/decide.ts';
+import type { Direction } from '../../src/model/verdict.ts';
+import type { FlowEnd, PolicyFlow, ResolvedFlow } from '../../src/policy/decide.ts';
 import { settle } from '../../src/policy/istio/settle.ts';
 import { parseNetworkPolicy } from '../../src/policy/network-policy/parse.ts';
 import type { Policy } from '../../src/policy/rule.ts';
 import type { ClusterView, NodeView } from '../../src/policy/view.ts';
+import { requestArbitrary } from './http.ts';
 import { manifestPoliciesArbitrary } from './manifest-arbitraries.ts';
 import { domainNames, formPolicyArbitrary, nodeLabels } from './rule-arbitraries.ts';
 
@@ -329,16 +331,34 @@ const flowArbitrary: fc.Arbitrary<FlowSpec> = fc
     port: fc.oneof(fc.constantFrom(...ports), fc.integer({ min: 0, max: 65535 })),
     family: fc.constantFrom<4 | 6>(4, 6),
     names: fc.subarray([...domainNames], { maxLength: 2 }),
+    request: fc.option(requestArbitrary, { nil: undefined }),
   })
+  .map(({ request, ...flow }) => ({
+    ...flow,
+    ...(request === undefined || flow.protocol !== 'TCP' ? {} : { request }),
+  }))
   .map((flow) => (typeof flow.protocol === 'number' || flow.protocol.startsWith('ICMP') ? { ...flow, port: 0 } : flow));
 
 /**
  * Flows for any view, to be made concrete by `flowsIn`. Portless protocols have port 0.
  * @param options.named Whether addresses have been learnt under names.
+ * @param options.requests Whether HTTP requests of TCP connections are known, of half of them.
  */
-export function flowsArbitrary(count = 30, options: { named?: boolean } = {}): fc.Arbitrary<FlowSpec[]> {
-  const unnamed = flowArbitrary.map(({ names: _, ...flow }) => flow);
-  return fc.array(options.named === true ? flowArbitrary : unnamed, { minLength: 1, maxLength: count, size: 'max' });
+export function flowsArbitrary(
+  count = 30,
+  { named = false, requests = false }: { named?: boolean; requests?: boolean } = {},
+): fc.Arbitrary<FlowSpec[]> {
+  const flows = flowArbitrary.map(({ names, request, ...flow }) => ({
+    ...flow,
+    ...(named ? { names } : {}),
+    ...(requests && request !== undefined ? { request } : {}),
+  }));
+  return fc.array(flows, { minLength: 1, maxLength: count, size: 'max' });
+}
+
+/** A flow as one side can tell it: requests are read by the side that answers them. */
+export function seenBy(direction: Direction, { request, ...flow }: ResolvedFlow): ResolvedFlow {
+  return direction === 'egress' || request === undefined ? flow : { ...flow, request };
 }
 
 /** The flows between the pods, nodes and addresses of this view. */

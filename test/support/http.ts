@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { HttpMatch, RequestText, TextCondition } from '../../src/policy/request.ts';
+import type { HttpMatch, HttpRequest, RequestText, TextCondition } from '../../src/policy/request.ts';
 
 /** Requests for tests of whatever reads them: mostly right, and what is nearly right. One character is one byte. */
 
@@ -176,3 +176,35 @@ export const httpMatchArbitrary: fc.Arbitrary<HttpMatch> = fc
     ...(host === undefined ? {} : { host }),
     ...(headers === undefined ? {} : { headers }),
   }));
+
+/** What a rule asks for that a person wrote: a few methods, a few paths; often enough what is then asked for. */
+export const simpleMatchArbitrary: fc.Arbitrary<HttpMatch> = fc
+  .record({
+    methods: fc.subarray(['GET', 'POST', 'DELETE']),
+    paths: fc.subarray<RequestText>([
+      { op: 'exact', text: '/' },
+      { op: 'exact', text: '/a' },
+      { op: 'prefix', text: '/a/' },
+      { op: 'prefix', text: '/admin' },
+      { op: 'regex', text: '/a/[a-z]+' },
+    ]),
+    denied: fc.boolean(),
+  })
+  .map(({ methods, paths, denied }) => ({
+    kind: 'http',
+    ...(methods.length === 0 ? {} : { method: { some: methods.map((text) => ({ op: 'exact', text })) } }),
+    ...(paths.length === 0 ? {} : { path: denied ? { none: paths } : { some: paths } }),
+  }));
+
+/** Requests in canonical form that such rules tell apart. */
+export const requestArbitrary: fc.Arbitrary<HttpRequest> = fc
+  .record({
+    method: fc.constantFrom('GET', 'GET', 'POST', 'DELETE', 'HEAD'),
+    target: fc.constantFrom('/', '/a', '/a/b', '/a/B', '/admin', '/admin/a?x=/a', '/a?b', '/%20', '/v1/admin'),
+    host: fc.option(fc.constantFrom('a', 'shop.example:8080', ''), { nil: undefined }),
+    headers: fc.array(
+      fc.tuple(fc.constantFrom('x-role', 'x-a', 'cookie'), fc.constantFrom('', 'admin', 'user', 'a', 'A\xe9')),
+      { maxLength: 3 },
+    ),
+  })
+  .map(({ host, ...request }) => ({ kind: 'http', ...request, ...(host === undefined ? {} : { host }) }));

@@ -14,6 +14,7 @@ import type {
   Rule,
   TextMatch,
 } from '../../src/policy/rule.ts';
+import { httpMatchArbitrary, simpleMatchArbitrary } from './http.ts';
 
 /**
  * Policies straight in the rule form, over all of it: what the front ends make between them, and what none of them makes
@@ -161,12 +162,18 @@ const portMatchArbitrary: fc.Arbitrary<PortMatch> = fc.oneof(
 );
 
 const requestsArbitrary: fc.Arbitrary<RequestMatch[]> = fc.array(
-  fc.constantFrom<RequestMatch>(
-    { kind: 'http', method: { some: [{ op: 'exact', text: 'GET' }] } },
-    { kind: 'dns', names: [{ pattern: '**' }] },
-    { kind: 'dns', names: [{ pattern: '*.example.com' }, { pattern: 'example.net' }] },
+  fc.oneof(
+    fc.constantFrom<RequestMatch>(
+      { kind: 'http', method: { some: [{ op: 'exact', text: 'GET' }] } },
+      { kind: 'dns', names: [{ pattern: '**' }] },
+      { kind: 'dns', names: [{ pattern: '*.example.com' }, { pattern: 'example.net' }] },
+      { kind: 'http', serverName: { some: [{ op: 'present' }] } },
+      { kind: 'tls' },
+    ),
+    simpleMatchArbitrary,
+    httpMatchArbitrary,
   ),
-  { maxLength: 2 },
+  { maxLength: 3 },
 );
 
 const optionsArbitrary: fc.Arbitrary<PolicyOptions> = fc
@@ -206,7 +213,7 @@ const ruleArbitrary = (gate: Gate) =>
       peers: fc.oneof(fc.constant('any' as const), fc.array(rulePeerArbitrary, { maxLength: 3 })),
       ports: fc.oneof(fc.constant('any' as const), fc.array(portMatchArbitrary, { minLength: 1, maxLength: 3 })),
       priority: fc.nat(3),
-      requests: seldom(requestsArbitrary),
+      requests: fc.oneof({ weight: 3, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: requestsArbitrary }),
       log: seldom(fc.constant('said')),
     })
     .map(

@@ -1,9 +1,9 @@
 import type { NamedPort } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import { icmpPort, type PortPrefix, portPrefixes, protocolNumbers } from '../../model/port.ts';
-import { anyProtocolProbe, type PolicyEntry } from '../image.ts';
+import { anyProtocolProbe, type PolicyEntry, reservedRules } from '../image.ts';
 import { levels, type PortMatch, type Rule, type TransportMatch } from '../rule.ts';
-import { entryKey, portBlock } from './keys.ts';
+import { type EntryMatch, entryKey, portBlock } from './keys.ts';
 import { includes, indexFrom } from './lists.ts';
 import type { PeerIndex } from './peers.ts';
 import type { AskedRule } from './subjects.ts';
@@ -36,14 +36,19 @@ export function compileEntries(
   peers: PeerIndex,
 ): PolicyEntry[] {
   const entries = new Map<number, PolicyEntry>();
-  for (const [rank, { rule, flags, number, identities, named }] of rules.entries()) {
+  const asked = new AskedRequests();
+  for (const [rank, { rule, flags, number, identities, named, http }] of rules.entries()) {
     const verdict = passes(rule) ? 'pass' : rule.verdict === 'allow' ? 'allow' : 'deny';
-    // Not by shifting: the top bit would make the number negative.
-    const precedence = levels[rule.level] * ranks + (ranks - 1 - rank);
+    const precedence = precedenceOf(rule, rank);
+    if (http !== undefined) asked.begin(http.length, precedence);
     const add = (identity: IdentityNumber, { protocol, port, length }: Block): void => {
-      const key = entryKey({ identity, protocol, port, portLength: length });
-      if (entries.has(key)) return;
-      entries.set(key, { identity, protocol, port, portLength: length, precedence, rule: number, verdict, flags });
+      const match = { identity, protocol, port, portLength: length };
+      const key = entryKey(match);
+      // Requests are read on TCP only: what a rule allows by them of anything else is nothing, and it denies all of it.
+      const unread = http !== undefined && protocol !== 0 && protocol !== protocolNumbers.TCP;
+      if (http !== undefined && !unread) asked.add(key, match);
+      else if (!entries.has(key) && !(unread && verdict === 'allow'))
+        entries.set(key, { ...match, precedence, rule: number, verdict, flags });
     };
     const ports = rule.ports === 'any' ? [] : rule.ports;
     const blocks = rule.ports === 'any' ? [everything] : ports.flatMap((match) => blocksOf(match, ownPorts));
@@ -53,7 +58,13 @@ export function compileEntries(
       for (const match of names)
         for (const block of blocksOf(match, peers.namedPortsOf(identity))) add(identity, block);
   }
-  return withoutShadowed(entries);
+  return asked.among(withoutShadowed(entries), entries);
+}
+
+/** The order in which rules decide, as entries and alternatives have it. @param rank Of the rule in its set. */
+export function precedenceOf({ level }: Rule, rank: number): number {
+  // Not by shifting: the top bit would make the number negative.
+  return levels[level] * ranks + (ranks - 1 - rank);
 }
 
 /**
@@ -147,24 +158,81 @@ function blocksOf(match: PortMatch, namedPorts: readonly NamedPort[]): Block[] {
  */
 function withoutShadowed(entries: ReadonlyMap<number, PolicyEntry>): PolicyEntry[] {
   if (entries.size === 0) return [];
+  const broader = broaderIn(entries);
+  const kept = [...entries.values()].filter(
+    (entry) => !broader(entry, (other) => other.precedence >= entry.precedence),
+  );
+  return kept.sort((a, b) => entryKey(a) - entryKey(b));
+}
+
+/** @returns Whether one of the entries that match all that an entry would match, but at another key, is as asked. */
+function broaderIn(
+  entries: ReadonlyMap<number, PolicyEntry>,
+): (than: EntryMatch, is: (entry: PolicyEntry) => boolean) => boolean {
   const probes = probesOf([...entries.values()]);
   const lengths = Array.from({ length: 17 }, (_, length) => length).filter((length) => probes & (1 << length));
-  const kept: PolicyEntry[] = [];
-  for (const [key, entry] of entries) {
-    const shadows = (identity: IdentityNumber, protocol: number, portLength: number): boolean => {
-      const port = portBlock(entry.port, portLength);
-      const broader = entryKey({ identity, protocol, port, portLength });
-      return broader !== key && (entries.get(broader)?.precedence ?? -1) >= entry.precedence;
+  return (than, is) => {
+    const own = entryKey(than);
+    const found = (identity: IdentityNumber, protocol: number, portLength: number): boolean => {
+      const key = entryKey({ identity, protocol, port: portBlock(than.port, portLength), portLength });
+      const entry = key === own ? undefined : entries.get(key);
+      return entry !== undefined && is(entry);
     };
-    const identities =
-      entry.identity === reservedIdentity.any ? [entry.identity] : [entry.identity, reservedIdentity.any];
-    const shadowed = identities.some(
+    const identities = than.identity === reservedIdentity.any ? [than.identity] : [than.identity, reservedIdentity.any];
+    return identities.some(
       (identity) =>
-        (probes & anyProtocolProbe && shadows(identity, 0, 0)) ||
-        (entry.protocol !== 0 &&
-          lengths.some((length) => length <= entry.portLength && shadows(identity, entry.protocol, length))),
+        (probes & anyProtocolProbe && found(identity, 0, 0)) ||
+        (than.protocol !== 0 &&
+          lengths.some((length) => length <= than.portLength && found(identity, than.protocol, length))),
     );
-    if (!shadowed) kept.push(entry);
+  };
+}
+
+interface Standing {
+  readonly match: EntryMatch;
+  readonly numbers: number[];
+}
+
+/** Which alternatives stand at which key: rules that ask something of requests, in the order in which they decide. */
+class AskedRequests {
+  readonly #byKey = new Map<number, Standing>();
+  readonly #precedence: number[] = [];
+  /** Equal lists are one object: there are many keys, and few lists. */
+  readonly #lists = new Map<string, readonly number[]>();
+  #first = 0;
+
+  /** The next rule's. */
+  begin(count: number, precedence: number): void {
+    this.#first = this.#precedence.length;
+    for (let n = 0; n < count; n++) this.#precedence.push(precedence);
   }
-  return kept.sort((a, b) => entryKey(a) - entryKey(b));
+
+  /** The rule stands at this key too. */
+  add(key: number, match: EntryMatch): void {
+    const standing = this.#byKey.get(key) ?? { match, numbers: [] };
+    this.#byKey.set(key, standing);
+    if ((standing.numbers.at(-1) ?? -1) >= this.#first) return;
+    for (let number = this.#first; number < this.#precedence.length; number++) standing.numbers.push(number);
+  }
+
+  /** The entries with what stands at their keys, without what can never decide. @param all Of `entries`, those left out too. */
+  among(entries: PolicyEntry[], all: ReadonlyMap<number, PolicyEntry>): PolicyEntry[] {
+    if (this.#byKey.size === 0) return entries;
+    const broader = broaderIn(all);
+    const found = new Map(entries.map((entry) => [entryKey(entry), entry]));
+    for (const [key, { match, numbers }] of this.#byKey) {
+      const own = all.get(key);
+      const left = numbers.filter((number) => {
+        const precedence = this.#precedence[number] ?? 0;
+        const above = (entry: PolicyEntry): boolean => entry.precedence >= precedence;
+        return !(own !== undefined && above(own)) && !broader(match, above);
+      });
+      if (left.length === 0) continue;
+      const requests = this.#lists.get(left.join()) ?? left;
+      this.#lists.set(left.join(), requests);
+      const none = { ...match, precedence: 0, rule: reservedRules.none, verdict: 'none', flags: 0 } as const;
+      found.set(key, { ...(found.get(key) ?? none), requests });
+    }
+    return [...found.values()].sort((a, b) => entryKey(a) - entryKey(b));
+  }
 }

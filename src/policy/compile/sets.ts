@@ -1,6 +1,8 @@
 import type { PodView } from '../../model/endpoint.ts';
 import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
+import { sameTables } from '../http/matcher.ts';
+import { type Alternative, type RuleSetMatcher, tablesFor } from '../http/readable.ts';
 import {
   noSet,
   type PolicyEntry,
@@ -14,6 +16,7 @@ import {
   stages,
 } from '../image.ts';
 import type { StageSets } from '../names/matcher.ts';
+import { withoutRequests } from '../rule.ts';
 import {
   compileEntries,
   entriesOf,
@@ -21,6 +24,7 @@ import {
   type NumberedRule,
   namedPortsKey,
   patchEntries,
+  precedenceOf,
   probesOf,
 } from './entries.ts';
 import { Numbers } from './numbers.ts';
@@ -129,12 +133,13 @@ export class RuleSets {
     { rules, isolation }: StageRules,
     ownPorts: PodView['namedPorts'],
   ): RuleSet {
-    const numbered = rules.map((asked) => this.#resolve(asked, direction));
+    const asked = rules.map((one) => this.#resolve(one, direction));
     const flags =
       (isolation === undefined ? 0 : ruleSetFlags.isolated) | (isolation?.by === 'policy' ? isolation.flags : 0);
     const old = this.#previous.get(key);
-    const changed = changedPeers(old === undefined ? undefined : originOf.get(old), numbered);
+    const changed = changedPeers(old === undefined ? undefined : originOf.get(old), asked);
     if (old?.flags === flags && changed?.size === 0) return old;
+    const { rules: numbered, matcher, unread } = withMatcher(asked);
     // A few identities that come or go leave the entries of all others as they are.
     const few =
       changed === undefined || changed.size > 500 || changed.has(reservedIdentity.any) ? undefined : [...changed];
@@ -143,7 +148,10 @@ export class RuleSets {
         ? compileEntries(numbered, ownPorts, this.#peers)
         : patchEntries(old.entries, few, numbered, ownPorts, this.#peers);
     const set: RuleSet = {
-      id: old !== undefined && this.#meansTheSame(old.entries, entries, few) ? old.id : this.#numbers.fresh(),
+      id:
+        old !== undefined && sameMatcher(old.matcher, matcher) && this.#meansTheSame(old.entries, entries, few)
+          ? old.id
+          : this.#numbers.fresh(),
       key,
       direction,
       stage,
@@ -151,16 +159,19 @@ export class RuleSets {
       flags,
       rule: this.#isolationRule(isolation),
       entries,
+      ...(matcher === undefined ? {} : { matcher }),
+      ...(unread === undefined ? {} : { unread }),
     };
-    originOf.set(set, numbered);
+    originOf.set(set, asked);
     return set;
   }
 
-  #resolve({ rule, flags }: AskedRule, direction: Direction): NumberedRule {
+  #resolve({ rule, flags, http }: AskedRule, direction: Direction): NumberedRule {
     const identities = this.#peers.identitiesOf(rule);
     const named = direction === 'egress' && rule.ports !== 'any' && rule.ports.some(isNamed);
     const spelt = rule.peers === 'any' ? this.#peers.withNamedPorts : identities;
-    return { rule, flags, number: this.#numberOf(rule.ref), identities, named: named ? spelt : [] };
+    const number = this.#numberOf(rule.ref);
+    return { rule, flags, number, identities, named: named ? spelt : [], ...(http === undefined ? {} : { http }) };
   }
 
   #numberOf(ref: RuleRef): number {
@@ -199,8 +210,48 @@ export function sameEntry(a: PolicyEntry, b: PolicyEntry | undefined): boolean {
     a.precedence === b.precedence &&
     a.rule === b.rule &&
     a.verdict === b.verdict &&
-    a.flags === b.flags
+    a.flags === b.flags &&
+    (a.requests === b.requests || a.requests?.join() === b.requests?.join())
   );
+}
+
+/** Whether alternatives of the same numbers are the same in all that decides. */
+function sameMatcher(a: RuleSetMatcher | undefined, b: RuleSetMatcher | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    sameTables(a.tables, b.tables) &&
+    a.alternatives.every((one, i) => {
+      const other = b.alternatives[i];
+      return (
+        one.precedence === other?.precedence &&
+        one.rule === other.rule &&
+        one.verdict === other.verdict &&
+        one.flags === other.flags
+      );
+    })
+  );
+}
+
+interface Readable {
+  readonly rules: readonly NumberedRule[];
+  readonly matcher?: RuleSetMatcher;
+  readonly unread?: string;
+}
+
+/** The rules with what tells their requests; or, where that is too much for the datapath, as they stand without. */
+function withMatcher(rules: readonly NumberedRule[]): Readable {
+  const alternatives = rules.flatMap(({ rule, number, flags, http = [] }, rank): Alternative[] => {
+    const verdict = rule.verdict === 'allow' ? 'allow' : 'deny';
+    return http.map(() => ({ precedence: precedenceOf(rule, rank), rule: number, verdict, flags }));
+  });
+  if (alternatives.length === 0) return { rules };
+  const made = tablesFor(rules.flatMap(({ http = [] }) => http));
+  if (made.ok) return { rules, matcher: { alternatives, tables: made.value } };
+  const strictly = rules.flatMap(({ http, ...asked }): NumberedRule[] => {
+    const rule = http === undefined ? asked.rule : withoutRequests(asked.rule);
+    return rule === undefined ? [] : [{ ...asked, rule }];
+  });
+  return { rules: strictly, unread: made.reason };
 }
 
 /** @returns The identities that are peers of others of the rules now; undefined where the rules are not the same. */

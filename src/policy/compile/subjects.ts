@@ -3,9 +3,11 @@ import { labelsKey } from '../../model/labels.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
 import { differences } from '../../model/versions.ts';
 import { deniesByDefault, enforced } from '../decide.ts';
+import { readableRequests } from '../http/readable.ts';
 import { optionFlags, type Stage } from '../image.ts';
 import { isAbout, selectsPod } from '../match.ts';
 import type { DomainPattern } from '../request/domain.ts';
+import type { HttpMatch } from '../request.ts';
 import {
   comparePolicies,
   compareRules,
@@ -23,6 +25,8 @@ import { push } from './lists.ts';
 export interface AskedRule {
   readonly rule: Rule;
   readonly flags: number;
+  /** Only for requests that are one of these, where they can be read. */
+  readonly http?: readonly HttpMatch[];
 }
 
 /** What is asked at one stage. */
@@ -178,8 +182,10 @@ function askedOf(policy: Policy): readonly AskedRule[] {
   if (known !== undefined) return known;
   const flags = flagsOf(policy);
   const made = policy.rules.flatMap((given): AskedRule[] => {
-    const rule = withoutRequests(given);
-    return rule === undefined ? [] : [{ rule, flags: flags | logOf(given) }];
+    const http = readableRequests(given);
+    const rule = http === undefined ? withoutRequests(given) : given;
+    const options = { flags: flags | logOf(given), ...(http === undefined ? {} : { http }) };
+    return rule === undefined ? [] : [{ rule, ...options }];
   });
   asked.set(policy, made);
   return made;

@@ -30,6 +30,44 @@ export interface RequestTables {
   readonly nameStart: number;
 }
 
+/** Tables that tell nothing of any request. */
+export const noTables: RequestTables = {
+  count: 0,
+  classes: new Uint8Array(256),
+  next: new Uint16Array(0),
+  accept: new Uint32Array(0),
+  accepts: new Uint32Array(0),
+  start: { method: 0, path: 0, target: 0, host: 0 },
+  absentHost: 0,
+  headers: [],
+  nameStart: 0,
+};
+
+/** Whether two tables tell the same of every request, by being the same. */
+export function sameTables(a: RequestTables, b: RequestTables): boolean {
+  if (a === b) return true;
+  const same = (one: ArrayLike<number>, other: ArrayLike<number>): boolean => {
+    if (one.length !== other.length) return false;
+    for (let at = 0; at < one.length; at++) if (one[at] !== other[at]) return false;
+    return true;
+  };
+  return (
+    a.count === b.count &&
+    a.absentHost === b.absentHost &&
+    a.nameStart === b.nameStart &&
+    parts.every((part) => a.start[part] === b.start[part]) &&
+    a.headers.length === b.headers.length &&
+    a.headers.every(({ name, start, absent }, slot) => {
+      const other = b.headers[slot];
+      return name === other?.name && start === other.start && absent === other.absent;
+    }) &&
+    same(a.classes, b.classes) &&
+    same(a.accept, b.accept) &&
+    same(a.accepts, b.accepts) &&
+    same(a.next, b.next)
+  );
+}
+
 const parts = ['method', 'path', 'target', 'host'] as const;
 type Part = (typeof parts)[number];
 
