@@ -1,4 +1,7 @@
 import type { Logger } from 'pino';
+import { messageOf } from '../identity/certificate.ts';
+import { deviceHas, espOffload } from '../kernel/device-features.ts';
+import { deviceIndex } from '../kernel/ffi/libc.ts';
 import { probeXfrm } from '../kernel/probe.ts';
 import type { IpAddress } from '../model/address.ts';
 import type { TunnelDriver, UnderlayAddress } from '../tunnel/driver.ts';
@@ -81,8 +84,11 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
   const { underlay, espPort, uplink, runDir, paths } = choice;
   try {
     const driver = new XfrmDriver(
-      { underlay: { address: underlay, port: espPort }, uplink, interfaceId, notesPath: `${runDir}/xfrm` },
-      { holder: engine.driver, paths: paths(carrier) },
+      {
+        underlay: { address: underlay, port: espPort },
+        ...{ uplink, interfaceId, notesPath: `${runDir}/xfrm`, offload: await offloadOf(uplink, logger) },
+      },
+      { holder: engine.driver, paths: paths(carrier), log: logger },
     );
     const close = async () => {
       await driver.close();
@@ -104,6 +110,18 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
   } catch (error) {
     await engine.close();
     throw error;
+  }
+}
+
+/** @returns Index of the uplink where it says that it seals and opens ESP. */
+async function offloadOf(uplink: string, logger: Logger): Promise<number | undefined> {
+  try {
+    const has = await deviceHas(uplink, espOffload);
+    logger.info({ uplink, espOffload: has }, has ? 'the uplink says that it seals ESP' : 'the processor seals ESP');
+    return has ? deviceIndex(uplink) : undefined;
+  } catch (error) {
+    logger.info({ uplink, error: messageOf(error) }, 'what the uplink can do is not known: the processor seals ESP');
+    return undefined;
   }
 }
 

@@ -25,6 +25,7 @@ const packages: Readonly<Record<string, string>> = {
   tc: 'iproute2',
   bridge: 'iproute2',
   nft: 'nftables',
+  ethtool: 'ethtool',
   nsenter: 'util-linux',
   unshare: 'util-linux',
 };

@@ -13,6 +13,7 @@ const attributeType = {
   lastUsed: 15,
   aead: 18,
   replay: 23,
+  offload: 28,
   interfaceId: 31,
 } as const;
 
@@ -29,6 +30,8 @@ const modeTunnel = 1;
 const flagAf6Unspec = 1 << 5;
 const flagEsn = 1 << 7;
 const UDP_ENCAP_ESPINUDP = 2;
+const offloadIpv6 = 1;
+const offloadInbound = 2;
 const infinity = 0xffff_ffff_ffff_ffffn;
 
 export interface XfrmState {
@@ -43,6 +46,8 @@ export interface XfrmState {
   readonly encapsulation: { readonly sourcePort: number; readonly destinationPort: number };
   /** Packets; the window lives in the ESN replay state. */
   readonly replayWindow: number;
+  /** The device that is to seal, or open, what passes it; the packets stay the kernel's. */
+  readonly offload?: { readonly ifindex: number; readonly direction: 'in' | 'out' };
   readonly softBytes?: number;
   readonly softPackets?: number;
   readonly hardBytes?: number;
@@ -101,6 +106,7 @@ export function encodeState(state: XfrmState): Buffer {
     attribute(attributeType.encapsulation, encapsulation(state.encapsulation)),
     attribute(attributeType.replay, replayState(state.replayWindow)),
     attribute(attributeType.interfaceId, u32(state.interfaceId)),
+    ...(state.offload === undefined ? [] : [attribute(attributeType.offload, offload(state, state.offload))]),
   ];
   const payload = Buffer.concat(parts);
   for (const part of [key, ...parts]) part.fill(0);
@@ -258,6 +264,14 @@ function encapsulation(ports: XfrmState['encapsulation']): Buffer {
   bytes.writeUInt16LE(UDP_ENCAP_ESPINUDP, 0);
   bytes.writeUInt16BE(ports.sourcePort, 2);
   bytes.writeUInt16BE(ports.destinationPort, 4);
+  return bytes;
+}
+
+/** struct xfrm_user_offload: ifindex 0, flags 4. Crypto offload: XFRM_OFFLOAD_PACKET is not among the flags. */
+function offload({ destination }: XfrmState, { ifindex, direction }: NonNullable<XfrmState['offload']>): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeInt32LE(ifindex, 0);
+  bytes.writeUInt8((familyOf(destination) === 6 ? offloadIpv6 : 0) | (direction === 'in' ? offloadInbound : 0), 4);
   return bytes;
 }
 

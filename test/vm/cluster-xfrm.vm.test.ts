@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { runInVm } from '../support/vm.ts';
 
 const modules =
-  'esp4 esp6 xfrm_interface xfrm_user veth tun cls_bpf sch_ingress nf_tables nft_chain_nat nft_masq nft_ct nf_nat nft_fib_inet';
+  'esp4 esp6 xfrm_interface xfrm_user veth tun cls_bpf sch_ingress nf_tables nft_chain_nat nft_masq nft_ct nf_nat nft_fib_inet bonding dummy';
 
 /**
  * QEMU 7.2's emulation ends Node now and then with a signal that it did not earn: a run with one says nothing about us.
@@ -28,5 +28,8 @@ async function passInGuest(file: string, tests: number, seconds: number): Promis
 
 test('the xfrm driver keeps the contract of every driver', () => passInGuest('test/vm/guest/driver-xfrm.ts', 11, 400));
 
+test('an uplink that says it seals ESP is asked to, and what the kernel does not give it is sealed here', () =>
+  passInGuest('test/vm/guest/offload.ts', 2, 180));
+
 test('a cluster whose nodes have the kernel’s tunnels, and one where only one node does', () =>
-  passInGuest('test/vm/guest/lab-xfrm.ts', 3, 540));
+  passInGuest('test/vm/guest/lab-xfrm.ts', 4, 580));

@@ -1,13 +1,15 @@
 import { EventEmitter } from 'node:events';
+import type { Logger } from 'pino';
 import { KernelError } from '../../kernel/error.ts';
 import { Xfrm, XfrmExpiries, xfrmCounters } from '../../kernel/xfrm.ts';
-import type { XfrmExpiry, XfrmStateId, XfrmStateInfo } from '../../kernel/xfrm-layout.ts';
+import type { XfrmExpiry, XfrmState, XfrmStateId, XfrmStateInfo } from '../../kernel/xfrm-layout.ts';
 import { familyOf } from '../../model/address.ts';
 import {
   type DriverStatistics,
   type InboundSa,
   type InstalledSa,
   type OutboundSa,
+  type SaDirection,
   type SaId,
   type TrafficSelector,
   type TunnelDriver,
@@ -39,6 +41,8 @@ export interface XfrmDriverOptions {
   readonly interfaceId: number;
   /** Directory of what the kernel does not keep, on a tmpfs. */
   readonly notesPath: string;
+  /** Index of the uplink where it says that it can seal and open ESP. */
+  readonly offload?: number | undefined;
 }
 
 /** The kernel's bitmaps end here (XFRMA_REPLAY_ESN_MAX). */
@@ -58,6 +62,9 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   readonly name = 'xfrm';
   readonly #options: XfrmDriverOptions;
   readonly #holder: PacketHolder;
+  readonly #log: Logger | undefined;
+  /** Directions in which the kernel has not let the uplink seal, or open. */
+  readonly #refused = new Set<SaDirection>();
   readonly #xfrm: Xfrm;
   readonly #notes: SaNotes;
   readonly #expiries: XfrmExpiries;
@@ -75,9 +82,13 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
    * Takes over what an earlier agent left in the kernel; what only half of it is known of is removed.
    * @throws {KernelError} `Errno`
    */
-  constructor(options: XfrmDriverOptions, deps: { readonly holder: PacketHolder; readonly paths: PathTable }) {
+  constructor(
+    options: XfrmDriverOptions,
+    deps: { readonly holder: PacketHolder; readonly paths: PathTable; readonly log?: Logger },
+  ) {
     super();
     this.#options = options;
+    this.#log = deps.log;
     this.#holder = deps.holder;
     this.#notes = new SaNotes(options.notesPath);
     this.#xfrm = new Xfrm();
@@ -184,7 +195,7 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
       this.#notes.add({ direction, spi, peer, selectors, lifetimes, replayWindow, note });
       noted = true;
       const here = this.#options.underlay.port;
-      this.#xfrm.addState({
+      this.#addState(direction, {
         ...this.#stateId(sa),
         ...lifetimes,
         requestId: spi,
@@ -202,6 +213,24 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
     } finally {
       for (const secret of [keyAndSalt, sa.key, sa.salt]) secret.fill(0);
     }
+  }
+
+  /**
+   * With the uplink's help where it has any. A refusal holds for all of the direction. The policy that uses a state comes
+   * after it, as offload needs it: a policy finds the state's device, not the reverse.
+   */
+  #addState(direction: SaDirection, state: XfrmState): void {
+    const { offload: ifindex, uplink } = this.#options;
+    if (ifindex !== undefined && !this.#refused.has(direction))
+      try {
+        this.#xfrm.addState({ ...state, offload: { ifindex, direction } });
+        return;
+      } catch (cause) {
+        if (!(cause instanceof KernelError) || cause.errno === 'EEXIST') throw cause;
+        this.#refused.add(direction);
+        this.#log?.warn({ uplink, direction, why: cause.errno }, 'the uplink is not given ESP: the processor does it');
+      }
+    this.#xfrm.addState(state);
   }
 
   #check(sa: InboundSa | OutboundSa): void {
