@@ -29,6 +29,8 @@ export interface MapQuery {
   readonly protocol: number;
   /** The destination's; for ICMP, `icmpPort`; 0 where the protocol has none. */
   readonly port: number;
+  /** The patterns of names that the other end's address counts for. Default: as the endpoint was told by now. */
+  readonly names?: readonly IdentityNumber[];
   /** Ingress over TCP: the request that is made, in canonical form. Without it, the worst is assumed. */
   readonly request?: HttpRequest;
 }
@@ -50,7 +52,7 @@ type PolicyMaps = HttpMaps & Pick<DatapathMaps, 'config' | 'endpoints' | 'peers'
  * Who sends is taken to be who its address says, as if that were proven; what a packet is dropped for before policy is
  * asked (spoofing, no proof) is not looked at.
  */
-export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
+export function evaluateMaps(maps: PolicyMaps & Pick<DatapathMaps, 'names'>, query: MapQuery): MapVerdict {
   const { direction, remote } = query;
   const { identity, kind } = findPeer(maps, remote);
   const allow = (rule: number): MapVerdict => ({ verdict: 'allow', rule, identity });
@@ -69,9 +71,11 @@ export function evaluateMaps(maps: PolicyMaps, query: MapQuery): MapVerdict {
   if (direction === 'ingress' && kind === peerKinds['this-node'])
     return { ...allow(reservedRules.ownNode), identity: reservedIdentity.host };
 
+  const told = direction === 'egress' && kind === peerKinds.world && endpoint.names !== 0;
+  const known = { ...query, names: query.names ?? (told ? patternsAt(maps, endpoint.id, remote) : []) };
   const ask = (stage: Stage): MapVerdict | undefined => {
     const id = setIdOf(endpoint, direction, stage);
-    return id === noSet && stage !== 'network' ? undefined : askSet(maps, id, query, identity);
+    return id === noSet && stage !== 'network' ? undefined : askSet(maps, id, known, identity);
   };
   const byNetwork = ask('admin') ?? ask('network');
   if (byNetwork?.verdict === 'deny') return byNetwork;
@@ -114,6 +118,13 @@ function bitsFor(maps: PolicyMaps, matcher: number, request: HttpRequest | undef
   return strict === undefined ? noBits() : bitsIn(strict);
 }
 
+/** What the endpoint was told about the address, as far as it has not run out. */
+function patternsAt({ names }: Pick<DatapathMaps, 'names'>, endpoint: number, address: IpAddress): IdentityNumber[] {
+  const value = names.get({ endpoint, address });
+  const now = process.hrtime.bigint();
+  return (value?.patterns ?? []).filter((number, i) => number !== 0 && (value?.expiresNs[i] ?? 0n) >= now);
+}
+
 /** Exact addresses first, then the longest prefix; a miss is the world. */
 function findPeer(maps: PolicyMaps, address: IpAddress): Peer {
   return (
@@ -124,7 +135,7 @@ function findPeer(maps: PolicyMaps, address: IpAddress): Peer {
 
 function* probesFor(set: number, probes: number, other: IdentityNumber, query: MapQuery): Generator<PolicyKey> {
   const { TCP, UDP, SCTP, ICMP, ICMPv6 } = protocolNumbers;
-  for (const identity of [other, reservedIdentity.any]) {
+  for (const identity of [other, reservedIdentity.any, ...(query.names ?? [])]) {
     if ((probes & anyProtocolProbe) !== 0) yield { set, identity, port: 0, protocol: 0, portLength: 0 };
     if (![TCP, UDP, SCTP, ICMP, ICMPv6].some((ported) => ported === query.protocol)) continue;
     for (let portLength = 0; portLength <= 16; portLength++) {

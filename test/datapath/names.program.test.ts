@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { type Answer, decode, encode } from 'dns-packet';
 import fc from 'fast-check';
+import { evaluateMaps } from '../../src/datapath/evaluate.ts';
 import { parseIp } from '../../src/model/address.ts';
 import { matchesDomain } from '../../src/policy/request/domain.ts';
 import { addressesIn, readAnswer, readByPacket } from '../support/dns-reference.ts';
 import { tcp } from '../support/packet.ts';
 import { alice, nobody, otherNode, world } from './cluster.ts';
 import { NameNode, patterns } from './name-node.ts';
-import { addressOf, families, into, outOf } from './node.ts';
+import { type Addresses, addressOf, families, into, outOf } from './node.ts';
 
 /*
  * bpf/lib/dns.h and bpf/lib/names.h in the programs that have them: what answers teach, and what they do not; which
@@ -55,6 +56,9 @@ describe('what answers teach', () => {
       const sent = node.send(alice, outOf(alice, host, family, syn(1)));
       assert.equal(sent.action, 'pass');
       assert.equal(sent.events[0]?.rule, 200);
+      const query = { ifindex: alice.ifindex, direction: 'egress', protocol: 6, port: 443 } as const;
+      const asked = (who: Addresses) => evaluateMaps(node.maps, { ...query, remote: addressOf(who, family) });
+      assert.deepEqual([asked(host).verdict, asked(host).rule, asked(elsewhere).verdict], ['allow', 200, 'deny']);
       assert.equal(node.send(alice, outOf(alice, elsewhere, family, syn(2))).reason, 'POLICY_DENIED');
       const port = tcp({ source: 3, destination: 80 });
       assert.equal(node.send(alice, outOf(alice, host, family, port)).reason, 'POLICY_DENIED');
