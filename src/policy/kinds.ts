@@ -3,6 +3,7 @@ import { withAnnotations } from './annotations.ts';
 import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
 import type { ServiceLookup } from './cilium/services.ts';
 import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
+import { requestLimits } from './http/limits.ts';
 import type { ParseResult } from './issues.ts';
 import { parseAuthorizationPolicy } from './istio/authorization.ts';
 import { parsePeerAuthentication } from './istio/peer-authentication.ts';
@@ -77,7 +78,7 @@ const frontEnds: readonly PolicyKind[] = [
 /** Every kind there is, in the order in which people know them. A kind that is added is served and enforced. */
 export const policyKinds: readonly PolicyKind[] = frontEnds.map((kind) => ({
   ...kind,
-  parse: (object, context) => inOrder(withAnnotations(kind.parse(object, context), object), object),
+  parse: (object, context) => inOrder(withRequestLimits(withAnnotations(kind.parse(object, context), object)), object),
 }));
 
 /** The kind of an object, by what it says itself. @returns Undefined for what is no policy, or of another version. */
@@ -89,6 +90,16 @@ export function policyKindOf(object: {
     ({ group, version, olderVersions = [], kind }) =>
       object.kind === kind && [version, ...olderVersions].some((own) => object.apiVersion === `${group}/${own}`),
   );
+}
+
+/** What no front end knows: what the datapath can tell of requests. */
+function withRequestLimits(result: PoliciesResult): PoliciesResult {
+  if (!result.ok) return result;
+  const policies = result.policies.map((policy) => {
+    const found = requestLimits(policy);
+    return found.length === 0 ? policy : { ...policy, limits: [...(policy.limits ?? []), ...found] };
+  });
+  return { ...result, policies };
 }
 
 /** What is wrong in the order in which a reader comes to it, however a front end found it. */

@@ -1,3 +1,4 @@
+import type { Direction } from '../../model/verdict.ts';
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
 
@@ -13,10 +14,10 @@ export interface RequestsOf {
   readonly limits: readonly LimitAt[];
 }
 
-const notYet = 'requests are not looked into yet: connections that only this rule would allow are denied';
+const closed = 'connections that only this rule would allow are denied';
 
-/** What one entry of `toPorts` asks of requests. */
-export function requestsOf(spec: PortRuleSpec): RequestsOf {
+/** What one entry of `toPorts` asks of requests. HTTP is read where it arrives, in clear. */
+export function requestsOf(spec: PortRuleSpec, direction: Direction): RequestsOf {
   const { ports, rules, serverNames, terminatingTLS, originatingTLS, listener } = spec;
   const limits: LimitAt[] = [];
   const limit = (reason: string, ...path: (string | number)[]): void => {
@@ -26,7 +27,7 @@ export function requestsOf(spec: PortRuleSpec): RequestsOf {
   let requests: RequestMatch[] | undefined;
   if (names !== undefined) {
     requests = [{ kind: 'tls', serverNames: names }];
-    limit(notYet, 'serverNames');
+    limit(`TLS is not read: ${closed}`, 'serverNames');
   }
   if (rules?.http?.length) {
     requests = rules.http.flatMap((rule, index) => {
@@ -34,7 +35,7 @@ export function requestsOf(spec: PortRuleSpec): RequestsOf {
       for (const { path, reason } of own) limit(reason, 'rules', 'http', index, ...path);
       return match === undefined ? [] : [match];
     });
-    limit(notYet, 'rules', 'http');
+    if (direction === 'egress') limit(`requests are read by the pod that answers them: ${closed}`, 'rules', 'http');
   }
   if (rules?.dns?.length) {
     requests = [{ kind: 'dns', names: rules.dns.map(toDomain) }];
@@ -91,7 +92,7 @@ function toHttp(
     kind: 'http',
     ...(method ? { method: { some: [regex(method)] } } : {}),
     ...(path ? { target: { some: [regex(path)] } } : {}),
-    ...(host ? { host: { some: [regex(host)] } } : {}),
+    ...(host ? { host: { some: [regex(`(?i)${host}`)] } } : {}),
     ...(wanted.length === 0 ? {} : { headers: wanted }),
     ...(serverNames === undefined ? {} : { serverName: { some: serverNames.map(nameRegex) } }),
   };

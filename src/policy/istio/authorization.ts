@@ -91,8 +91,8 @@ function toRules(scope: Scope, rule: AuthorizationRule, index: number, context: 
   const operations: readonly Operation[] = rule.to?.map(({ operation }) => operation) ?? [{}];
   const unreadable = unreadableConditions(when, at, context);
   const requests = when.filter(isRequestCondition);
-  for (const field of requestPlaces(rule, at))
-    limits.push({ field, reason: `requests are not looked into yet, so ${consequence(reading)}` });
+  for (const field of unreadPlaces(rule, at))
+    limits.push({ field, reason: `TLS is not read, so ${consequence(reading)}` });
   // As in Istio: over TCP an ALLOW rule that asks for anything of HTTP is no rule at all, whatever its alternatives.
   const asksRequest =
     requests.length > 0 ||
@@ -138,14 +138,9 @@ function toPeers(alternatives: readonly (readonly PeerMatch[])[]): readonly Peer
   });
 }
 
-/** Where in a rule requests are asked about. */
-function requestPlaces(rule: AuthorizationRule, at: string): string[] {
-  return [
-    ...(rule.to ?? []).flatMap(({ operation }, i) =>
-      requestFields(operation).map((name) => `${at}.to[${i}].operation.${name}`),
-    ),
-    ...(rule.when ?? []).flatMap((condition, i) => (isRequestCondition(condition) ? [`${at}.when[${i}]`] : [])),
-  ];
+/** Where in a rule something is asked that only a TLS connection's own words can tell; HTTP in clear is read. */
+function unreadPlaces(rule: AuthorizationRule, at: string): string[] {
+  return (rule.when ?? []).flatMap(({ key }, i) => (key === 'connection.sni' ? [`${at}.when[${i}]`] : []));
 }
 
 /** Says which conditions nothing here can look at. @returns Whether there are any. */

@@ -85,9 +85,15 @@ test('a bare list of Cilium’s rules is checked too', () => {
 test('what is not enforced as it is written is said', () => {
   assertFound(
     cilium(
-      '{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "7070", protocol: TCP}], rules: {http: [{}]}}]}]}',
+      '{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "7070", protocol: TCP}], rules: {http: [{}]}}]}]}',
     ),
-    /^warning limit CiliumNetworkPolicy shop\/p spec.ingress\[0\].toPorts\[0\].rules.http: /,
+    /^warning limit CiliumNetworkPolicy shop\/p spec.egress\[0\].toPorts\[0\].rules.http: /,
+  );
+  assertFound(
+    cilium(
+      '{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "7070", protocol: TCP}], rules: {http: [{path: "/é"}]}}]}]}',
+    ),
+    /^warning limit CiliumNetworkPolicy shop\/p spec.ingress\[0\]: it asks for characters that are not of ASCII: such/,
   );
 });
 

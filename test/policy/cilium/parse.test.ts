@@ -162,7 +162,11 @@ for (const [name, spec, field] of invalid)
   });
 
 const limited: readonly [name: string, spec: unknown, field: string][] = [
-  ['HTTP', toPorts({ ports: [port], rules: { http: [{ method: 'GET' }] } }), 'spec.ingress[0].toPorts[0].rules.http'],
+  [
+    'HTTP of those who ask',
+    out({ toPorts: [{ ports: [port], rules: { http: [{ method: 'GET' }] } }] }),
+    'spec.egress[0].toPorts[0].rules.http',
+  ],
   [
     'DNS on another port',
     out({ toPorts: [{ ports: [{ port: '5353' }], rules: { dns: [{ matchPattern: '*' }] } }] }),

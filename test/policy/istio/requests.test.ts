@@ -123,10 +123,7 @@ for (const [name, rule] of tokens)
 
 // Where each limit says it is.
 const limits: readonly [object, readonly string[]][] = [
-  [
-    { rules: [{}, { to: [{ operation: { ports: ['1'], methods: ['GET'], notPaths: ['/x'] } }] }] },
-    ['spec.rules[1].to[0].operation.methods', 'spec.rules[1].to[0].operation.notPaths'],
-  ],
+  [{ rules: [{}, { to: [{ operation: { ports: ['1'], methods: ['GET'], notPaths: ['/x'] } }] }] }, []],
   [
     {
       rules: [
@@ -134,11 +131,12 @@ const limits: readonly [object, readonly string[]][] = [
           when: [
             { key: 'source.ip', values: ['1.2.3.4'] },
             { key: 'request.headers[a]', values: ['b'] },
+            { key: 'connection.sni', values: ['b'] },
           ],
         },
       ],
     },
-    ['spec.rules[0].when[1]'],
+    ['spec.rules[0].when[2]'],
   ],
   [{ rules: [{ from: [{ source: { namespaces: ['a*b'] } }] }] }, ['spec.rules[0].from[0].source.namespaces[0]']],
   [

@@ -1,0 +1,25 @@
+import { compareRules, type Limit, type Policy, type Rule } from '../rule.ts';
+import { readableRequests, tablesFor, unreadable } from './readable.ts';
+
+/**
+ * What of a policy's rules about HTTP the datapath cannot tell, whatever API they are of: rules that no bytes can answer, and
+ * policies that are by themselves too big for its tables. (One that is too big only beside others is said on the node.)
+ */
+export function requestLimits(policy: Policy): Limit[] {
+  if (policy.broken !== undefined) return [];
+  const limits = policy.rules.flatMap((rule) => {
+    if (rule.ref.direction !== 'ingress') return [];
+    const reasons = (rule.requests ?? []).flatMap((match) => (match.kind === 'http' ? (unreadable(match) ?? []) : []));
+    const then = rule.verdict === 'allow' ? 'such requests are not allowed' : 'everything is denied';
+    return [...new Set(reasons)].map((reason) => ({ field: fieldOf(rule), reason: `it ${reason}: ${then}` }));
+  });
+  const all = [...policy.rules].sort(compareRules).flatMap((rule) => readableRequests(rule) ?? []);
+  const tables = all.length === 0 ? undefined : tablesFor(all);
+  if (tables?.ok !== false) return limits;
+  const then = 'no request is allowed by it, and whatever it denies some of is denied';
+  return [...limits, { field: 'spec', reason: `the policy ${tables.reason}: ${then}` }];
+}
+
+function fieldOf({ ref }: Rule): string {
+  return `spec.${ref.list ?? ref.direction}[${ref.index}]`;
+}
