@@ -177,6 +177,7 @@ export class Agent {
       reportIntervalNs,
       denyIntervalNs,
     });
+    datapath.sayRequests({ every: options.httpSample, perSecond: options.httpEventsPerSecond });
     datapath.attachUplink(uplink.ifindex);
     if (driver.carrier === undefined) datapath.attachTunnel(driver.ifindex);
     else datapath.attachKernelTunnel(driver.carrier, driver.ifindex);

@@ -98,6 +98,13 @@ export class Conditions {
       ),
       condition('services', services.error, 'in force'),
       condition(
+        'requests',
+        datapath.httpUnavailable === undefined
+          ? undefined
+          : `${datapath.httpUnavailable}: connections that policy admits for their HTTP requests are closed`,
+        'are read',
+      ),
+      condition(
         'settings',
         settings.problems.length === 0 ? undefined : `the strictest hold: ${settings.problems.join('; ')}`,
         `default ${settings.current.defaultVerdict}`,

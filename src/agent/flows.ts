@@ -37,6 +37,7 @@ export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
     packets: event.packets,
     bytes: event.bytes,
     ...(event.durationNs === undefined ? {} : { durationNs: event.durationNs }),
+    ...(event.http === undefined ? {} : { http: event.http }),
   };
 }
 

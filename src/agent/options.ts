@@ -36,6 +36,10 @@ export interface AgentOptions {
   /** An address that a pod was told by DNS counts for so long at least, and at most, whatever its TTL. */
   readonly dnsMinTtlSeconds: number;
   readonly dnsMaxTtlSeconds: number;
+  /** Of so many HTTP requests that pass, one is a flow; 0: none. */
+  readonly httpSample: number;
+  /** Of HTTP requests that pass, and of those that are refused, so many are flows on each CPU; the rest is counted. */
+  readonly httpEventsPerSecond: number;
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -149,6 +153,8 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
       60,
     )
     .option('--dns-max-ttl-seconds <n>', 'and at most', seconds, 86_400)
+    .option('--http-sample <n>', 'of so many HTTP requests that pass, one is shown; 0: none', wholeNumber, 1)
+    .option('--http-events-per-second <n>', 'how many HTTP requests are shown, for each CPU', wholeNumber, 100)
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
     .addOption(

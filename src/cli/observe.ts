@@ -19,6 +19,7 @@ interface ObserveFlags extends AgentFlags {
   readonly port?: string;
   readonly protocol?: string;
   readonly address?: string;
+  readonly http?: boolean;
 }
 
 export function registerObserve(program: Command): void {
@@ -36,6 +37,7 @@ export function registerObserve(program: Command): void {
       .option('--port <port>', 'destination port')
       .option('--protocol <name>', 'TCP, UDP, SCTP, ICMP, ICMPv6 or a number')
       .option('--address <ip>', 'an address of either end')
+      .option('--http', 'HTTP requests that policy was asked about, in place of connections')
       .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text')),
   )
     .addHelpText(
@@ -44,6 +46,7 @@ export function registerObserve(program: Command): void {
 Examples:
   myelin observe --follow --verdict deny
   myelin observe --pod boutique/cart --port 6379
+  myelin observe --http --verdict deny
   myelin observe -o json --last 1000 | jq 'select(.verdict=="deny") | .rule'`,
     )
     .action(observe);
@@ -51,7 +54,8 @@ Examples:
 
 async function observe(flags: ObserveFlags): Promise<void> {
   const { pod, from, to, namespace, verdict, port, protocol, address } = flags;
-  const filter = parseFilter({ pod, from, to, namespace, verdict, port, protocol, address });
+  const http = flags.http === true ? 'only' : undefined;
+  const filter = parseFilter({ pod, from, to, namespace, verdict, port, protocol, address, http });
   const last = parseLast(flags.last);
   const query = new URLSearchParams({ ...filterToQuery(filter), last: String(last) });
   const agents = findAgents(flags);

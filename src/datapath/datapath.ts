@@ -9,7 +9,7 @@ import { type Collected, type Connection, ConnectionTable } from './connections.
 import { type EndpointInterface, EndpointTable, type KnownEndpoint } from './endpoints.ts';
 import { evaluateMaps, type MapQuery, type MapVerdict } from './evaluate.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
-import { HttpReader } from './http.ts';
+import { HttpReader, type RequestEvents } from './http.ts';
 import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts.ts';
 import { type LearntName, LearntNames } from './learnt.ts';
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
@@ -183,6 +183,11 @@ export class Datapath {
     const removed = this.#endpoints.removeStrangers();
     for (const ifindex of removed) this.#forgetSockets(ifindex);
     return removed;
+  }
+
+  /** Which HTTP requests are said in events; none, until this is called. */
+  sayRequests(events: RequestEvents): void {
+    if (typeof this.#http !== 'string') this.#http.say(events);
   }
 
   /** Why no requests can be read on this machine; undefined where they can. Connections that need it are closed then. */

@@ -1,8 +1,9 @@
 import { RingBuffer } from '../kernel/bpf/ringbuf.ts';
 import type { IpAddress } from '../model/address.ts';
-import type { FlowEventKind } from '../model/flow.ts';
+import type { FlowEventKind, HttpExchange } from '../model/flow.ts';
 import type { IdentityNumber } from '../model/identity.ts';
 import { type Direction, type DropReason, dropReasonFromCode } from '../model/verdict.ts';
+import { httpSaid } from './http-layouts.ts';
 import { directionCodes, type EventRecord, event, eventFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 
@@ -34,6 +35,8 @@ export interface DatapathEvent {
   readonly bytes: number;
   /** Nanoseconds since the first packet; absent on `new` and `deny`. */
   readonly durationNs?: number;
+  /** Of a request. */
+  readonly http?: HttpExchange;
   /** Present where the rule wants it said in the log: how much of the rule's was not, because it was too much. */
   readonly unsaid?: number;
 }
@@ -44,7 +47,7 @@ export interface DatapathEventEnd {
   readonly identity: IdentityNumber;
 }
 
-const kinds: readonly (FlowEventKind | undefined)[] = [undefined, 'new', 'end', 'periodic', 'deny', 'audit'];
+const kinds: readonly (FlowEventKind | undefined)[] = [undefined, 'new', 'end', 'periodic', 'deny', 'audit', 'request'];
 const allowed = 1;
 
 export function directionOf(code: number): Direction {
@@ -60,7 +63,7 @@ export function unixTime(monotonicNs: bigint): number {
 export function decodeEvent(record: EventRecord): DatapathEvent | undefined {
   const kind = kinds[record.kind];
   if (kind === undefined) return undefined;
-  const timed = kind === 'end' || kind === 'periodic';
+  const timed = kind === 'end' || kind === 'periodic' || (kind === 'request' && record.durationNs !== 0n);
   return {
     kind,
     time: unixTime(record.timeNs),
@@ -86,6 +89,18 @@ export function decodeEvent(record: EventRecord): DatapathEvent | undefined {
   };
 }
 
+/** @returns What a record of a request (`struct http_event`) says beyond what all events say. */
+function decodeRequest(record: Uint8Array): HttpExchange {
+  const { status, methodLength, pathLength, unsaid, method, path } = httpSaid.decode(record.subarray(event.size));
+  const text = (bytes: Uint8Array, length: number) => Buffer.from(bytes.subarray(0, length)).toString('latin1');
+  return {
+    method: text(method, methodLength),
+    path: text(path, pathLength),
+    ...(status === 0 ? {} : { status }),
+    unsaid,
+  };
+}
+
 /** Reads the ring of events; there can be one reader of a ring. */
 export class EventReader {
   readonly #ring: RingBuffer;
@@ -95,7 +110,7 @@ export class EventReader {
     this.#ring = new RingBuffer(maps.events, (record) => {
       const decoded = record.length < event.size ? undefined : decodeEvent(event.decode(record));
       if (decoded === undefined) this.#undecodable++;
-      else onEvent(decoded);
+      else onEvent(decoded.kind === 'request' ? { ...decoded, http: decodeRequest(record) } : decoded);
     });
   }
 

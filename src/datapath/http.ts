@@ -6,6 +6,7 @@ import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
 import { cgroupRoot } from '../kernel/cgroup.ts';
 import { KernelError } from '../kernel/error.ts';
 import { namespaceCookie } from '../kernel/netns.ts';
+import { httpSettings } from './http-layouts.ts';
 import { number32, number64 } from './layouts.ts';
 import { TypedMap } from './typed-map.ts';
 
@@ -19,6 +20,12 @@ export interface HttpReaderOptions {
   readonly cgroup?: string;
   /** What an earlier process has pinned is of no use any more: its programs use maps that are given up. */
   readonly anew?: boolean;
+}
+
+/** Which requests are said in events. */
+export interface RequestEvents {
+  readonly every: number;
+  readonly perSecond: number;
 }
 
 const linkName = 'http_link';
@@ -44,6 +51,7 @@ export class HttpReader {
   readonly #object: LoadedObject;
   readonly #link: CgroupLink;
   readonly #pods: TypedMap<bigint, number>;
+  readonly #settings: TypedMap<number, { readonly every: number; readonly intervalNs: bigint }>;
   readonly #streams: BpfMap;
   readonly #answers: BpfMap;
   readonly #partials: BpfMap;
@@ -88,6 +96,7 @@ export class HttpReader {
     this.#object = object;
     this.#link = link;
     this.#pods = new TypedMap(object.map('http_pods'), number64, number32);
+    this.#settings = new TypedMap(object.map('http_settings'), number32, httpSettings);
     this.#streams = object.map('http_streams');
     this.#answers = object.map('http_answers');
     this.#partials = object.map('http_partials');
@@ -107,6 +116,16 @@ export class HttpReader {
     } catch (error) {
       if (!(error instanceof KernelError) || error.data.errno !== 'ENOENT') throw error;
     }
+  }
+
+  /**
+   * Which requests are said in events.
+   * @param every Of so many that pass, one; 0: none.
+   * @param perSecond On each CPU, in the long run, of those that pass and of those that are refused; 0: none is.
+   */
+  say({ every, perSecond }: RequestEvents): void {
+    const intervalNs = perSecond === 0 ? 0n : BigInt(Math.round(1e9 / perSecond));
+    this.#settings.set(0, { every, intervalNs });
   }
 
   removePod(ifindex: number): void {

@@ -18,8 +18,23 @@ export type FlowPeer =
   | { readonly kind: 'world'; readonly name?: string }
   | { readonly kind: 'unknown' };
 
-/** `audit`: it passes, and `reason` and `rule` are what audited policies would deny it by. */
-export type FlowEventKind = 'new' | 'end' | 'periodic' | 'deny' | 'audit';
+/**
+ * `audit`: it passes, and `reason` and `rule` are what audited policies would deny it by. `request`: one HTTP request on a
+ * connection that policy admits for its requests.
+ */
+export type FlowEventKind = 'new' | 'end' | 'periodic' | 'deny' | 'audit' | 'request';
+
+/** What a request was, and was answered. */
+export interface HttpExchange {
+  /** Empty where it could not be read. */
+  readonly method: string;
+  /** The canonical path without its query, its first 128 bytes; empty where it could not be read. */
+  readonly path: string;
+  /** Absent where it had none: the connection was reset. */
+  readonly status?: number;
+  /** How many requests should have been said before this one and were not, because it was too much. */
+  readonly unsaid: number;
+}
 
 /** What the datapath says of a connection, joined with what the agent knows of its ends. */
 export interface FlowEvent {
@@ -46,6 +61,8 @@ export interface FlowEvent {
   /** Both directions of the connection so far. */
   readonly packets: number;
   readonly bytes: number;
-  /** Nanoseconds since the connection's first packet; absent on `new` and `deny`. */
+  /** Nanoseconds since the connection's first packet, absent on `new` and `deny`; of a request, until its answer began. */
   readonly durationNs?: number;
+  /** Of a request. */
+  readonly http?: HttpExchange;
 }

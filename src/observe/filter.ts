@@ -19,18 +19,22 @@ export interface FlowFilter {
   readonly protocol?: string;
   /** An address of either end. */
   readonly address?: string;
+  /** `only`: HTTP requests. Without, everything else. */
+  readonly http?: 'only';
 }
 
-const keys = ['pod', 'from', 'to', 'namespace', 'verdict', 'port', 'protocol', 'address'] as const;
+const keys = ['pod', 'from', 'to', 'namespace', 'verdict', 'port', 'protocol', 'address', 'http'] as const;
 
 /**
  * @param query Texts by field name, as they come from a URL or a command line.
  * @throws {MyelinError} `InvalidFilter`
  */
 export function parseFilter(query: Readonly<Record<string, string | undefined>>): FlowFilter {
-  const { verdict, port, address } = query;
+  const { verdict, port, address, http } = query;
   if (verdict !== undefined && verdict !== 'allow' && verdict !== 'deny' && verdict !== 'audit')
     throw new MyelinError('InvalidFilter', `verdict is 'allow', 'deny' or 'audit', not ${JSON.stringify(verdict)}`);
+  if (http !== undefined && http !== 'only')
+    throw new MyelinError('InvalidFilter', `http is 'only', not ${JSON.stringify(http)}`);
   if (port !== undefined && !(/^\d{1,5}$/.test(port) && Number(port) <= 65_535))
     throw new MyelinError('InvalidFilter', `port is a number up to 65535, not ${JSON.stringify(port)}`);
   const ip = address === undefined ? undefined : tryParseIp(address);
@@ -95,6 +99,7 @@ function inNamespace(peer: FlowPeer, namespace: string): boolean {
 
 export function matchesFilter(flow: FlowEvent, filter: FlowFilter): boolean {
   const { source, destination } = flow;
+  if ((flow.kind === 'request') !== (filter.http === 'only')) return false;
   const verdict = flow.kind === 'audit' ? 'audit' : flow.verdict;
   if (filter.verdict !== undefined && verdict !== filter.verdict) return false;
   if (filter.port !== undefined && destination.port !== filter.port) return false;

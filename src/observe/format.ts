@@ -17,13 +17,22 @@ export function formatFlow(flow: FlowEvent, colour: boolean): string {
         : paint('red', 'deny ');
   const service = flow.service === undefined ? '' : paint('dim', ` (via ${flow.service})`);
   const volume =
-    flow.kind === 'deny' || flow.kind === 'audit'
+    flow.kind === 'deny' || flow.kind === 'audit' || flow.kind === 'request'
       ? ''
       : paint('dim', `  ${flow.packets} packets, ${formatBytes(flow.bytes)}`);
   return (
     `${paint('dim', time)} ${verdict} ${flow.kind.padEnd(8)} ${String(flow.protocol).padEnd(6)} ` +
-    `${formatEnd(flow.source)} → ${formatEnd(flow.destination)}${service}  ${paint('cyan', decidedBy(flow))}${volume}${logOf(flow)}`
+    `${formatEnd(flow.source)} → ${formatEnd(flow.destination)}${service}  ${exchangeOf(flow)}${paint('cyan', decidedBy(flow))}${volume}${logOf(flow)}`
   );
+}
+
+/** A request and its answer. */
+function exchangeOf({ http, durationNs }: FlowEvent): string {
+  if (http === undefined) return '';
+  const request = http.method === '' ? 'unreadable' : `${http.method} ${http.path}`;
+  const answer = http.status === undefined ? 'reset' : String(http.status);
+  const time = durationNs === undefined ? '' : ` in ${(durationNs / 1e6).toFixed(1)} ms`;
+  return `${request} → ${answer}${time}${http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`}  `;
 }
 
 /** What the rule has said where it decides, and how often that was left out. */
