@@ -59,7 +59,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
   population.number(byKey);
   const { peers } = population;
   const patterns = numberPatterns(
-    [...sides.values()].map(({ egress }) => egress),
+    [...sides.values()].flatMap(({ egress, audited }) => (audited === undefined ? egress : [egress, audited.egress])),
     previous,
   );
   const grounds = { identities, view, node, regions, patterns: patterns.byPattern };
@@ -76,7 +76,7 @@ export function compile(view: ClusterView, node: string, previous?: PolicyImage)
       addresses: pod.addresses,
       ...ids,
       ...(own.audited === undefined ? {} : { audit: sets.idsFor(pod, own.audited) }),
-      names: matchers.idFor(own.egress, ids),
+      names: matchers.idFor(own.egress, ids, own.audited?.egress),
     });
   }
   dfas.turn();

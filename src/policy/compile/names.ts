@@ -55,19 +55,22 @@ export class Matchers {
     return this.#numbers.next;
   }
 
-  /** @returns The matcher for pods of which this is asked; 0 where it has nothing to do with names. */
-  idFor(side: SubjectSide, sets: SetIds): number {
+  /**
+   * @param audited What would be asked if audited policies were enforced: its names are learnt, too.
+   * @returns The matcher for pods of which this is asked; 0 where it has nothing to do with names.
+   */
+  idFor(side: SubjectSide, sets: SetIds, audited?: SubjectSide): number {
     const known = this.#bySide.get(side);
     if (known !== undefined) return known;
-    const made = this.#make(side, sets);
+    const made = this.#make(side, sets, audited ?? side);
     this.#bySide.set(side, made?.id ?? 0);
     if (made !== undefined) this.all.set(made.id, made);
     return made?.id ?? 0;
   }
 
-  #make(side: SubjectSide, own: SetIds): NameMatcher | undefined {
+  #make(side: SubjectSide, own: SetIds, audited: SubjectSide): NameMatcher | undefined {
     const learnt = new Map(
-      learntBy(side).flatMap((pattern) => {
+      [...new Set([...learntBy(side), ...learntBy(audited)])].sort().flatMap((pattern) => {
         const number = this.#byPattern.get(pattern);
         return number === undefined ? [] : [[pattern, number] as const];
       }),
