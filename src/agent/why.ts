@@ -10,8 +10,10 @@ import {
   type ResolvedFlow,
   resolveFlow,
 } from '../policy/decide.ts';
+import { type HeadAnswer, parseHead } from '../policy/http/parse.ts';
 import type { ClusterView, PolicyImage } from '../policy/image.ts';
-import { lookup } from '../policy/lookup.ts';
+import { type LookupResult, lookup } from '../policy/lookup.ts';
+import type { HttpRequest } from '../policy/request.ts';
 import type { WhyAnswer, WhyQuestion } from './wire.ts';
 
 /** An outside address for `world` where the question names none (RFC 5737, RFC 3849). */
@@ -40,7 +42,7 @@ export interface WhyContext {
   /** In words, a line each: who selects the pods, and what would have to be different. */
   readonly explain: (
     view: ClusterView,
-    flow: Pick<PolicyFlow, 'source' | 'destination' | 'protocol' | 'port' | 'names'>,
+    flow: Pick<PolicyFlow, 'source' | 'destination' | 'protocol' | 'port' | 'names' | 'request'>,
   ) => string[];
 }
 
@@ -91,16 +93,28 @@ function answerFor(
   const { view } = context;
   const name =
     'pod' in source && 'address' in destination ? context.nameAt?.(source.pod, destination.address) : undefined;
+  const head = question.http === undefined ? undefined : readRequest(question.http);
+  const request = head?.kind === 'head' ? head.request : undefined;
   const flow = {
     ...{ source, destination, protocol: question.protocol, port },
     ...(name === undefined ? {} : { names: [name] }),
+    ...(request === undefined ? {} : { request }),
   };
-  const resolved = resolveFlow(view, flow);
+  const whole = resolveFlow(view, flow);
+  const notes: string[] = [];
   const sides = (['egress', 'ingress'] as const).map((direction) => {
+    // A request is read by who answers it; to who makes it, it is a connection.
+    const { request: _, ...unread } = whole;
+    const resolved = direction === 'egress' ? unread : whole;
     const decision = decideSide(view, resolved, direction);
     const [subject, peer] =
       direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
-    const compiled = compiledVerdict(context, direction, subject, peer, resolved);
+    const found = compiledAnswer(context, direction, subject, peer, resolved);
+    const compiled = found?.verdict;
+    if (found?.byRequest === true)
+      notes.push('  the connection is let in, and its HTTP requests are judged one by one: ask with --http "GET /"');
+    if (direction === 'ingress' && head?.kind === 'refused')
+      return { direction, verdict: 'deny' as const, by: `${head.reason}: ${head.words}` };
     return {
       direction,
       verdict: decision.verdict,
@@ -115,7 +129,7 @@ function answerFor(
     destination: question.destination,
     verdict: sides.every(({ verdict }) => verdict === 'allow') ? 'allow' : 'deny',
     sides,
-    explanation: context.explain(view, flow),
+    explanation: [...describeRequest(question, request), ...context.explain(view, flow), ...notes],
   };
 }
 
@@ -143,16 +157,30 @@ function findPod(pods: Iterable<PodView>, text: string): PodView | undefined {
   return ofDeployment;
 }
 
-function compiledVerdict(
+function compiledAnswer(
   { image, node }: WhyContext,
   direction: Direction,
   subject: Party,
   peer: Party,
-  { protocol, port, names = [] }: ResolvedFlow,
-): 'allow' | 'deny' | undefined {
+  { protocol, port, names = [], request }: ResolvedFlow,
+): LookupResult | undefined {
   if (image === undefined || subject.kind !== 'pod' || subject.pod.node !== node || peer.address === undefined)
     return undefined;
-  return lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, { names }).verdict;
+  const seen = { names, ...(request?.kind === 'http' ? { request } : {}) };
+  return lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, seen);
+}
+
+/** The request as the datapath would read it. */
+function readRequest({ method, target, host, headers }: NonNullable<WhyQuestion['http']>): HeadAnswer {
+  const lines = [...(host === undefined ? [] : [['Host', host] as const]), ...headers];
+  const version = host === undefined ? '1.0' : '1.1';
+  const text = `${method} ${target} HTTP/${version}\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`;
+  return parseHead(new TextEncoder().encode(text));
+}
+
+function describeRequest({ http }: WhyQuestion, request: HttpRequest | undefined): string[] {
+  if (http === undefined || request === undefined || request.target === http.target) return [];
+  return [`  ${http.target} is read as ${request.target}`];
 }
 
 export function describeSide(decision: SideDecision): string {

@@ -149,11 +149,24 @@ export type EndpointReport = z.infer<typeof endpointSchema>;
 
 /** `namespace/name`, an IP address, `host` or `world`. */
 const whyEnd = z.string().min(1);
+const lineText = z
+  .string()
+  .max(8192)
+  .regex(/^[^\r\n\0]*$/);
 export const whyQuestionSchema = z.strictObject({
   source: whyEnd,
   destination: whyEnd,
   protocol: z.enum(['TCP', 'UDP', 'SCTP', 'ICMP', 'ICMPv6']).default('TCP'),
   port: z.number().int().min(0).max(65_535).default(0),
+  /** A request as it would be made on the connection. Without a host it has none, as in HTTP/1.0. */
+  http: z
+    .strictObject({
+      method: lineText.min(1),
+      target: lineText.min(1),
+      host: lineText.optional(),
+      headers: z.array(z.tuple([lineText.min(1), lineText])).default([]),
+    })
+    .optional(),
 });
 export type WhyQuestion = z.infer<typeof whyQuestionSchema>;
 

@@ -7,6 +7,9 @@ import { paint } from './output.ts';
 interface WhyFlags extends AgentFlags {
   readonly port: number;
   readonly protocol: string;
+  readonly http?: readonly [method: string, target: string];
+  readonly header: readonly (readonly [name: string, value: string])[];
+  readonly host?: string;
   readonly output: 'text' | 'json';
 }
 
@@ -19,6 +22,9 @@ export function registerWhy(program: Command): void {
       .argument('<destination>', 'likewise')
       .option('-p, --port <port>', 'destination port', parsePort, 0)
       .addOption(new Option('--protocol <name>').choices(['TCP', 'UDP', 'SCTP', 'ICMP', 'ICMPv6']).default('TCP'))
+      .option('--http <request>', 'an HTTP request on the connection: GET /path', parseRequest)
+      .option('--host <host>', 'the request’s Host; without it, it has none')
+      .option('--header <line>', 'a header of the request: "name: value"; may be given several times', addHeader, [])
       .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text')),
   )
     .addHelpText(
@@ -29,7 +35,8 @@ Exits with 0 for allowed, 3 for denied.
 
 Examples:
   myelin why boutique/frontend-x2x4z boutique/cartservice-7k9qp --port 7070
-  myelin why world boutique/frontend-x2x4z --port 8080`,
+  myelin why world boutique/frontend-x2x4z --port 8080
+  myelin why boutique/frontend boutique/catalogue --port 3550 --http 'GET /products?q=a' --host catalogue`,
     )
     .action(why);
 }
@@ -39,6 +46,22 @@ function parsePort(text: string): number {
   if (!Number.isInteger(port) || port < 0 || port > 65_535)
     throw new InvalidArgumentError('expected a port, 0 to 65535');
   return port;
+}
+
+function parseRequest(text: string): [method: string, target: string] {
+  const [, method, target] = /^(\S+) +(\S+)$/.exec(text.trim()) ?? [];
+  if (method === undefined || target === undefined)
+    throw new InvalidArgumentError('expected a method and a target, as in "GET /path"');
+  return [method, target];
+}
+
+function addHeader(
+  text: string,
+  before: readonly (readonly [name: string, value: string])[],
+): readonly (readonly [name: string, value: string])[] {
+  const [, name, value] = /^([^:\s]+): *(.*)$/.exec(text) ?? [];
+  if (name === undefined || value === undefined) throw new InvalidArgumentError('expected "name: value"');
+  return [...before, [name, value]];
 }
 
 /** Asks every agent and joins the sides: a pod's own node is the one that can compare with its datapath. */
@@ -59,7 +82,12 @@ export async function askWhy(agents: readonly AgentAddress[], question: WhyQuest
 }
 
 async function why(source: string, destination: string, flags: WhyFlags): Promise<void> {
-  const question = whyQuestionSchema.parse({ source, destination, port: flags.port, protocol: flags.protocol });
+  const [method, target] = flags.http ?? [];
+  if (method === undefined && (flags.host !== undefined || flags.header.length > 0))
+    throw new InvalidArgumentError('--host and --header are about a request: give it with --http "GET /path"');
+  const http = method === undefined ? undefined : { method, target, host: flags.host, headers: flags.header };
+  const { port, protocol } = flags;
+  const question = whyQuestionSchema.parse({ source, destination, port, protocol, http });
   const answer = await askWhy(findAgents(flags), question);
   if (flags.output === 'json') console.log(JSON.stringify(answer, null, 2));
   else {

@@ -46,10 +46,12 @@ export interface Explanation {
   readonly text: string;
 }
 
-/** Says who decides about a flow and why: what `myelin why` prints. Same decision as `decide`. */
+/** Says who decides about a flow and why: what `myelin why` prints. Same decision as `decide`, of what each side can see. */
 export function explain(view: ClusterView, flow: PolicyFlow): Explanation {
   const resolved = resolveFlow(view, flow);
-  const egress = explainSide(view, resolved, 'egress');
+  // HTTP is read by who answers it; to who asks, it is a connection.
+  const { request, ...unread } = resolved;
+  const egress = explainSide(view, request?.kind === 'http' ? unread : resolved, 'egress');
   const ingress = explainSide(view, resolved, 'ingress');
   const allowed = egress.side.decision.verdict === 'allow' && ingress.side.decision.verdict === 'allow';
   const { source, destination, protocol, port } = resolved;
@@ -135,7 +137,7 @@ function describeTrail({ rule, passed }: GateDecision, policies: readonly Policy
     ...(rule?.description === undefined ? [] : [`    ${formatRule(rule.ref)}: ${rule.description}`]),
     ...(given?.requests !== undefined && rule?.requests === undefined
       ? [
-          `    ${formatRule(given.ref)} is about some requests only; which one this is cannot be seen here, so it denies all`,
+          `    ${formatRule(given.ref)} is about some requests only; which one this is is not known here, so it denies all`,
         ]
       : []),
   ];

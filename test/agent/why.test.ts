@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { answerWhy, type WhyContext } from '../../src/agent/why.ts';
+import type { WhyQuestion } from '../../src/agent/wire.ts';
 import { parseIp } from '../../src/model/address.ts';
+import { compile } from '../../src/policy/compile.ts';
 import { explain } from '../../src/policy/explain.ts';
+import { formatIssues } from '../../src/policy/issues.ts';
+import { parseAuthorizationPolicy } from '../../src/policy/istio/authorization.ts';
 import { clusterWith, policy } from '../support/cluster.ts';
 
 const front = parseIp('10.96.0.20');
@@ -62,4 +66,68 @@ test('the host is the other end’s node, whichever node is asked', () => {
     const answer = why('host', 80, undefined, 'shop/cart', node);
     assert.equal(answer.verdict, 'allow', `asked on ${node}: ${answer.explanation.join('; ')}`);
   }
+});
+
+test('a request is read as the datapath reads it, and the rule that decides about it is named', () => {
+  const [readOnly, ...others] = [
+    {
+      metadata: { name: 'read', namespace: 'shop' },
+      spec: {
+        selector: { matchLabels: { app: 'cart' } },
+        rules: [{ to: [{ operation: { methods: ['GET'], paths: ['/items/*'] } }] }],
+      },
+    },
+    {
+      metadata: { name: 'admin', namespace: 'shop' },
+      spec: {
+        selector: { matchLabels: { app: 'cart' } },
+        action: 'DENY',
+        rules: [
+          {
+            to: [{ operation: { paths: ['/items/admin*'] } }],
+            when: [{ key: 'request.headers[x-role]', notValues: ['root'] }],
+          },
+        ],
+      },
+    },
+  ].map((object) => {
+    const parsed = parseAuthorizationPolicy({
+      apiVersion: 'security.istio.io/v1',
+      kind: 'AuthorizationPolicy',
+      ...object,
+    });
+    return parsed.ok ? parsed.policy : assert.fail(formatIssues(parsed.issues));
+  });
+  assert.ok(readOnly !== undefined);
+  const seen = clusterWith([readOnly, ...others]);
+  const image = compile(seen, 'node-1');
+  const context: WhyContext = {
+    view: seen,
+    node: 'node-1',
+    image,
+    explain: (own, flow) => explain(own, flow).text.split('\n').slice(1),
+  };
+  const ask = (http?: WhyQuestion['http']) => {
+    const question = { source: 'shop/front-1', destination: 'shop/cart', protocol: 'TCP', port: 8080 } as const;
+    const { verdict, sides, explanation } = answerWhy(context, {
+      ...question,
+      ...(http === undefined ? {} : { http }),
+    });
+    return { verdict, by: sides[1]?.by ?? '', datapath: sides[1]?.datapath, explanation: explanation.join('\n') };
+  };
+  const get = (target: string, headers: [string, string][] = []) =>
+    ask({ method: 'GET', target, host: 'cart', headers });
+  const allowed = get('/x/..//items/%31');
+  assert.deepEqual(
+    [allowed.verdict, allowed.by, allowed.datapath],
+    ['allow', 'AuthorizationPolicy shop/read rules[0]', 'agrees'],
+  );
+  assert.match(allowed.explanation, /is read as \/items\/1/);
+  assert.equal(get('/items/admin').by, 'AuthorizationPolicy shop/admin rules[0]');
+  assert.equal(get('/items/%61dmin/a').datapath, 'agrees');
+  assert.equal(get('/items/admin', [['X-Role', 'root']]).verdict, 'allow');
+  assert.match(ask({ method: 'POST', target: '/items/1', headers: [] }).by, /no rule allows it/);
+  assert.match(get('/items/%2e%2e/%2e%2e/x').by, /^HTTP_MALFORMED: a path above the root/);
+  assert.match(ask().explanation, /judged one by one/);
+  assert.equal(ask().verdict, 'deny');
 });
