@@ -25,7 +25,7 @@ const ordinary: ReadonlySet<TunnelDropReason> = new Set([
 export function logDrops(
   driver: EventEmitter<TunnelDriverEvents>,
   logger: Logger,
-  now: () => number = performance.now,
+  now: () => number = () => performance.now(),
 ): void {
   const said = new Map<TunnelDropReason, { at: number; since: number }>();
   driver.on('drop', (report: DropReport) => {

@@ -57,3 +57,11 @@ test('what nobody has to look into is not a warning', () => {
     ],
   );
 });
+
+test('with the clock that agents have', () => {
+  const lines: string[] = [];
+  const driver = new EventEmitter<TunnelDriverEvents>();
+  logDrops(driver, pino({ level: 'debug' }, { write: (line: string) => void lines.push(line) }));
+  for (let i = 0; i < 3; i++) driver.emit('drop', { reason: 'SELECTOR', count: 1 });
+  assert.equal(lines.length, 1);
+});

@@ -5,11 +5,12 @@ import { chmodSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { pino } from 'pino';
 import { z } from 'zod';
 import { run } from '../../src/kernel/command.ts';
 import { ip } from '../../src/kernel/ip.ts';
 import { parseIp } from '../../src/model/address.ts';
-import { type Expiry, TunnelError, type TunnelErrorCode } from '../../src/tunnel/driver.ts';
+import { type Expiry, type TrafficSelector, TunnelError, type TunnelErrorCode } from '../../src/tunnel/driver.ts';
 import { EngineDriver } from '../../src/tunnel/engine/engine-driver.ts';
 import { EngineLab, isEngine, testLog } from '../support/engine-lab.ts';
 
@@ -52,6 +53,36 @@ describe('the agent’s connection to an engine', () => {
         sa.statistics.packets >= (before[i]?.statistics.packets ?? 0) + 3,
         'counted while nobody was connected',
       );
+  });
+
+  test('a listener that fails does not cost the connection', async () => {
+    const [a] = lab.nodes;
+    const log: string[] = [];
+    const driver = new EngineDriver(
+      { socketPath: a.socket },
+      { log: pino({ level: 'error' }, { write: (line: string) => void log.push(line) }) },
+    );
+    await a.driver.close();
+    await driver.open();
+    let lost = 0;
+    driver.on('down', () => lost++);
+    const told = Promise.withResolvers<TrafficSelector>();
+    driver.on('acquire', (pair) => {
+      told.resolve(pair);
+      throw new TypeError('a listener’s own mistake');
+    });
+    const nobody =
+      lab
+        .selectors(a)
+        .map(({ remote }) => remote)[0]
+        ?.replace(/\.2$/, '.77') ?? '';
+    await run('ping', ['-c', '1', '-W', '1', nobody], { netns: a.pod }).catch(() => undefined);
+    await driver.fail(await told.promise);
+    assert.ok((await driver.list()).length > 0);
+    assert.equal(lost, 0);
+    assert.match(log.join(''), /a listener’s own mistake/);
+    await driver.close();
+    await lab.reconnect(a);
   });
 
   test('a key is taken over: zeroed in the caller’s hands, installed once, never overwritten', async () => {

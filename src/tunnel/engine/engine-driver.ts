@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import type { IpAddress } from '../../model/address.ts';
 import {
   type DriverStatistics,
+  type DropReport,
   type InboundSa,
   type InstalledSa,
   type OutboundSa,
@@ -260,20 +261,33 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
         this.#greeted(message.hello);
         break;
       case 'acquire':
-        this.emit('acquire', message.pair);
+        this.#tell(() => this.emit('acquire', message.pair));
         break;
       case 'expiry':
-        this.emit(message.when, message.expiry);
+        this.#tell(() => this.emit(message.when, message.expiry));
         break;
       case 'unknownSpi':
-        this.emit('unknownSpi', { spi: message.spi, from: message.from });
+        this.#tell(() => this.emit('unknownSpi', { spi: message.spi, from: message.from }));
         break;
       case 'moved':
-        this.emit('moved', { sa: message.sa, from: message.from });
+        this.#tell(() => this.emit('moved', { sa: message.sa, from: message.from }));
         break;
       case 'drop':
-        if (message.report !== undefined) this.emit('drop', message.report);
+        this.#drop(message.report);
         break;
+    }
+  }
+
+  #drop(report: DropReport | undefined): void {
+    if (report !== undefined) this.#tell(() => this.emit('drop', report));
+  }
+
+  /** What a listener makes of an event is no fault of the engine's: the connection stands. */
+  #tell(emit: () => void): void {
+    try {
+      emit();
+    } catch (error) {
+      this.#log.error({ err: error }, 'a listener of the tunnel driver failed');
     }
   }
 
