@@ -1,16 +1,13 @@
 import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Logger } from 'pino';
-import { ApiClient } from '../api/client/client.ts';
-import { readKubeconfig } from '../api/client/kubeconfig.ts';
 import { Datapath } from '../datapath/datapath.ts';
 import { EndpointManager } from '../endpoint/manager.ts';
 import { CniServer } from '../endpoint/server.ts';
-import { MtuTable } from '../kernel/path-mtu.ts';
 import { requireCapabilities } from '../kernel/probe.ts';
-import { familyOf, type IpAddress, parseIp } from '../model/address.ts';
+import { familyOf, type IpAddress } from '../model/address.ts';
 import { podName } from '../model/endpoint.ts';
-import { type Prefix, prefixContains } from '../model/prefix.ts';
+import { prefixContains } from '../model/prefix.ts';
 import { FlowLog } from '../observe/flow-log.ts';
 import { compile } from '../policy/compile.ts';
 import { identityOf } from '../policy/lookup.ts';
@@ -18,8 +15,7 @@ import { couldTalk } from '../policy/reachable.ts';
 import { serviceFronts } from '../service/translation.ts';
 import { TunnelManager } from '../tunnel/manager.ts';
 import type { PathTable } from '../tunnel/xfrm/sending.ts';
-import { ApiFeed } from './api-feed.ts';
-import { ClusterState } from './cluster-state.ts';
+import { Cluster } from './cluster.ts';
 import { Conditions } from './conditions.ts';
 import { openDriver } from './driver.ts';
 import { logDrops } from './drop-log.ts';
@@ -28,10 +24,10 @@ import { Identity } from './identity.ts';
 import { KeyRing } from './key-ring.ts';
 import { LocalPods } from './local-pods.ts';
 import { AgentMetrics } from './metrics.ts';
+import { MtuWatch } from './mtu-watch.ts';
 import { warnOfNode } from './node-events.ts';
-import { findUplink, podMtuOver, setUpNode } from './node-setup.ts';
+import { findUplink, setUpNode } from './node-setup.ts';
 import { type AgentOptions, stateDirectory } from './options.ts';
-import { PathMtu } from './path-mtu.ts';
 import { ClusterPeers } from './peers.ts';
 import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
@@ -39,8 +35,8 @@ import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
 import { RuleNames } from './rule-names.ts';
+import { onePerFamily, underlayOf, waitForSelf } from './self.ts';
 import { Serial } from './serial.ts';
-import { SettingsFeed } from './settings-feed.ts';
 
 const objectDirectory = resolve(import.meta.dirname, '../../build/bpf');
 /** About 7 MiB when full. */
@@ -91,15 +87,9 @@ export class Agent {
     );
     this.#closers.push(() => datapath.close());
 
-    const state = new ClusterState(
-      {
-        defaultDeny: options.clusterDefault === 'deny',
-        podCidrs: options.podCidrs,
-        serviceCidrs: options.serviceCidrs,
-        trustDomain: options.trustDomain,
-      },
-      () => onView(),
-    );
+    const cluster = new Cluster(options, { logger, onServices: () => services.schedule() });
+    this.#closers.push(() => cluster.close());
+    const { api, kubeconfig, state, feed, settings } = cluster;
     const rules = new RuleNames(() => datapath.policy.rules);
     const names = {
       node: options.node,
@@ -113,47 +103,10 @@ export class Agent {
 
     // What came from the API so far is not the whole cluster: nothing acts on it before every first list is in.
     const services = new Serial(() => datapath.applyServices(serviceFronts(feed.services, feed.slices)), logger);
-    let onView: () => void = () => {};
-    let onSettings: () => void = () => {};
-    const kubeconfig = readKubeconfig(options.kubeconfig);
-    const api = new ApiClient(kubeconfig);
-    const feed = new ApiFeed(state, {
-      api,
-      logger,
-      onServices: () => services.schedule(),
-      policies: { trustDomain: options.trustDomain, rootNamespace: options.istioRootNamespace },
-    });
-    this.#closers.push(() => feed.close());
-    const settings = new SettingsFeed(
-      {
-        defaultVerdict: options.clusterDefault,
-        breachRadius: options.breachRadius,
-        svidLifetimeSeconds: options.svidTtlSeconds,
-        rekeySeconds: options.rekeySeconds,
-        rekeyBytes: options.rekeyBytes,
-        istioRootNamespace: options.istioRootNamespace,
-      },
-      {
-        api,
-        logger,
-        onChange: () => {
-          state.setDefaultDeny(settings.current.defaultVerdict === 'deny');
-          const { istioRootNamespace: rootNamespace } = settings.current;
-          feed.setPolicyContext({ trustDomain: options.trustDomain, rootNamespace });
-          onSettings();
-          onView();
-        },
-      },
-    );
-    this.#closers.push(() => settings.close());
-    await Promise.all([feed.start(), settings.start()]);
+    await cluster.start();
 
-    const self = await waitForSelf(state, options.node, logger, (listener) => {
-      onView = listener;
-    });
-    const underlay =
-      self.addresses.find((address) => familyOf(address) === (options.underlayFamily ?? familyOf(self.addresses[0]))) ??
-      self.addresses[0];
+    const self = await waitForSelf(cluster, options.node, logger);
+    const underlay = underlayOf(self, options.underlayFamily);
     await setUpNode({
       uplink: options.uplink,
       tunnel: 'myelin0',
@@ -258,13 +211,13 @@ export class Agent {
       },
     );
 
-    onSettings = () => {
+    cluster.onSettings = () => {
       const { svidLifetimeSeconds, rekeySeconds: seconds, rekeyBytes: bytes } = settings.current;
       svids.setLifetime(svidLifetimeSeconds * 1000);
       tunnels.setLifetime({ seconds, bytes });
       tunnels.reconcile().catch((error: unknown) => logger.error({ err: error }, 'tunnels'));
     };
-    onSettings();
+    cluster.onSettings();
     driver.repeatEarly();
 
     let added = false;
@@ -288,27 +241,10 @@ export class Agent {
       },
       { log: logger, hooks: pods },
     );
-    const mtus = new MtuTable();
+    const mtus = new MtuWatch(uplink.ifindex, options.underlayMtu, { driver, endpoints, logger });
     this.#closers.push(() => mtus.close());
-    const pathMtu = new PathMtu(options.underlayMtu, {
-      source: { device: () => mtus.ofDevice(uplink.ifindex), paths: () => mtus.ofPaths() },
-      limit: (address, mtu) => driver.limitPath(address, mtu),
-      onDevice: (mtu) => {
-        endpoints.setMtu(podMtuOver(mtu));
-        return driver.raiseMtu(podMtuOver(mtu));
-      },
-      logger,
-    });
-    const looks = new Serial(() => pathMtu.look(), logger);
-    await looks.start();
-    driver.driver.on('up', () => {
-      pathMtu.forget();
-      looks.schedule();
-    });
-    driver.driver.on('drop', ({ reason }) => {
-      if (reason === 'TOO_BIG') looks.schedule();
-    });
-    this.#every(lookMs, async () => looks.schedule(), logger);
+    await mtus.start();
+    this.#every(lookMs, async () => mtus.look(), logger);
 
     await endpoints.reconcile();
     for (const endpoint of endpoints.list()) pods.prepare(endpoint);
@@ -333,7 +269,7 @@ export class Agent {
     bundles.on('changed', requarantine);
     svids.on('issued', requarantine).on('renewed', requarantine);
 
-    onView = () => {
+    cluster.onView = () => {
       quarantine.refresh();
       policy.schedule();
       pods.refresh();
@@ -424,49 +360,4 @@ export class Agent {
     }, ms);
     this.#closers.push(() => clearInterval(timer));
   }
-}
-
-/** What the API must say of a node before it can have pods. */
-interface Self {
-  readonly addresses: readonly [IpAddress, ...IpAddress[]];
-  readonly podCidrs: readonly Prefix[];
-}
-
-/** @returns Who this node is in the API, or what is still missing. */
-function selfOf(state: ClusterState, name: string): Self | string {
-  const node = state.node(name);
-  if (node === undefined) return `the API has no node ${name}: is it registered under that name?`;
-  const [first, ...rest] = node.addresses;
-  if (first === undefined) return `node ${name} has no InternalIP in its status`;
-  if (node.podCidrs.length === 0) return `node ${name} has no pod CIDR yet: is the controller running?`;
-  return { addresses: [first, ...rest], podCidrs: node.podCidrs };
-}
-
-function onePerFamily(addresses: readonly IpAddress[]): IpAddress[] {
-  const families = ([4, 6] as const).map((family) => addresses.find((address) => familyOf(address) === family));
-  return families.flatMap((address) => address ?? []).map(parseIp);
-}
-
-/** A node may be started before it is registered, or before the controller gave it its pod CIDRs: it waits, and says for what. */
-function waitForSelf(
-  state: ClusterState,
-  name: string,
-  logger: Logger,
-  listen: (onView: () => void) => void,
-): Promise<Self> {
-  return new Promise((resolve) => {
-    let said = '';
-    const look = () => {
-      const self = selfOf(state, name);
-      if (typeof self !== 'string') {
-        listen(() => {});
-        resolve(self);
-      } else if (self !== said) {
-        said = self;
-        logger.warn(self);
-      }
-    };
-    listen(look);
-    look();
-  });
 }
