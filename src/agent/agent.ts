@@ -19,7 +19,7 @@ import { Cluster } from './cluster.ts';
 import { Conditions } from './conditions.ts';
 import { openDriver } from './driver.ts';
 import { logDrops } from './drop-log.ts';
-import { flowOf } from './flows.ts';
+import { flowOf, sayFlow } from './flows.ts';
 import { Identity } from './identity.ts';
 import { KeyRing } from './key-ring.ts';
 import { LocalPods } from './local-pods.ts';
@@ -83,7 +83,14 @@ export class Agent {
     const flows = new FlowLog({ capacity: keptFlows, ringLosses: () => datapath.losses().ring });
     const datapath = Datapath.open(
       { objectDir: objectDirectory, pinDir: options.bpfDir, onIncompatible: 'recreate' },
-      { log: logger, onEvent: (event) => flows.push(flowOf(event, names)) },
+      {
+        log: logger,
+        onEvent: (event) => {
+          const flow = flowOf(event, names);
+          flows.push(flow);
+          sayFlow(flow, logger);
+        },
+      },
     );
     this.#closers.push(() => datapath.close());
 

@@ -1,8 +1,10 @@
+import type { Logger } from 'pino';
 import type { DatapathEvent, DatapathEventEnd } from '../datapath/events.ts';
 import type { IpAddress } from '../model/address.ts';
 import type { FlowEvent, FlowPeer } from '../model/flow.ts';
 import { protocolFromNumber } from '../model/port.ts';
-import type { RuleRef } from '../model/verdict.ts';
+import { formatRule, type RuleRef } from '../model/verdict.ts';
+import { formatEnd } from '../observe/format.ts';
 import type { ClusterState } from './cluster-state.ts';
 
 /** What the agent knows that the datapath's numbers stand for. */
@@ -39,6 +41,22 @@ export function flowOf(event: DatapathEvent, names: FlowNames): FlowEvent {
     ...(event.durationNs === undefined ? {} : { durationNs: event.durationNs }),
     ...(event.http === undefined ? {} : { http: event.http }),
   };
+}
+
+/** Writes what a policy's rule has said where it decides into the log; how often that may be, the datapath sees to. */
+export function sayFlow(flow: FlowEvent, logger: Pick<Logger, 'info'>): void {
+  if (flow.log === undefined) return;
+  const { text, unsaid } = flow.log;
+  logger.info(
+    {
+      verdict: flow.verdict,
+      ...(flow.rule === undefined ? {} : { rule: formatRule(flow.rule) }),
+      ...(flow.reason === undefined ? {} : { reason: flow.reason }),
+      ...{ source: formatEnd(flow.source), destination: formatEnd(flow.destination), protocol: flow.protocol },
+      ...(unsaid === 0 ? {} : { unsaid }),
+    },
+    text === '' ? 'a rule that is to be logged has decided' : text,
+  );
 }
 
 function withDomain(

@@ -63,6 +63,16 @@ export class AgentMetrics {
       add({ direction: 'egress' }, forwarded.egress.packets);
       add({ direction: 'ingress' }, forwarded.ingress.packets);
     });
+    this.#counter(
+      'policy_audited_packets_total',
+      'Packets with which connections were judged, that passed and audited policies would have denied',
+      ['direction'],
+      (add) => {
+        const { audited } = datapath.metrics();
+        add({ direction: 'egress' }, audited.egress.packets);
+        add({ direction: 'ingress' }, audited.ingress.packets);
+      },
+    );
     this.#gauge('datapath_map_entries', 'Entries in use, by map', ['map'], (add) => {
       for (const [map, { used }] of Object.entries(datapath.usage())) add({ map }, used);
     });

@@ -72,6 +72,7 @@ function registerDiff(policy: Command): void {
   flowFlags(policy.command('diff').description('which recorded connections changed policies would decide otherwise'))
     .option('-f, --file <path>', 'policies to be applied, of any kind; may be repeated', collect, [])
     .option('--remove <policy>', 'one to be deleted: "NetworkPolicy shop/web"; may be repeated', collect, [])
+    .option('--audited', 'as if the policies that are only audited were enforced')
     .option('-n, --namespace <name>', 'for manifests that name none', 'default')
     .addOption(new Option('-o, --output <form>').choices(['table', 'json']).default('table'))
     .addHelpText(
@@ -82,7 +83,8 @@ something does.
 
 Examples:
   myelin policy diff -f policies/
-  myelin policy diff --remove 'NetworkPolicy shop/web' -o json`,
+  myelin policy diff --remove 'NetworkPolicy shop/web' -o json
+  myelin policy diff --audited`,
     )
     .action((flags: DiffFlags) => diffPolicies(flags));
 }

@@ -261,6 +261,10 @@ export const event = struct('event', {
 });
 
 export type EventRecord = Value<typeof event>;
+/** How often a rule has something said. */
+export const logLimit = struct('log_limit', { nextNs: u64, unsaid: u64 });
+export type LogLimit = Value<typeof logLimit>;
+
 export const eventFlags = { logged: 1 } as const;
 
 /** `enum direction`, in connections and events. */
@@ -302,5 +306,6 @@ export const structs: readonly Struct<unknown>[] = [
   nameValue,
   namePattern,
   metric,
+  logLimit,
   event,
 ];

@@ -51,6 +51,8 @@ export interface DatapathMaps {
   readonly nameAccepts: TypedMap<layouts.NameAcceptKey, layouts.NameAccept>;
   readonly namePatterns: TypedMap<number, layouts.NamePattern>;
   readonly names: TypedMap<layouts.NameKey, layouts.NameValue>;
+  /** By rule. */
+  readonly logLimits: TypedMap<number, layouts.LogLimit>;
   readonly metrics: TypedMap<number, layouts.Metric>;
   readonly eventLosses: TypedMap<number, bigint>;
   /** The ring buffer. */
@@ -175,6 +177,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     nameAccepts: new TypedMap(map('name_accepts'), layouts.nameAcceptKey, layouts.nameAccept),
     namePatterns: new TypedMap(map('name_patterns'), layouts.number32, layouts.namePattern),
     names: new TypedMap(map('names'), layouts.nameKey, layouts.nameValue),
+    logLimits: new TypedMap(map('log_limits'), layouts.number32, layouts.logLimit),
     metrics: new TypedMap(map('metrics'), layouts.number32, layouts.metric),
     eventLosses: new TypedMap(map('event_losses'), layouts.number32, layouts.number64),
     events: map('events'),

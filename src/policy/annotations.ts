@@ -78,7 +78,8 @@ function optionsOf(said: Partial<Record<Annotation, string>>): PolicyOptions {
 }
 
 function withOptions(policy: Policy, given: PolicyOptions, added: readonly Limit[]): Policy {
-  const options = { ...policy.options, ...given };
+  // What the kind's own fields say goes before.
+  const options = { ...given, ...policy.options };
   const limits = [...(policy.limits ?? []), ...added];
   return {
     ...policy,

@@ -1,5 +1,6 @@
 import type { PodView } from '../model/endpoint.ts';
 import { type Direction, dropReasons, formatRule, type RuleRef, type SideDecision } from '../model/verdict.ts';
+import { wouldDeny } from './audit.ts';
 import {
   type Decision,
   decideGate,
@@ -56,8 +57,24 @@ export function explain(view: ClusterView, flow: PolicyFlow): Explanation {
   const allowed = egress.side.decision.verdict === 'allow' && ingress.side.decision.verdict === 'allow';
   const { source, destination, protocol, port } = resolved;
   const ends = `${describeParty(source)} → ${describeParty(destination)}, ${describeFlowPort(protocol, port)}`;
-  const text = [`${ends}: ${allowed ? 'allowed' : 'denied'}`, ...egress.lines, ...ingress.lines].join('\n');
+  const text = [
+    `${ends}: ${allowed ? 'allowed' : 'denied'}`,
+    ...egress.lines,
+    ...ingress.lines,
+    ...describeAudit(wouldDeny(view, flow)),
+  ].join('\n');
   return { verdict: allowed ? 'allow' : 'deny', egress: egress.side, ingress: ingress.side, text };
+}
+
+/** What audited policies would make of it. */
+function describeAudit(decision: Decision | undefined): string[] {
+  if (decision === undefined) return [];
+  return (['egress', 'ingress'] as const)
+    .filter((direction) => decision[direction].verdict === 'deny')
+    .map(
+      (direction) =>
+        `  if what is audited were enforced, ${direction} would be ${describeDecision(decision[direction])}`,
+    );
 }
 
 function explainSide(

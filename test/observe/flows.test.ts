@@ -68,7 +68,7 @@ test('a protocol may be given by name or number, an address in any of its spelli
 });
 
 test('a filter that means nothing is refused with what was expected', () => {
-  assert.throws(() => parseFilter({ verdict: 'maybe' }), /'allow' or 'deny'/);
+  assert.throws(() => parseFilter({ verdict: 'maybe' }), /'allow', 'deny' or 'audit'/);
   assert.throws(() => parseFilter({ port: '70000' }), /up to 65535/);
   assert.throws(() => parseFilter({ address: '10.0.0.256' }), /IP address/);
 });
@@ -122,4 +122,22 @@ test('every verdict says what decided', () => {
     '1.5 KiB',
     '5.0 GiB',
   ]);
+});
+
+test('what is audited and what is to be logged say so in their line, and a filter finds the former', () => {
+  const rule = { kind: 'NetworkPolicy', namespace: 'shop', name: 'p', direction: 'ingress', index: -1 } as const;
+  const audited = flow({ kind: 'audit', reason: 'POLICY_DENIED', rule });
+  assert.match(
+    formatFlow(audited, false),
+    / audit audit .*ingress: POLICY_DENIED \(.*, NetworkPolicy shop\/p ingress\)$/,
+  );
+  assert.ok(matchesFilter(audited, { verdict: 'audit' }));
+  assert.ok(!matchesFilter(audited, { verdict: 'allow' }));
+  assert.ok(!matchesFilter(flow(), { verdict: 'audit' }));
+  const logged = flow({ rule, log: { text: 'edge', unsaid: 0 } });
+  assert.match(formatFlow(logged, false), / {2}“edge”$/);
+  assert.match(
+    formatFlow({ ...logged, log: { text: 'edge', unsaid: 3 } }, false),
+    / {2}“edge” \(3 more before this\)$/,
+  );
 });

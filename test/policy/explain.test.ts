@@ -168,6 +168,19 @@ for (const [name, rules, flow, differences] of misses)
     assert.deepEqual(explain(clusterWith([ingress('in', ...rules)]), flow).ingress.nearest?.differences, differences);
   });
 
+test('what would be denied if what is audited were enforced is said beside the decision', () => {
+  const told: Policy = { ...ingress('told', { from: [{ podSelector: cart }] }), options: { mode: 'audit' } };
+  const { verdict, text } = explain(clusterWith([told]), toCart(frontPod));
+  assert.equal(verdict, 'allow');
+  assert.match(
+    text,
+    /\n {2}if what is audited were enforced, ingress would be denied: no rule of NetworkPolicy shop\/told allows it$/,
+  );
+  assert.doesNotMatch(explain(clusterWith([told]), toCart({ pod: 'shop/cart' })).text, /audited were/);
+  const enforced = ingress('in', { from: [{ podSelector: cart }] });
+  assert.doesNotMatch(explain(clusterWith([told, enforced]), toCart(frontPod)).text, /audited were/);
+});
+
 test('where no rule could ever allow, that is said', () => {
   const { text, ingress: side } = explain(clusterWith([ingress('none')]), toCart(scan));
   assert.equal(side.nearest, undefined);

@@ -1,6 +1,7 @@
 import { describeSide } from '../../agent/why.ts';
 import { manifestFiles, readDocuments } from '../../api/manifest-file.ts';
 import { MyelinError } from '../../model/error.ts';
+import { asIfEnforced } from '../../policy/audit.ts';
 import type { Decision } from '../../policy/decide.ts';
 import { type ChangedConnection, changedConnections } from '../../policy/suggest/changes.ts';
 import { endName } from '../../policy/suggest/connections.ts';
@@ -12,14 +13,18 @@ import { putPolicy, readClusterState } from './view.ts';
 export interface DiffFlags extends FlowFlags, ClusterFlags {
   readonly file: readonly string[];
   readonly remove: readonly string[];
+  readonly audited?: boolean;
   readonly namespace: string;
   readonly output: 'table' | 'json';
 }
 
 /** Prints which recorded connections would be decided otherwise; exits with 2 where there are any. @throws {MyelinError} */
 export async function diffPolicies(flags: DiffFlags): Promise<void> {
-  if (flags.file.length + flags.remove.length === 0)
-    throw new MyelinError('NothingChanges', 'say what would change: policies to apply (-f) or to delete (--remove)');
+  if (flags.file.length + flags.remove.length === 0 && flags.audited !== true)
+    throw new MyelinError(
+      'NothingChanges',
+      'say what would change: policies to apply (-f), to delete (--remove), or what is audited to enforce (--audited)',
+    );
   const flows = await recordedFlows(flags);
   const cluster = await openCluster(flags);
   const { state, context } = await readClusterState(cluster.api).finally(() => cluster.close());
@@ -32,13 +37,19 @@ export async function diffPolicies(flags: DiffFlags): Promise<void> {
         if (message !== undefined)
           broken.push(`${kind} ${namespace === '' ? name : `${namespace}/${name}`}: ${message}`);
   for (const policy of flags.remove) state.removePolicies(policy);
-  const { changed, judged, unknown } = changedConnections(before, state.view, flows);
+  const after = flags.audited === true ? asIfEnforced(state.view) : state.view;
+  const { changed, judged, unknown } = changedConnections(before, after, flows);
   for (const line of broken) console.error(paint('red', line));
   if (flags.output === 'json') console.log(JSON.stringify(changed.map(toJson), null, 2));
   else if (changed.length > 0) print(changed);
   console.error(
     `${changed.length} of ${judged} sorts of recorded connections change; ${unknown.length} are of pods that nobody knows any more`,
   );
+  const told = flags.audited === true ? flows.filter(({ kind }) => kind === 'audit').length : 0;
+  if (told > 0)
+    console.error(
+      `the datapath has said ${told} times what audited policies would deny (myelin observe --verdict audit)`,
+    );
   if (changed.length > 0) process.exitCode = 2;
 }
 

@@ -18,7 +18,7 @@ const kind = 'AuthorizationPolicy';
  * Validates an AuthorizationPolicy and turns it into the rule form: rules of the mesh gate, for ingress.
  *
  * An ALLOW policy isolates and allows, a DENY policy denies. CUSTOM asks somebody who cannot be asked here, so what its
- * rules match is denied; AUDIT decides nothing. Where only a request could tell, an ALLOW rule is read narrowly and a
+ * rules match is denied; AUDIT is an audited DENY: what its rules match is said, and nothing is decided. Where only a request could tell, an ALLOW rule is read narrowly and a
  * DENY rule widely; where Envoy and ztunnel read differently, so too.
  * @param object As JSON or YAML gives it.
  */
@@ -43,8 +43,7 @@ function toPolicy(scope: Scope, spec: AuthorizationSpec, dryRun: boolean): Polic
   if (refused !== undefined) limits.push({ field: 'spec.action', reason: refused });
   const { namespace, name, trustDomain } = scope;
   const reading: Reading = action === 'ALLOW' ? 'narrow' : 'wide';
-  const asked = action === 'AUDIT' ? [] : (spec.rules ?? []);
-  const rules = asked.flatMap((rule, index) =>
+  const rules = (spec.rules ?? []).flatMap((rule, index) =>
     toRules(scope, rule, index, { reading, namespace, trustDomain, limits }),
   );
   return {
@@ -55,14 +54,13 @@ function toPolicy(scope: Scope, spec: AuthorizationSpec, dryRun: boolean): Polic
     subject,
     isolates: action === 'ALLOW' ? ['ingress'] : [],
     rules,
-    ...(dryRun ? { options: { mode: 'audit' } } : {}),
+    ...(dryRun || action === 'AUDIT' ? { options: { mode: 'audit' } } : {}),
     ...(limits.length === 0 ? {} : { limits }),
   };
 }
 
 const unsupportedActions: Readonly<Record<string, string>> = {
   CUSTOM: 'CUSTOM asks an external authorizer, and none can be asked: what the rules match is denied',
-  AUDIT: 'AUDIT decides nothing, and nothing is recorded of it',
 };
 
 /** What a policy is attached to beside pods is unknown here, so it is about every pod that it could be about. */

@@ -219,6 +219,16 @@ test('another root namespace and trust domain, by setting', () => {
   assert.equal(verdict([result.policy], 'node-2', { to: 'shop/cart' }), 'deny');
 });
 
+test('AUDIT is an audited DENY: a dry run that asks for nothing more', () => {
+  const rules = [{ from: [{ source: { namespaces: ['ops'] } }] }];
+  const policy = authorization('shop/p', { action: 'AUDIT', rules });
+  assert.deepEqual([policy.options?.mode, policy.isolates, policy.limits], ['audit', [], undefined]);
+  const enforced = { ...policy, options: {} };
+  assert.equal(verdict([policy], 'ops/front'), 'allow');
+  assert.equal(verdict([enforced], 'ops/front'), 'deny');
+  assert.equal(verdict([enforced], 'shop/front'), 'allow');
+});
+
 test('a dry run is said, and decides nothing', () => {
   const policy = authorization('shop/p', {}, { annotations: { 'istio.io/dry-run': 'true' } });
   assert.equal(policy.options?.mode, 'audit');

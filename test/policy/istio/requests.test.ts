@@ -143,7 +143,7 @@ const limits: readonly [object, readonly string[]][] = [
     { rules: [{ from: [{ source: { principals: ['x', 'spiffe://td/ns/a/sa/b'] } }] }] },
     ['spec.rules[0].from[0].source.principals[1]'],
   ],
-  [{ action: 'AUDIT', rules: [{}] }, ['spec.action']],
+  [{ action: 'AUDIT', rules: [{}] }, []],
   [{ action: 'CUSTOM', provider: { name: 'x' }, rules: [{}] }, ['spec.action']],
   [{ targetRefs: [{ kind: 'Service', name: 'x' }] }, ['spec.targetRefs']],
   [{ rules: [{ from: [{ source: { principals: ['*'] } }], to: [{ operation: { ports: ['1'] } }] }] }, []],
