@@ -14,6 +14,7 @@ export const smallMaps = {
   fragments: 64,
   denials: 64,
   policy: 8192,
+  http_rows: 12_000,
   rule_sets: 256,
   peers: 256,
   prefixes: 256,

@@ -10,6 +10,7 @@ import { errnoError } from '../../src/kernel/error.ts';
 import { macFromBytes, parseIp } from '../../src/model/address.ts';
 import { protocolNumbers } from '../../src/model/port.ts';
 import type { Direction } from '../../src/model/verdict.ts';
+import { parseCiliumPolicy } from '../../src/policy/cilium/parse.ts';
 import { compile } from '../../src/policy/compile.ts';
 import { type PolicyFlow, resolveFlow } from '../../src/policy/decide.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
@@ -75,7 +76,7 @@ interface Probe {
 function probesOf(view: ClusterView, flows: readonly PolicyFlow[]): Probe[] {
   const ifindexes = new Map(podsOf(view).map(({ uid, ifindex }) => [uid, ifindex]));
   return flows.flatMap((flow) => {
-    const { source, destination, protocol, port } = resolveFlow(view, flow);
+    const { source, destination, protocol, port, request } = resolveFlow(view, flow);
     const sides = [
       { own: source, other: destination, direction: 'egress' satisfies Direction },
       { own: destination, other: source, direction: 'ingress' satisfies Direction },
@@ -84,14 +85,18 @@ function probesOf(view: ClusterView, flows: readonly PolicyFlow[]): Probe[] {
       const ifindex = own.kind === 'pod' ? ifindexes.get(own.pod.uid) : undefined;
       if (own.kind !== 'pod' || ifindex === undefined || other.address === undefined) return [];
       const number = typeof protocol === 'number' ? protocol : protocolNumbers[protocol];
-      return [{ uid: own.pod.uid, query: { ifindex, direction, remote: other.address, protocol: number, port } }];
+      const asked = direction === 'ingress' && request?.kind === 'http' ? { request } : {};
+      const query = { ifindex, direction, remote: other.address, protocol: number, port, ...asked };
+      return [{ uid: own.pod.uid, query }];
     });
   });
 }
 
 const inMaps = (probe: Probe) => evaluateMaps(maps, probe.query);
 const inImage = (image: PolicyImage, { uid, query }: Probe) =>
-  lookup(image, uid, query.direction, query.remote, query.protocol, query.port);
+  lookup(image, uid, query.direction, query.remote, query.protocol, query.port, false, {
+    ...(query.request === undefined ? {} : { request: query.request }),
+  });
 
 function assertAgrees(image: PolicyImage, probes: readonly Probe[]): void {
   for (const probe of probes) {
@@ -123,7 +128,7 @@ function changed({ view, added, kept }: typeof change extends fc.Arbitrary<infer
 
 test('the maps say what the image says, and no write on the way opens what neither revision allows', async () => {
   await fc.assert(
-    fc.asyncProperty(change, flowsArbitrary(12), async (made, flows) => {
+    fc.asyncProperty(change, flowsArbitrary(12, { requests: true }), async (made, flows) => {
       await startOver();
       const after = changed(made);
       const probes = probesOf(made.view, flowsIn(made.view, flows));
@@ -153,7 +158,7 @@ test('the maps say what the image says, and no write on the way opens what neith
 
 test('after a restart every number is new, and no packet notices', async () => {
   await fc.assert(
-    fc.asyncProperty(viewArbitrary({ tiered: true }), flowsArbitrary(12), async (view, flows) => {
+    fc.asyncProperty(viewArbitrary({ tiered: true }), flowsArbitrary(12, { requests: true }), async (view, flows) => {
       await startOver();
       const probes = probesOf(view, flowsIn(view, flows));
       const first = new Owner(view);
@@ -186,7 +191,7 @@ test('after a restart every number is new, and no packet notices', async () => {
 
 test('with other policies after a restart, no write opens what neither revision allows', async () => {
   await fc.assert(
-    fc.asyncProperty(change, flowsArbitrary(12), async (made, flows) => {
+    fc.asyncProperty(change, flowsArbitrary(12, { requests: true }), async (made, flows) => {
       await startOver();
       const probes = probesOf(made.view, flowsIn(made.view, flows));
       const first = new Owner(made.view);
@@ -364,4 +369,73 @@ test('tunnels get the new revision’s identities with it, or end', async () => 
       { identity: now, spi: 2, previousSpi: 1 },
     ],
   ]);
+});
+
+/** Only these paths, which take some `length` rows each. */
+function reads(paths: number, length: number, letter = 'a') {
+  const parsed = parseCiliumPolicy('CiliumNetworkPolicy', {
+    metadata: { name: 'reads', namespace: 'shop' },
+    spec: {
+      endpointSelector: cart,
+      ingress: [
+        {
+          toPorts: [
+            {
+              ports: [{ port: '80', protocol: 'TCP' }],
+              rules: { http: Array.from({ length: paths }, (_, i) => ({ path: `/${i}${letter.repeat(length)}` })) },
+            },
+          ],
+        },
+      ],
+    },
+  });
+  return parsed.ok ? parsed.policies : assert.fail('the policy is one');
+}
+
+const request = (target: string) => ({ kind: 'http', method: 'GET', target, headers: [] }) as const;
+
+test('tables about requests are given up when nobody can be on the way through them, and then are others’', async () => {
+  const views = ['a', 'b', 'c'].map((letter) => clusterWith(reads(20, 200, letter)));
+  const [first] = views;
+  assert.ok(first !== undefined);
+  let owner = new Owner(first);
+  const pod = podsOf(first).find(({ labels }) => labels.app === 'cart');
+  assert.ok(pod !== undefined);
+  const asked = {
+    ifindex: pod.ifindex,
+    direction: 'ingress',
+    remote: parseIp('203.0.113.9'),
+    protocol: 6,
+    port: 80,
+  } as const;
+  for (let turn = 0; turn < 12; turn++) {
+    const view = views[turn % 3] ?? first;
+    // Every third time by a process that has only what is in the maps.
+    if (turn % 3 === 2) {
+      await owner.policy.settled;
+      owner = new Owner(view);
+    }
+    await owner.policy.apply(compile(view, node, owner.policy.image));
+    const own = 'abc'.charAt(turn % 3);
+    const other = 'bca'.charAt(turn % 3);
+    const verdict = (target: string) => evaluateMaps(maps, { ...asked, request: request(target) }).verdict;
+    assert.equal(verdict(`/7${own.repeat(200)}`), 'allow', `turn ${turn}`);
+    assert.equal(verdict(`/7${other.repeat(200)}`), 'deny', `turn ${turn}`);
+    assert.equal(evaluateMaps(maps, asked).verdict, 'deny');
+  }
+});
+
+test('a revision whose tables about requests do not fit is refused before anything changes', async () => {
+  const view = clusterWith(reads(10, 20));
+  const owner = new Owner(view);
+  await owner.policy.apply(compile(view, node, owner.policy.image));
+  await owner.policy.settled;
+  const before = { dump: kernel.dump(), config: maps.config.get(0), image: owner.policy.image };
+  const huge = compile(clusterWith(reads(70, 200)), node, owner.policy.image);
+  await assert.rejects(
+    owner.policy.apply(huge),
+    (error) => error instanceof RevisionRefused && error.map === 'http_rows',
+  );
+  assert.deepEqual({ dump: kernel.dump(), config: maps.config.get(0), image: owner.policy.image }, before);
+  await owner.policy.apply(compile(clusterWith(reads(50, 200)), node, owner.policy.image));
 });
