@@ -54,14 +54,17 @@ const limited = {
   metadata: { namespace: 'shop', name: 'cart' },
   spec: {
     endpointSelector: {},
-    ingress: [{ toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ method: 'GET' }] } }] }],
+    ingress: [{ fromCIDRSet: [{ cidrGroupRef: 'partners' }] }],
   },
 };
 
 test('a policy that is not enforced as it is written says which field, and what happens instead', () => {
   const condition = understanding(limited, [], now);
   assert.deepEqual([condition?.type, condition?.status, condition?.reason], ['Enforced', 'False', 'Limited']);
-  assert.match(condition?.message ?? '', /spec\.ingress\[0\]\.toPorts\[0\]\.rules\.http: .*denied/);
+  assert.match(
+    condition?.message ?? '',
+    /spec\.ingress\[0\]\.fromCIDRSet\[0\]\.cidrGroupRef: .*nobody is allowed by it/,
+  );
   assert.ok(condition !== undefined);
   assert.equal(understanding(limited, [condition], now), undefined);
   const mended = { ...limited, spec: { endpointSelector: {}, ingress: [{}] } };
@@ -69,9 +72,9 @@ test('a policy that is not enforced as it is written says which field, and what 
 });
 
 test('of many limits the first are told and the others counted', () => {
-  const toPorts = Array(30).fill(limited.spec.ingress[0]?.toPorts[0]);
-  const many = { ...limited, spec: { endpointSelector: {}, ingress: [{ toPorts }] } };
-  assert.match(understanding(many, [], now)?.message ?? '', /toPorts\[9\].*; and 20 more$/);
+  const fromCIDRSet = Array(30).fill(limited.spec.ingress[0]?.fromCIDRSet[0]);
+  const many = { ...limited, spec: { endpointSelector: {}, ingress: [{ fromCIDRSet }] } };
+  assert.match(understanding(many, [], now)?.message ?? '', /fromCIDRSet\[9\].*; and 20 more$/);
 });
 
 test('where a policy stops being understood, nothing more is said of how it is enforced', () => {
