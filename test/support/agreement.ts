@@ -73,7 +73,7 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
     );
     compared++;
     if (image.endpoints.get(subject.pod.uid)?.audit === undefined) continue;
-    const told = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true, asked);
+    const told = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true, { names, ...asked });
     assert.deepEqual(
       { verdict: told.verdict, rule: told.rule, ...(told.reason === undefined ? {} : { reason: told.reason }) },
       expectedOutcome(image, decideSide(asIfEnforced(view), seen, direction), numbers),
