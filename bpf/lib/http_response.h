@@ -204,19 +204,77 @@ static __always_inline bool response_load(struct response *response)
 	return bpf_skb_load_bytes(response->skb, reader->offset + reader->window, reader->bytes, left) == 0;
 }
 
-/* Goes on by eight bytes of a line that nothing is asked of, where none of them ends it. */
-static __always_inline bool response_leap(struct response_reader *reader)
+#define LOWER_LETTERS 0x2020202020202020ULL
+#define TEXT_CONTENT 0x2d746e65746e6f63ULL  /* content- */
+#define TEXT_TRANSFER 0x726566736e617274ULL /* transfer */
+
+static __always_inline __u64 response_word(const struct response_reader *reader, __u32 at)
+{
+	return *(const __u64 *)(reader->bytes + (at & (RESPONSE_WINDOW - 1)));
+}
+
+/* The place of the lowest bit that is set, of one for each byte: 0x80 is 0, 0x8000 is 1. */
+static __always_inline __u32 response_first(__u64 bits)
+{
+	__u32 place = 0;
+
+	if (!(bits & 0xffffffffULL)) {
+		place = 4;
+		bits >>= 32;
+	}
+	if (!(bits & 0xffff)) {
+		place += 2;
+		bits >>= 16;
+	}
+	return bits & 0x80 ? place : place + 1;
+}
+
+/*
+ * Goes on by more than a byte where nothing is asked of what follows: over eight bytes of a line, or to its end; over the
+ * status line's beginning; at a line's begin, past every name but the two that count.
+ */
+static __always_inline bool response_leap(struct response_reader *reader, struct http_answers *answers)
 {
 	__u32 at = reader->at - reader->window;
-	__u64 word;
+	__u64 word, ends;
 
 	if (at + 8 > reader->loaded)
 		return false;
-	word = *(__u64 *)(reader->bytes + (at & (RESPONSE_WINDOW - 1)));
-	word ^= 0x0a0a0a0a0a0a0a0aULL;
-	if ((word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL)
+	word = response_word(reader, at);
+	if (answers->phase == ANSWER_STATUS) {
+		/* HTTP/1.1 200 */
+		if (answers->at != 0 || at + 12 > reader->loaded || (word & 0xffffffffffULL) != 0x2f50545448ULL)
+			return false;
+		word = response_word(reader, at + 4) >> 40;
+		if (((word + 0x060606) | word) & 0xc0c0c0 || (word & 0x303030) != 0x303030)
+			return false;
+		answers->status = (word & 15) * 100 + (word >> 8 & 15) * 10 + (word >> 16 & 15);
+		answers->flags &= ~(ANSWER_CHUNKED | ANSWER_SIZED);
+		answers->phase = ANSWER_SKIP;
+		reader->at += 12;
+		return true;
+	}
+	if (answers->phase == ANSWER_LINE) {
+		__u64 name = word | LOWER_LETTERS;
+
+		if ((word & 0xff) == '\r' || (word & 0xff) == '\n' || name == TEXT_TRANSFER)
+			return false;
+		/* Of content-…, only -l… is of interest. */
+		if (name == TEXT_CONTENT &&
+		    (at + 9 > reader->loaded || (reader->bytes[(at + 8) & (RESPONSE_WINDOW - 1)] | 0x20) == 'l'))
+			return false;
+		answers->phase = ANSWER_SKIP;
+	}
+	if (answers->phase != ANSWER_SKIP)
 		return false;
-	reader->at += 8;
+	word ^= 0x0a0a0a0a0a0a0a0aULL;
+	ends = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
+	if (!ends) {
+		reader->at += 8;
+		return true;
+	}
+	reader->at += response_first(ends) + 1;
+	answers->phase = ANSWER_LINE;
 	return true;
 }
 
@@ -247,7 +305,7 @@ static long response_step(__u32 index, struct response *response)
 		answers->phase = ANSWER_LOST;
 		return 1;
 	}
-	if (answers->phase == ANSWER_SKIP && response_leap(reader))
+	if (response_leap(reader, answers))
 		return 0;
 	response_byte(response, reader->bytes[(reader->at - reader->window) & (RESPONSE_WINDOW - 1)]);
 	reader->at++;
