@@ -181,10 +181,11 @@ describe('the agent’s connection to an engine', () => {
     const [pair] = lab.selectors(a);
     assert.ok(pair);
     assert.deepEqual(await acquired, [pair]);
-    assert.equal((await a.driver.statistics()).held.packets, 1);
+    const before = await a.driver.statistics();
+    assert.equal(before.held.packets, 1);
     await a.driver.fail(pair);
     const { held, drops } = await a.driver.statistics();
-    assert.deepEqual([held.packets, drops.HOLD_FAILED], [0, 1]);
+    assert.deepEqual([held.packets, drops.HOLD_FAILED], [0, (before.drops.HOLD_FAILED ?? 0) + 1]);
     const { outbound, inbound } = lab.makeSa(a, 0x9100);
     await b.driver.installInbound(inbound);
     await a.driver.installOutbound(outbound);
