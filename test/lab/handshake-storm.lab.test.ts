@@ -1,19 +1,23 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { agentsOf } from '../support/agents.ts';
 import { TestLab, type TestPod } from '../support/lab.ts';
 
-const podsEach = 10;
+/** Pairs are its square: MYELIN_STORM_PODS=71 for five thousand, which takes some minutes. */
+const podsEach = Number(process.env.MYELIN_STORM_PODS ?? 10);
+const storms = podsEach ** 2 / 100;
 
 describe('all pods of a node want to talk to all of another’s at the same moment', () => {
   let lab: TestLab;
   const pods: TestPod[] = [];
   before(async () => {
     lab = await TestLab.up({ nodes: 2 });
-    for (let i = 0; i < podsEach; i += 5)
+    for (let i = 0; i < podsEach; i += 5) {
+      const batch = Math.min(5, podsEach - i);
       pods.push(
         ...(await Promise.all(
-          Array.from({ length: 5 }, (_, n) => [
+          Array.from({ length: batch }, (_, n) => [
             lab
               .pod(`left-${i + n}`)
               .on('node-1')
@@ -25,6 +29,7 @@ describe('all pods of a node want to talk to all of another’s at the same mome
           ]).flat(),
         )),
       );
+    }
   });
   after(() => lab?.down());
 
@@ -35,7 +40,15 @@ describe('all pods of a node want to talk to all of another’s at the same mome
     const knock = `for ip in ${targets.join(' ')}; do echo x > /dev/udp/$ip/9; done`;
     const began = Date.now();
     const storm = Promise.all(of('node-1').map((pod) => lab.exec(pod, ['bash', '-c', knock])));
-    const late = lab.pod('late').on('node-1').serving(80).create();
+    let addedAt = began;
+    const late = lab
+      .pod('late')
+      .on('node-1')
+      .serving(80)
+      .create()
+      .finally(() => {
+        addedAt = Date.now();
+      });
     await lab.policy('closed', {
       podSelector: { matchLabels: { app: 'late' } },
       policyTypes: ['Ingress'],
@@ -51,7 +64,7 @@ describe('all pods of a node want to talk to all of another’s at the same mome
           assert.ok(tunnels.up >= pairs, `${tunnels.up} of ${pairs} on ${node}, ${JSON.stringify(tunnels)}`);
         }
       },
-      { timeoutMs: 40_000 },
+      { timeoutMs: Math.max(40_000, 8000 * storms) },
     );
     const done = Date.now();
     await storm;
@@ -67,6 +80,15 @@ describe('all pods of a node want to talk to all of another’s at the same mome
     const [near] = of('node-1');
     assert.ok(near);
     await lab.eventually(async () => assert.equal(await lab.reaches(near, added, { port: 80, timeoutMs: 300 }), false));
-    console.log(`# ${pairs} pairs in ${((done - began) / 1000).toFixed(1)} s, agents asked ${answers} times meanwhile`);
+    const seconds = (at: number) => `${((at - began) / 1000).toFixed(1)} s`;
+    const memory = (await lab.lab.status()).processes
+      .filter(({ name }) => name.startsWith('agent/'))
+      .map(({ name, pid }) => {
+        const [, most] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+        return `${name} at most ${Math.round(Number(most) / 1024)} MiB`;
+      });
+    console.log(
+      `# ${pairs} pairs in ${seconds(done)}, agents asked ${answers} times meanwhile, a pod added in ${seconds(addedAt)}; ${memory.join(', ')}`,
+    );
   });
 });
