@@ -1,3 +1,7 @@
+import { percentile } from '../src/cli/percentile.ts';
+
+export { percentile };
+
 /** One measured bar. Ratios are of two measurements of the same run, because absolute numbers are not stable. */
 export interface BenchResult {
   readonly name: string;
@@ -23,12 +27,6 @@ export function ratioBar(name: string, unit: string, value: number, baseline: nu
 /** A bar on one measurement, where the issue names an absolute one. */
 export function absoluteBar(name: string, unit: string, value: number, bound: Bound): BenchResult {
   return { name, value, unit, baseline: null, ratio: null, bar: `${words(bound)} ${unit}`, pass: holds(value, bound) };
-}
-
-/** @param share 0.5 is the median. @param samples In any order, not empty. */
-export function percentile(samples: readonly number[], share: number): number {
-  const sorted = [...samples].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
 }
 
 export function median(samples: readonly number[]): number {

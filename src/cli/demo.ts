@@ -14,7 +14,7 @@ interface DemoFlags {
 }
 
 const labName = 'demo';
-const requests = 200;
+const customers = 200;
 const manifests = resolve(import.meta.dirname, '../../examples/boutique');
 
 export function registerDemo(program: Command): void {
@@ -78,6 +78,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
   const { Stage, captured } = await import('./demo/stage.ts');
   const { summarizeCapture } = await import('./demo/wire.ts');
   const { callGraph, parseAnswers } = await import('./demo/call-graph.ts');
+  const { askCatalogue } = await import('./demo/requests.ts');
   const { expectations, formatReport } = await import('./demo/report.ts');
   const { readTunnels } = await import('./tunnels.ts');
 
@@ -105,11 +106,11 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
     process.execPath,
     join(import.meta.dirname, 'demo/shopper.ts'),
     `http://frontend/${canary}`,
-    String(requests),
+    String(customers),
     '5000',
   ];
 
-  const { result: answers, capture } = await step(`send ${requests} customers through the front end`, () =>
+  const { result: answers, capture } = await step(`send ${customers} customers through the front end`, () =>
     captured(stage, async () => {
       const generator = await stage.podOf('boutique', 'loadgenerator');
       const { stdout, stderr } = await stage.inPod('boutique', generator.metadata.name, shopper);
@@ -125,6 +126,10 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
     tunnels: await readTunnels(stage.agents),
     wire: summarizeCapture(capture.file, { pods: podCidrs, ports, canary }),
   }));
+
+  const requests = await step('ask the catalogue what it allows and what not, with and without', () =>
+    askCatalogue(stage),
+  );
 
   const outcomes: Outcome[] = [];
   let control = { injected: 0, seen: 0 };
@@ -153,7 +158,7 @@ async function play(upPlan: UpPlan, signal: AbortSignal, flags: DemoFlags): Prom
     outcomes.push({ attack: stale, ...outcome });
   });
 
-  const result = { edges, tunnels, wire, framesLost: capture.lost, control, attacks: outcomes, times };
+  const result = { edges, requests, tunnels, wire, framesLost: capture.lost, control, attacks: outcomes, times };
   const expected = expectations(result);
   console.log(`\n${formatReport(result, expected)}`);
   if (flags.output !== undefined) {
@@ -175,6 +180,7 @@ async function whatNext(name: string): Promise<string> {
     [`bin/myelin observe --follow${lab}`, 'who talks to whom, and which rule decided'],
     [`bin/myelin tunnels${lab}`, 'which pods, proved as whom'],
     [`bin/myelin why boutique/frontend boutique/redis --port 6379${lab}`, 'why this is denied'],
+    [`bin/myelin observe --http${lab}`, 'which requests pods got, and which of them they never saw'],
     [`bin/myelin lab exec${lab} -n boutique deploy/frontend -- sh`, 'a shell in a pod'],
     [`bin/myelin lab down${lab}`, 'take it all away'],
   ];

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { attacks } from '../../src/cli/demo/attacks.ts';
+import { askCatalogue } from '../../src/cli/demo/requests.ts';
 import { Stage } from '../../src/cli/demo/stage.ts';
 import { staleCache } from '../../src/cli/demo/stale-cache.ts';
 import { summarizeCapture } from '../../src/cli/demo/wire.ts';
@@ -35,6 +36,14 @@ describe('attacks on the shop', () => {
     capture = (await listening.stop()).file;
   });
   after(() => lab?.down());
+
+  test('the catalogue gets what its policy lets be asked of it, and a proxy with the same rules answers alike', async () => {
+    const { rows, connections } = await askCatalogue(stage);
+    assert.equal(rows.length, 15);
+    for (const { way, request, statuses, expected, count } of rows)
+      assert.deepEqual({ statuses, asked: count > 0 }, { statuses: [expected], asked: true }, `${request}, ${way}`);
+    assert.equal(connections, 1);
+  });
 
   for (const attack of attacks)
     test(`${attack.name}: stopped, and counted`, async () => {

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { FlowEvent } from '../../model/flow.ts';
 import { formatRule } from '../../model/verdict.ts';
+import { percentile } from '../percentile.ts';
 
 /** One answer of the shopper; `body` is what the front end said of its own calls. */
 const answerSchema = z.object({ ok: z.boolean(), status: z.number(), body: z.string(), ms: z.number() });
@@ -76,13 +77,12 @@ export function callGraph(
         service(source.name) === from &&
         service(destination.name) === to,
     );
-    const sorted = ms.toSorted((a, b) => a - b);
     return {
       from,
       to,
       requests: ms.length + failed,
       failed,
-      medianMs: sorted[Math.floor(sorted.length / 2)] ?? 0,
+      medianMs: ms.length === 0 ? 0 : percentile(ms, 0.5),
       verdict: seen.some(({ verdict }) => verdict === 'deny') ? 'deny' : 'allow',
       decidedBy: decidedBy(seen),
       acrossNodes: seen.some(

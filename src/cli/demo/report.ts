@@ -3,6 +3,7 @@ import { paint, table } from '../output.ts';
 import { tunnelTable } from '../tunnels.ts';
 import type { Outcome } from './attacks.ts';
 import type { Edge } from './call-graph.ts';
+import type { RequestRow, Requests } from './requests.ts';
 import type { WireSummary } from './wire.ts';
 
 /** Something that must be so for the demo to have succeeded. */
@@ -18,6 +19,7 @@ export interface StepTime {
 
 export interface DemoResult {
   readonly edges: readonly Edge[];
+  readonly requests: Requests;
   readonly tunnels: readonly TunnelReport[];
   readonly wire: WireSummary;
   /** That the capture was too slow for: above zero, its counts prove nothing. */
@@ -33,12 +35,25 @@ const good = (text: string) => paint('green', text);
 const bad = (text: string) => paint('red', text);
 
 /** What must hold, judged from what was measured. */
-export function expectations({ edges, tunnels, wire, framesLost, control, attacks }: DemoResult): Expectation[] {
+export function expectations({
+  edges,
+  requests,
+  tunnels,
+  wire,
+  framesLost,
+  control,
+  attacks,
+}: DemoResult): Expectation[] {
   const up = tunnels.filter(({ state }) => state === 'up' || state === 'rekeying');
   return [
     { what: 'every call of the shop was answered', met: edges.length > 0 && edges.every(({ failed }) => failed === 0) },
     { what: 'every call names the rules that decided it', met: edges.every(({ decidedBy }) => decidedBy.length > 0) },
     { what: 'some calls crossed nodes', met: edges.some(({ acrossNodes }) => acrossNodes) },
+    {
+      what: 'every request was answered as policy has it, and as it is without',
+      met: requests.rows.every(({ statuses, expected }) => statuses.length === 1 && statuses[0] === expected),
+    },
+    { what: 'denied requests left their connection as it was', met: requests.connections === 1 },
     { what: 'tunnels came up', met: up.length > 0 },
     { what: `every tunnel’s keys came out of ${hybrid}`, met: up.every(({ group }) => group === hybrid) },
     { what: 'the capture missed no frame', met: framesLost === 0 },
@@ -57,6 +72,7 @@ export function formatReport(result: DemoResult, expected: readonly Expectation[
   const failed = expected.filter(({ met }) => !met);
   const sections = [
     section('Who called whom, and by which rule', edgeTable(result.edges)),
+    section('What may be asked of the catalogue', requestText(result.requests)),
     // Both nodes list each tunnel; once is enough for a reader.
     section(
       'The tunnels',
@@ -96,6 +112,27 @@ function edgeTable(edges: readonly Edge[]): string {
     ],
     edges,
   );
+}
+
+function requestText({ rows, connections, oneNode }: Requests): string {
+  const answer = ({ statuses, expected }: RequestRow) => {
+    const text = statuses.map((status) => (status === 0 ? 'none' : String(status))).join(', ');
+    return statuses.every((status) => status === expected) ? good(text) : bad(`${text}, not ${expected}`);
+  };
+  return [
+    table<RequestRow>(
+      [
+        { title: 'BY WAY OF', value: (r) => r.way },
+        { title: 'REQUEST', value: (r) => r.request },
+        { title: 'ANSWER', value: answer },
+        { title: 'TIMES', value: (r) => String(r.count), align: 'right' },
+        { title: 'MEDIAN', value: (r) => `${r.medianMs.toFixed(2)} ms`, align: 'right' },
+        { title: '99 %', value: (r) => `${r.p99Ms.toFixed(2)} ms`, align: 'right' },
+      ],
+      rows,
+    ),
+    `Myelin’s 403 is the kernel’s: the catalogue never saw those requests, and all of them came on ${connections === 1 ? good('one connection') : bad(`${connections} connections`)} ${oneNode ? 'on one node' : 'through a tunnel between two nodes'}`,
+  ].join('\n');
 }
 
 function wireText({ wire, control }: DemoResult): string {
