@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { KernelError } from '../kernel/error.ts';
 import { waitForPackets } from '../kernel/rcu.ts';
 import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
+import { differences } from '../model/versions.ts';
 import { diff, type PolicyOperation } from '../policy/diff.ts';
 import { type PolicyEntry, type PolicyImage, type RuleSet, verdictCodes } from '../policy/image.ts';
 import type { NameMatcher } from '../policy/names/matcher.ts';
@@ -263,8 +264,6 @@ export class PolicyTable {
       if (needed > map.capacity)
         throw new RevisionRefused('RevisionRefused', { map: map.name, needed, capacity: map.capacity });
     };
-    const added = (oldKeys: ReadonlyMap<unknown, unknown>, newKeys: ReadonlyMap<unknown, unknown>) =>
-      oldKeys.size + [...newKeys.keys()].filter((key) => !oldKeys.has(key)).length;
     check(this.#maps.policy, entriesAtMost(old, changes));
     check(this.#maps.ruleSets, added(old.ruleSets, next.ruleSets));
     check(this.#maps.peers, added(old.peers, next.peers));
@@ -289,6 +288,13 @@ export class PolicyTable {
     const needed = bridges.reduce((sum, { entries }) => sum + entries.length, entriesAtMost(old, changes));
     return needed <= this.#maps.policy.capacity ? bridges : [];
   }
+}
+
+/** How many keys a map has that has those of both. */
+function added<K extends string | number>(old: ReadonlyMap<K, unknown>, next: ReadonlyMap<K, unknown>): number {
+  let count = old.size;
+  for (const key of differences(old, next)) if (!old.has(key)) count++;
+  return count;
 }
 
 function entriesAtMost(old: PolicyImage, changes: readonly PolicyOperation[]): number {
