@@ -8,7 +8,7 @@ const changes = 300;
 
 const measured = z.object({
   fullMs: z.number(),
-  times: z.array(z.object({ kind: z.string(), ms: z.number() })),
+  times: z.array(z.object({ kind: z.string(), ms: z.number(), cpuMs: z.number() })),
   peakMib: z.number(),
 });
 
@@ -26,6 +26,18 @@ export async function run(): Promise<BenchResult[]> {
   return [
     absoluteBar('one node’s share of 50,000 pods and 5,000 policies, compiled whole', 'ms', fullMs, { atMost: 5000 }),
     absoluteBar('one change of them, compiled and compared, p99', 'ms', percentile(all, 0.99), { atMost: 50 }),
+    // On a machine that others use too, this is what the change itself takes.
+    absoluteBar(
+      'the same, processor time of the compiler’s thread, p99',
+      'ms',
+      percentile(
+        times.map(({ cpuMs }) => cpuMs),
+        0.99,
+      ),
+      {
+        atMost: 50,
+      },
+    ),
     absoluteBar('the compiler’s resident memory with all of them', 'MiB', peakMib, { atMost: 400 }),
   ];
 }
