@@ -1,11 +1,14 @@
 import { HttpTables } from '../../src/datapath/http-tables.ts';
 import { endpointFlags } from '../../src/datapath/layouts.ts';
+import { putMatcher } from '../../src/datapath/names.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
+import { Transaction } from '../../src/datapath/transaction.ts';
 import type { TypedMap } from '../../src/datapath/typed-map.ts';
 import type { IpAddress } from '../../src/model/address.ts';
 import { familyOf, parseIp, parseMac } from '../../src/model/address.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import { type PolicyImage, verdictCodes } from '../../src/policy/image.ts';
+import { matchName } from '../../src/policy/names/matcher.ts';
 import { identity, marks, type Pod } from './cluster.ts';
 import type { TestNode } from './node.ts';
 
@@ -27,17 +30,24 @@ export interface Installed {
   pod(uid: string): Pod;
   /** The mark under which a packet from `address` comes to a pod of this node; undefined where none does. */
   markOf(address: IpAddress): number | undefined;
+  /** Makes it that DNS has told a pod these names, and no others, of an address. */
+  tell(uid: string, address: IpAddress, names: readonly string[]): void;
 }
 
 /** Puts an image in the place of everything that the node's maps have. Capacities are the test's business. */
 export function install(node: TestNode, image: PolicyImage): Installed {
-  const { peers, prefixes, ruleSets, policy, local, audits } = node.maps;
+  const { peers, prefixes, ruleSets, policy, local, audits, nameMatchers, nameStates, nameAccepts, names } = node.maps;
   clear(peers);
   clear(prefixes);
   clear(ruleSets);
   clear(policy);
   clear(local);
   clear(audits);
+  clear(nameMatchers);
+  clear(nameStates);
+  clear(nameAccepts);
+  clear(names);
+  for (const matcher of image.matchers.values()) putMatcher(node.maps, new Transaction(), matcher);
   for (const [address, entry] of image.peers) {
     peers.set(address, placeValue(entry));
     if (entry.kind === 'local-pod') local.set(address, elsewhere);
@@ -85,6 +95,17 @@ export function install(node: TestNode, image: PolicyImage): Installed {
       return found;
     },
     markOf: (address) => markOf(image, address),
+    tell: (uid, address, told) => {
+      const id = pods.get(uid)?.id ?? 0;
+      const matcher = image.matchers.get(image.endpoints.get(uid)?.names ?? 0);
+      if (matcher === undefined) return;
+      const known = new Set(told.flatMap((name) => matchName(matcher, name).patterns));
+      const expires = process.hrtime.bigint() + 3_600_000_000_000n;
+      names.set(
+        { endpoint: id, address },
+        { learntNs: 0n, expiresNs: [...known].map(() => expires), patterns: [...known], name: told[0] ?? '' },
+      );
+    },
   };
 }
 
