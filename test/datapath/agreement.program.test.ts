@@ -15,9 +15,9 @@ import {
 } from '../../src/policy/decide.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
 import { findPeer, lookup } from '../../src/policy/lookup.ts';
+import { matchName } from '../../src/policy/names/matcher.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
 import { assertAgreement, expectedOutcome } from '../support/agreement.ts';
-import { matchName } from '../../src/policy/names/matcher.ts';
 import { flowsArbitrary, flowsIn, nodeNames, viewArbitrary } from '../support/arbitraries.ts';
 import { e2eNodes, e2eVerdicts, e2eView } from '../support/netpol-e2e.ts';
 import { frame, ip, other, ping, sctp, type Transport, tcp, udp } from '../support/packet.ts';
