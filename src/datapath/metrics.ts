@@ -22,7 +22,7 @@ export interface DatapathMetrics {
 }
 
 /** `AUDITED` in bpf/lib/reasons.h, which is no reason to drop. */
-const auditedSlot = 63;
+export const auditedSlot = 63;
 const directions: readonly Direction[] = ['egress', 'ingress'];
 
 /** Sums the map `metrics`: index reason × 2 + (0 egress, 1 ingress); reason 0 is what was forwarded. */

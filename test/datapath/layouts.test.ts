@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import * as layouts from '../../src/datapath/layouts.ts';
+import { auditedSlot } from '../../src/datapath/metrics.ts';
 import { objectFiles } from '../../src/datapath/objects.ts';
 import { BpfObject } from '../../src/kernel/bpf/object.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
@@ -48,6 +49,9 @@ test('numbers mean the same on both sides', () => {
   const constants: Readonly<Record<string, number>> = {
     CONFIG_XFRM: layouts.configFlags.xfrm,
     ENDPOINT_READY: layouts.endpointFlags.ready,
+    ENDPOINT_AUDITED: layouts.endpointFlags.audited,
+    EVENT_LOGGED: layouts.eventFlags.logged,
+    AUDITED: auditedSlot,
     SERVICE_FLOW_HAIRPIN_REPLY: layouts.serviceFlowFlags.hairpinReply,
     PROBE_ANY_PROTOCOL: anyProtocolProbe,
     RULE_SET_ISOLATED: ruleSetFlags.isolated,
