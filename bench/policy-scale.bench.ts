@@ -18,7 +18,7 @@ const measured = z.object({
  */
 export async function run(): Promise<BenchResult[]> {
   // Some room for what is young, a bound on what is old.
-  const heap = ['--max-semi-space-size=16', '--max-old-space-size=300', '--v8-pool-size=1'];
+  const heap = ['--max-semi-space-size=8', '--max-old-space-size=300', '--v8-pool-size=1'];
   const child = join(import.meta.dirname, 'support/policy-scale.ts');
   const output = execFileSync(process.execPath, [...heap, child, String(changes)], { encoding: 'utf8' });
   const { fullMs, times, peakMib } = measured.parse(JSON.parse(output));
