@@ -92,6 +92,22 @@ test('policy check names the annotation', () => {
   assert.match(finding?.message ?? '', /enforce or audit/);
 });
 
+test('policy check says which option comes to nothing, because nothing is denied', () => {
+  const found = (action: string) => {
+    const object = {
+      ...{ apiVersion: 'policy.networking.k8s.io/v1alpha2', kind: 'ClusterNetworkPolicy' },
+      metadata: { name: 'p', annotations: { 'myelin.dev/denied': 'reject', 'myelin.dev/log': 'all' } },
+      spec: {
+        ...{ tier: 'Admin', priority: 1, subject: { namespaces: {} } },
+        ingress: [{ action, from: [{ namespaces: {} }] }],
+      },
+    };
+    return checkPolicies([{ object, name: 'file' }]).findings.map(({ path, message }) => [path.at(-1), message]);
+  };
+  assert.deepEqual(found('Accept'), [['myelin.dev/denied', 'comes to nothing: the policy denies nothing']]);
+  assert.deepEqual(found('Deny'), []);
+});
+
 test('a PeerAuthentication that is audited overrules none that is enforced', () => {
   const strict = parse(`{apiVersion: security.istio.io/v1, kind: PeerAuthentication,
     metadata: {name: mesh, namespace: istio-system}, spec: {mtls: {mode: STRICT}}}`) as (typeof objects)[number];

@@ -81,8 +81,10 @@ export function checkPolicies(
   }
   const cluster = clusterOf(inputs, defaultNamespace, existing);
   for (const { input, policy } of own)
-    for (const { code, rule, message } of lintPolicy(policy, cluster))
-      findings.push({ input, severity: 'warning', code, policy: titleOf(policy), ...placeOf(policy, rule), message });
+    for (const { code, rule, path, message } of lintPolicy(policy, cluster)) {
+      const place = path === undefined ? placeOf(policy, rule) : { path, field: fieldOf(path) };
+      findings.push({ input, severity: 'warning', code, policy: titleOf(policy), ...place, message });
+    }
   findings.push(...shadows(own, existing?.policies ?? []));
   findings.sort((a, b) => a.input - b.input);
   return { findings, policies: own.length, pods: cluster.pods.length };

@@ -19,6 +19,8 @@ export interface Lint {
   readonly code: 'no-pods' | 'no-peers' | 'no-port' | 'never';
   /** Undefined: of the policy's subject. */
   readonly rule?: Rule;
+  /** Of the manifest, where it is neither the rule nor the subject. */
+  readonly path?: readonly string[];
   readonly message: string;
 }
 
@@ -26,7 +28,7 @@ export interface Lint {
 export function lintPolicy(policy: Policy, cluster: CheckCluster): Lint[] {
   const view = viewOf(cluster);
   const subjects = cluster.pods.filter((pod) => selectsPod(view, policy.subject, pod));
-  const found: Lint[] = [];
+  const found: Lint[] = lintOptions(policy);
   if (cluster.pods.length > 0 && subjects.length === 0 && isKnown(policy.subject, cluster, view))
     found.push({ code: 'no-pods', message: `selects no pod: there are no ${describePeer(policy.subject)}` });
   for (const rule of policy.rules) {
@@ -40,6 +42,18 @@ export function lintPolicy(policy: Policy, cluster: CheckCluster): Lint[] {
     found.push(...lintPeers(rule, cluster, view), ...lintPorts(rule, about, cluster, view));
   }
   return found;
+}
+
+/** Options for what is denied, of a policy that denies nothing. */
+function lintOptions({ options = {}, isolates, rules }: Policy): Lint[] {
+  if (isolates.length > 0 || rules.some(({ verdict, requests }) => verdict === 'deny' || requests !== undefined))
+    return [];
+  return (['denied', 'established'] as const)
+    .filter((name) => options[name] !== undefined)
+    .map((name): Lint => {
+      const path = ['metadata', 'annotations', `myelin.dev/${name}`];
+      return { code: 'never', path, message: 'comes to nothing: the policy denies nothing' };
+    });
 }
 
 function viewOf({ pods, namespaces }: CheckCluster): ClusterView {
