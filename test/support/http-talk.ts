@@ -4,13 +4,16 @@ import { createInterface } from 'node:readline';
 import type { Heard, Talk } from './http-program.ts';
 import type { Source, TestLab } from './lab.ts';
 
+/** Where programs run: a lab, or whoever else knows the command line for a place. */
+type Places = Pick<TestLab, 'command'>;
+
 const program = [
   process.execPath,
   '--disable-warning=ExperimentalWarning',
   join(import.meta.dirname, 'http-program.ts'),
 ];
 
-async function start(lab: TestLab, where: Source, args: readonly string[], onLine: (line: string) => void) {
+async function start(lab: Places, where: Source, args: readonly string[], onLine: (line: string) => void) {
   const [file = '', ...rest] = await lab.command(where, [...program, ...args]);
   const child = spawn(file, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
   child.stdin.on('error', () => {});
@@ -34,7 +37,7 @@ export class HttpServer {
     this.#seen = seen;
   }
 
-  static async start(lab: TestLab, where: Source, port: number): Promise<HttpServer> {
+  static async start(lab: Places, where: Source, port: number): Promise<HttpServer> {
     const seen: string[] = [];
     return new HttpServer(await start(lab, where, ['serve', String(port)], (line) => seen.push(line)), seen);
   }
@@ -63,7 +66,7 @@ export class HttpTalker {
     });
   }
 
-  static async start(lab: TestLab, where: Source): Promise<HttpTalker> {
+  static async start(lab: Places, where: Source): Promise<HttpTalker> {
     const waiting: ((line: string) => void)[] = [];
     return new HttpTalker(await start(lab, where, ['talk'], (line) => waiting.shift()?.(line)), waiting);
   }

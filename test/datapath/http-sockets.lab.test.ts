@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { Datapath } from '../../src/datapath/datapath.ts';
+import { removePinDirectory } from '../../src/kernel/bpffs.ts';
+import { findLink, ipBatch } from '../../src/kernel/ip.ts';
+import { createNamespace, deleteNamespace, listNamespaces } from '../../src/kernel/netns.ts';
+import { parseIp, parseMac } from '../../src/model/address.ts';
+import type { PodView } from '../../src/model/endpoint.ts';
+import { compile } from '../../src/policy/compile.ts';
+import { policyKindOf } from '../../src/policy/kinds.ts';
+import { clusterWith } from '../support/cluster.ts';
+import { HttpServer, HttpTalker, statusesOf } from '../support/http-talk.ts';
+import { runInOwnNamespace } from '../support/namespace.ts';
+import { objectDir } from './maps.ts';
+
+/** One node with two pods on real links, without agent or lab: what the oldest kernel is asked too. */
+runInOwnNamespace();
+
+const node = 'node-1';
+const directory = mkdtempSync(join(tmpdir(), 'myelin-http-'));
+const pinDir = `/sys/fs/bpf/myelin-test-http-${process.pid}`;
+const names = ['front', 'cart'] as const;
+const addressOf = { front: '10.244.1.1', cart: '10.244.1.2' } as const;
+const netns = (name: string) => join(directory, name);
+const port = 8000;
+let datapath: Datapath;
+let server: HttpServer;
+let talker: HttpTalker;
+
+const pods = new Map(
+  names.map((name): [string, PodView] => [
+    name,
+    {
+      namespace: 'shop',
+      name,
+      uid: name,
+      labels: { app: name },
+      serviceAccount: 'default',
+      node,
+      addresses: [parseIp(addressOf[name])],
+      namedPorts: [],
+      hostNetwork: false,
+    },
+  ]),
+);
+const object = {
+  apiVersion: 'cilium.io/v2',
+  kind: 'CiliumNetworkPolicy',
+  metadata: { name: 'cart', namespace: 'shop' },
+  spec: {
+    endpointSelector: { matchLabels: { app: 'cart' } },
+    ingress: [
+      {
+        fromEndpoints: [{ matchLabels: { app: 'front' } }],
+        toPorts: [
+          {
+            ports: [{ port: String(port), protocol: 'TCP' }],
+            rules: { http: [{ method: 'GET|POST', path: '/open/.*' }] },
+          },
+        ],
+      },
+    ],
+  },
+};
+const rules = policyKindOf(object)?.parse(object);
+
+before(async () => {
+  assert.ok(rules?.ok, JSON.stringify(rules));
+  datapath = Datapath.open({ objectDir, pinDir, maxEntries: { ct: 4096, service_flows: 1024 } });
+  assert.equal(datapath.httpUnavailable, undefined);
+  for (const [i, name] of names.entries()) {
+    await createNamespace(netns(name));
+    await ipBatch([
+      `link add ${name} type veth peer name eth0 address 02:00:00:00:01:0${i} netns ${netns(name)}`,
+      `link set ${name} up`,
+      `addr add 169.254.1.1/32 dev ${name} scope link`,
+      `route add ${addressOf[name]}/32 dev ${name}`,
+    ]);
+    const link = await findLink(name);
+    assert.ok(link !== undefined);
+    await ipBatch(
+      [
+        'link set eth0 up',
+        `addr add ${addressOf[name]}/32 dev eth0`,
+        'route add 169.254.1.1 dev eth0 scope link',
+        'route add default via 169.254.1.1',
+        `neigh add 169.254.1.1 dev eth0 lladdr ${link.mac} nud permanent`,
+      ],
+      { netns: netns(name) },
+    );
+    datapath.setEndpoint({
+      uid: name,
+      ifindex: link.ifindex,
+      mac: parseMac(`02:00:00:00:01:0${i}`),
+      hostMac: parseMac(link.mac),
+      addresses: [parseIp(addressOf[name])],
+      netns: netns(name),
+    });
+  }
+  await datapath.applyPolicy(compile(clusterWith(rules.policies, { pods }), node, datapath.policy));
+  const places = {
+    command: async (where: unknown, command: readonly string[]) => [
+      'nsenter',
+      `--net=${netns(String(where))}`,
+      ...command,
+    ],
+  };
+  server = await HttpServer.start(places, 'cart', port);
+  talker = await HttpTalker.start(places, 'front');
+});
+after(async () => {
+  talker?.close();
+  server?.close();
+  await datapath?.close();
+  for (const path of listNamespaces(directory)) deleteNamespace(path);
+  rmSync(directory, { recursive: true, force: true });
+  removePinDirectory(pinDir);
+});
+
+const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: cart.shop.example\r\n\r\n`;
+const post = (path: string, length: number) =>
+  `POST ${path} HTTP/1.1\r\nHost: cart.shop.example\r\nContent-Length: ${length}\r\n\r\n${'x'.repeat(length)}`;
+const say = (name: string, parts: readonly string[], answers = 1) =>
+  talker.say({ host: addressOf.cart, port, parts, name, answers, patience: 20_000 });
+
+test('requests are decided one by one on a connection that goes on', async () => {
+  for (const path of ['/open/a', '/closed/a/bit', '/open/../closed/too', '/open/b'])
+    assert.deepEqual(statusesOf(await say('one', [get(path)])), [path.includes('closed') ? 403 : 200], path);
+  assert.deepEqual(server.take(), ['GET /open/a 0', 'GET /open/b 0']);
+});
+
+test('requests in pieces, and many at once', async () => {
+  assert.deepEqual(statusesOf(await say('pieces', [...get('/open/p')])), [200]);
+  assert.deepEqual(statusesOf(await say('pieces', [get('/open/q').repeat(4)], 4)), [200, 200, 200, 200]);
+  assert.deepEqual(statusesOf(await say('pieces', [get('/open/r')])), [200]);
+  server.take();
+});
+
+test('a long body does not keep what comes behind it', async () => {
+  for (const length of [10_000, 300_000])
+    for (const path of ['/open/up', '/closed/up', '/open/up'])
+      assert.deepEqual(statusesOf(await say('long', [post(path, length)])), [path === '/open/up' ? 200 : 403]);
+  assert.deepEqual(statusesOf(await say('long', [get('/open/after')])), [200]);
+  assert.deepEqual(server.take().length, 5);
+});
+
+test('what is broken is reset', async () => {
+  const broken = 'POST /open/up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcdX\r\n';
+  assert.equal((await say('broken', [broken])).state, 'reset');
+  assert.deepEqual(statusesOf(await say('tls', [`\x16\x03\x01\x02\x00${'x'.repeat(60)}`])), [400]);
+});
