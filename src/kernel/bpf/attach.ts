@@ -19,7 +19,7 @@ export function attachToSockets(program: BpfProgram, map: BpfMap): void {
 
 /** A program on a control group, beside others'. Without a pin it ends with close(); with one, with the pin. */
 export class CgroupLink {
-  readonly #fd: number;
+  #fd: number | undefined;
 
   /**
    * Puts a program on the sockets of a group and those below it. Where a link is pinned at `pin`, its program is
@@ -55,7 +55,9 @@ export class CgroupLink {
     this.#fd = fd;
   }
 
+  /** Once more is nothing more. */
   close(): void {
-    closeSync(this.#fd);
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
   }
 }
