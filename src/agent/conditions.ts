@@ -4,6 +4,8 @@ import type { BundleStore } from '../identity/bundle.ts';
 import type { NodeCertificate } from '../identity/node-certificate.ts';
 import type { SvidStore } from '../identity/svid-store.ts';
 import { podName } from '../model/endpoint.ts';
+import { formatRule } from '../model/verdict.ts';
+import type { PolicyImage } from '../policy/image.ts';
 import type { TunnelDriver } from '../tunnel/driver.ts';
 import type { TunnelManager } from '../tunnel/manager.ts';
 import type { ApiFeed } from './api-feed.ts';
@@ -100,7 +102,7 @@ export class Conditions {
       condition(
         'requests',
         datapath.httpUnavailable === undefined
-          ? undefined
+          ? tooBig(datapath.policy)
           : `${datapath.httpUnavailable}: connections that policy admits for their HTTP requests are closed`,
         'are read',
       ),
@@ -183,6 +185,18 @@ const mostSkewMs = 30_000;
 const earlyMs = 600_000;
 
 const iso = (time: number) => `${new Date(time).toISOString().slice(0, 19)}Z`;
+
+/** Rule sets whose rules about requests are taken strictly, because they are more than the datapath tells apart. */
+function tooBig({ ruleSets, rules }: PolicyImage): string | undefined {
+  const unread = [...ruleSets.values()].flatMap(({ unread: reason, rule }) =>
+    reason === undefined ? [] : [{ reason, rule }],
+  );
+  const [first] = unread;
+  if (first === undefined) return undefined;
+  const isolated = rules.get(first.rule);
+  const whose = isolated === undefined ? '' : `, of pods that ${formatRule(isolated)} isolates`;
+  return `${unread.length} rule sets are too big to read requests for: one${whose} ${first.reason}`;
+}
 
 function certificateWords({ held }: { readonly held: number }, roots: number): string {
   return `${held} certificates, ${roots} trusted roots`;

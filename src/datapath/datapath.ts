@@ -311,6 +311,8 @@ export class Datapath {
     const { peers, prefixes, ruleSets, matchers } = this.policy;
     let entries = 0;
     for (const set of ruleSets.values()) entries += set.entries.length;
+    let rows = 0;
+    for (const { matcher } of ruleSets.values()) rows += matcher?.tables.accept.length ?? 0;
     let states = 0;
     for (const matcher of matchers.values()) states += matcher.states.length;
     return Object.fromEntries(
@@ -324,6 +326,7 @@ export class Datapath {
         { map: maps.connections, used: this.#connections.lastCount },
         { map: maps.names, used: this.#names.lastCount },
         { map: maps.nameStates, used: states },
+        { map: maps.httpRows, used: rows },
       ].map(({ map, used }) => [map.name, { used, capacity: map.capacity }]),
     );
   }
