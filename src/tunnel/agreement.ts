@@ -30,7 +30,8 @@ export function schedule(
   };
 }
 
-interface Installation {
+/** What an SA is made of. */
+export interface Installation {
   readonly agreement: Agreement;
   readonly established: Established;
   readonly local: LocalPod;

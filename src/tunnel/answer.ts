@@ -1,6 +1,7 @@
 import type { TrafficSelector } from './driver.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { type Agreement, type Installer, type Proposal, respond } from './handshake/exchange.ts';
+import type { DirectionKeys } from './handshake/keys.ts';
 import type { NodeSession, PairConversation } from './handshake/node-session.ts';
 import { respondPair } from './handshake/pair-exchange.ts';
 import type { PodSession } from './handshake/server.ts';
@@ -24,11 +25,14 @@ export interface AnswerDeps {
  */
 export async function answerPod(session: PodSession, local: LocalPod, deps: AnswerDeps): Promise<void> {
   const { channel, peer, cipher, abort } = session;
-  await answer(deps, abort, async (admit, installer) => {
-    const decide = (selectors: readonly TrafficSelector[]) =>
-      admit(local, believedPeer(peer, local, selectors, deps.resolver), selectors);
-    return await respond(channel, { peer, cipher }, decide, installer);
-  });
+  const answering = new Answering(deps, abort);
+  const decide = (selectors: readonly TrafficSelector[]) =>
+    answering.admit(local, believedPeer(peer, local, selectors, deps.resolver), selectors);
+  try {
+    answering.finish(await respond(channel, { peer, cipher }, decide, answering));
+  } catch (cause) {
+    throw answering.fail(cause);
+  }
 }
 
 /**
@@ -44,53 +48,72 @@ export async function answerPair(
   deps: AnswerDeps,
 ): Promise<void> {
   const { verifier, radius, svid } = deps.services;
-  await answer(deps, conversation.abort, async (admit, installer) => {
-    const decide = (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => {
-      const local = localOf(to);
-      if (local === undefined) throw new HandshakeError('unknown-endpoint');
-      const identity = svid(to);
-      if (identity === undefined) throw new HandshakeError('no-certificate');
-      const peer = verifier.vouched(shown, { kind: 'pod' });
-      const remote = believedPeer(peer, local, selectors, deps.resolver);
-      if (remote.node.name !== session.peer.node)
-        throw new HandshakeError(
-          'wrong-node',
-          `pod ${peer.podUid} is known on node ${remote.node.name}, not on ${session.peer.node}`,
-        );
-      if (radius(local, remote) !== 'node') throw new HandshakeError('radius');
-      return { peer, own: ownPod(identity), proposal: admit(local, remote, selectors) };
-    };
-    return await respondPair(conversation, decide, installer);
-  });
-}
-
-type Admit = (local: LocalPod, remote: RemotePod, selectors: readonly TrafficSelector[]) => Proposal;
-
-/** Runs an exchange whose tunnel is known only once the offer has been read. */
-async function answer(
-  { table, services }: AnswerDeps,
-  abort: AbortController,
-  exchange: (admit: Admit, installer: Installer) => Promise<Agreement>,
-): Promise<void> {
-  let begun: { readonly tunnel: Tunnel; readonly attempt: number; readonly installer: Installer } | undefined;
-  const installer = () => {
-    if (begun === undefined) throw new HandshakeError('aborted');
-    return begun.installer;
-  };
-  const admit: Admit = (local, remote, selectors) => {
-    const tunnel = table.of(local, remote, services);
-    const attempt = tunnel.admit(abort);
-    begun = { tunnel, attempt, installer: tunnel.installer(attempt) };
-    return tunnel.proposal(attempt, selectors);
+  const answering = new Answering(deps, conversation.abort);
+  const decide = (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => {
+    const local = localOf(to);
+    if (local === undefined) throw new HandshakeError('unknown-endpoint');
+    const identity = svid(to);
+    if (identity === undefined) throw new HandshakeError('no-certificate');
+    const peer = verifier.vouched(shown, { kind: 'pod' });
+    const remote = believedPeer(peer, local, selectors, deps.resolver);
+    if (remote.node.name !== session.peer.node)
+      throw new HandshakeError(
+        'wrong-node',
+        `pod ${peer.podUid} is known on node ${remote.node.name}, not on ${session.peer.node}`,
+      );
+    if (radius(local, remote) !== 'node') throw new HandshakeError('radius');
+    return { peer, own: ownPod(identity), proposal: answering.admit(local, remote, selectors) };
   };
   try {
-    const agreement = await exchange(admit, {
-      installInbound: (agreement, keys) => installer().installInbound(agreement, keys),
-      installOutbound: (agreement, keys) => installer().installOutbound(agreement, keys),
-    });
-    begun?.tunnel.finish(begun.attempt, agreement);
+    answering.finish(await respondPair(conversation, decide, answering));
   } catch (cause) {
-    begun?.tunnel.finish(begun.attempt, cause instanceof HandshakeError ? cause : new HandshakeError('internal'));
-    throw cause;
+    throw answering.fail(cause);
+  }
+}
+
+/** An exchange whose tunnel is known only once the offer has been read. */
+class Answering implements Installer {
+  readonly #deps: AnswerDeps;
+  readonly #abort: AbortController;
+  #tunnel: Tunnel | undefined;
+  #attempt = 0;
+  #installer: Installer | undefined;
+
+  constructor(deps: AnswerDeps, abort: AbortController) {
+    this.#deps = deps;
+    this.#abort = abort;
+  }
+
+  /** @returns What this side brings into the exchange. @throws {HandshakeError} `yield` */
+  admit(local: LocalPod, remote: RemotePod, selectors: readonly TrafficSelector[]): Proposal {
+    const { table, services } = this.#deps;
+    const tunnel = table.of(local, remote, services);
+    this.#attempt = tunnel.admit(this.#abort);
+    this.#tunnel = tunnel;
+    this.#installer = tunnel.installer(this.#attempt);
+    return tunnel.proposal(this.#attempt, selectors);
+  }
+
+  installInbound(agreement: Agreement, keys: DirectionKeys): Promise<void> {
+    return this.#keys().installInbound(agreement, keys);
+  }
+
+  installOutbound(agreement: Agreement, keys: DirectionKeys): Promise<void> {
+    return this.#keys().installOutbound(agreement, keys);
+  }
+
+  finish(agreement: Agreement): void {
+    this.#tunnel?.finish(this.#attempt, agreement);
+  }
+
+  /** @returns The cause. */
+  fail(cause: unknown): unknown {
+    this.#tunnel?.finish(this.#attempt, cause instanceof HandshakeError ? cause : new HandshakeError('internal'));
+    return cause;
+  }
+
+  #keys(): Installer {
+    if (this.#installer === undefined) throw new HandshakeError('aborted');
+    return this.#installer;
   }
 }

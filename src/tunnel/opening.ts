@@ -4,37 +4,26 @@ import type { TrafficSelector } from './driver.ts';
 import { Channel, type Conversation } from './handshake/channel.ts';
 import { podDestination } from './handshake/dial.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
-import { type Agreement, type BreachRadius, type Installer, initiate, type Proposal } from './handshake/exchange.ts';
+import { type Agreement, initiate } from './handshake/exchange.ts';
 import { initiatePair, type OwnPod } from './handshake/pair-exchange.ts';
 import { type ShownChain, shownChain } from './handshake/shown-chain.ts';
-import type { LocalPod, RemotePod } from './peers.ts';
+import type { RemotePod } from './peers.ts';
 import type { TunnelServices } from './services.ts';
-import type { Tracer } from './trace.ts';
-
-/** A handshake that this side begins, as its tunnel has it. */
-export interface Opening {
-  readonly local: LocalPod;
-  /** As believed when it begins. */
-  readonly remote: RemotePod;
-  readonly selectors: readonly TrafficSelector[];
-  readonly radius: BreachRadius;
-  /** Whether it is to replace a key. */
-  readonly isUp: boolean;
-  /** Whether packets wait. */
-  readonly hurries: () => boolean;
-  readonly tracer: () => Tracer | undefined;
-  /** @throws {HandshakeError} `aborted` */
-  readonly proposal: () => Proposal;
-  readonly installer: () => Installer;
-}
+import type { Tunnel } from './tunnel.ts';
 
 type Services = Pick<
   TunnelServices,
   'trustDomain' | 'svid' | 'work' | 'verifier' | 'dials' | 'nodes' | 'whyNot' | 'whyRevoked' | 'settings'
 >;
 
-/** What it has taken hold of. */
-interface Held {
+/** A handshake that this side begins, and what it has taken hold of. */
+interface Opening {
+  readonly tunnel: Tunnel;
+  readonly number: number;
+  /** As believed when it began. */
+  readonly remote: RemotePod;
+  readonly selectors: readonly TrafficSelector[];
+  readonly signal: AbortSignal;
   conversation: Conversation | undefined;
   leave: (() => void) | undefined;
 }
@@ -56,66 +45,68 @@ export function ownPod(svid: Svid): OwnPod {
  * @returns What was agreed on: the keys are in use.
  * @throws {HandshakeError} Why not. The peer has been told.
  */
-export async function openPair(opening: Opening, services: Services, signal: AbortSignal): Promise<Agreement> {
-  const { local, remote, selectors, radius, isUp } = opening;
+export async function openPair(
+  tunnel: Tunnel,
+  number: number,
+  services: Services,
+  signal: AbortSignal,
+): Promise<Agreement> {
+  const { local, remote, selectors, tracer, state } = tunnel;
   const { svid, whyNot, whyRevoked } = services;
-  const held: Held = { conversation: undefined, leave: undefined };
+  const opening: Opening = { tunnel, number, remote, selectors, signal, conversation: undefined, leave: undefined };
   try {
     const identity = svid(local.pod.uid);
     if (identity === undefined) throw new HandshakeError('no-certificate');
     if (selectors.length === 0) throw new HandshakeError('selectors', 'the pods have no address family in common');
     // What is up goes on: policy's answer to each packet is the datapath's.
-    const why = isUp ? undefined : whyNot(local, remote);
+    const why = state.up === undefined ? whyNot(local, remote) : undefined;
     if (why !== undefined) throw new HandshakeError('policy', why);
-    const revoked = whyRevoked({ local, remote }, []);
+    const revoked = whyRevoked(tunnel, []);
     if (revoked !== undefined) throw new HandshakeError('revoked', revoked);
-    opening
-      .tracer()
-      ?.step('this pod’s certificate is at hand', `${identity.spiffeId}, until ${iso(identity.notAfter)}`);
+    tracer?.step('this pod’s certificate is at hand', `${identity.spiffeId}, until ${iso(identity.notAfter)}`);
     const agreement =
-      (radius === 'node' ? await openByNode(opening, identity, services, signal, held) : undefined) ??
-      (await openByPod(opening, identity, services, signal, held));
-    held.conversation?.close();
+      (tunnel.radius === 'node' ? await openByNode(opening, identity, services) : undefined) ??
+      (await openByPod(opening, identity, services));
+    opening.conversation?.close();
     return agreement;
   } catch (cause) {
-    held.conversation?.refuse(asHandshakeError(cause));
+    opening.conversation?.refuse(asHandshakeError(cause));
     throw cause;
   } finally {
-    held.leave?.();
+    opening.leave?.();
   }
 }
 
 /** A handshake of the pair's own. */
 async function openByPod(
-  { remote, selectors, tracer, proposal, installer, hurries }: Opening,
+  opening: Opening,
   identity: Svid,
   { dials, work, verifier, settings, trustDomain }: Services,
-  signal: AbortSignal,
-  held: Held,
 ): Promise<Agreement> {
+  const { tunnel, number, remote, selectors, signal } = opening;
   const { timeoutMs, handshakePort } = settings;
-  held.leave = await dials.take(signal, remote.node.name);
+  opening.leave = await dials.take(signal, remote.node.name);
   const { address, handshakePort: port = handshakePort } = remote.node;
   const serverName = endpointServerName(remote.pod.uid, trustDomain);
-  tracer()?.step('a place among the handshakes under way');
+  tunnel.tracer?.step('a place among the handshakes under way');
   const link = await work.dial(podDestination(address, port, serverName), identity, signal);
   const channel = new Channel(link, timeoutMs, signal);
-  held.conversation = channel;
+  opening.conversation = channel;
   const { cipher, group } = link.facts;
-  tracer()?.step('TLS is done', `with ${address} port ${port}: ${cipher}, ${group ?? 'group not known'}`);
+  tunnel.tracer?.step('TLS is done', `with ${address} port ${port}: ${cipher}, ${group ?? 'group not known'}`);
   const peer = verifier.verify(link.facts, expectation(remote, selectors));
-  tracer()?.verified(peer);
-  return await initiate(channel, { peer, cipher, group }, proposal(), installer(), hurries());
+  tunnel.tracer?.verified(peer);
+  const proposal = tunnel.proposal(number, selectors);
+  return await initiate(channel, { peer, cipher, group }, proposal, tunnel.installer(number), hurries(tunnel));
 }
 
 /** Within a handshake of the nodes. @returns Undefined where the peer, which is stricter, wants one of the pair's own. */
 async function openByNode(
-  { remote, selectors, tracer, proposal, installer, hurries }: Opening,
+  opening: Opening,
   identity: Svid,
   { nodes, verifier }: Services,
-  signal: AbortSignal,
-  held: Held,
 ): Promise<Agreement | undefined> {
+  const { tunnel, number, remote, selectors, signal } = opening;
   const begun = await nodes.begin(remote.node, signal).catch((error: unknown) => {
     // An older agent: it has only what is stricter.
     if (error instanceof HandshakeError && error.code === 'alpn') return undefined;
@@ -123,26 +114,32 @@ async function openByNode(
   });
   if (begun === undefined) return undefined;
   const { conversation, leave } = begun;
-  held.leave = leave;
-  held.conversation = conversation;
+  opening.leave = leave;
+  opening.conversation = conversation;
+  tunnel.tracer?.step('a session with the node', remote.node.name);
   const expected = expectation(remote, selectors);
-  tracer()?.step('a session with the node', remote.node.name);
   const verify = (shown: ShownChain) => {
     const peer = verifier.vouched(shown, expected);
-    tracer()?.verified(peer);
+    tunnel.tracer?.verified(peer);
     return peer;
   };
-  const { uid } = remote.pod;
+  const proposal = tunnel.proposal(number, selectors);
+  const [own, { uid }] = [ownPod(identity), remote.pod];
   try {
-    return await initiatePair(conversation, ownPod(identity), uid, verify, proposal(), installer(), hurries());
+    return await initiatePair(conversation, own, uid, verify, proposal, tunnel.installer(number), hurries(tunnel));
   } catch (error) {
     if (!(error instanceof HandshakeError && error.code === 'radius' && error.by === 'peer')) throw error;
     conversation.close();
     leave();
-    held.conversation = undefined;
-    held.leave = undefined;
+    opening.conversation = undefined;
+    opening.leave = undefined;
     return undefined;
   }
+}
+
+/** Packets wait. */
+function hurries({ state }: Tunnel): boolean {
+  return state.up === undefined;
 }
 
 function expectation(remote: RemotePod, selectors: readonly TrafficSelector[]) {

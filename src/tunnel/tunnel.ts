@@ -1,10 +1,10 @@
 import { messageOf } from '../identity/certificate.ts';
 import { Alarm } from './alarm.ts';
-import { type TrafficSelector, TunnelError, type UnderlayAddress } from './driver.ts';
+import { type InboundSa, type OutboundSa, type TrafficSelector, TunnelError, type UnderlayAddress } from './driver.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import type { Agreement, BreachRadius, Installer, Proposal } from './handshake/exchange.ts';
-import { type Attempt, installerOf } from './installing.ts';
-import { type Opening, openPair } from './opening.ts';
+import { type Attempt, KeyInstaller } from './installing.ts';
+import { openPair } from './opening.ts';
 import { isAtRest, newPair, nextDeadline, type PairEffect, type PairEvent, type PairState, stepPair } from './pair.ts';
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
 import { type HeldSa, SaLedger } from './sa-ledger.ts';
@@ -104,24 +104,25 @@ export class Tunnel {
 
   /** What this side brings into the exchange. @throws {HandshakeError} `aborted` */
   proposal(number: number, selectors: readonly TrafficSelector[]): Proposal {
-    const attempt = this.#current(number);
+    const attempt = this.current(number);
     const { espPort: port, lifetime } = this.#services.settings;
     attempt.spi ??= this.#services.spis.reserve();
     return { spi: attempt.spi, selectors, port, lifetime };
   }
 
+  /** Of the next handshake, where somebody wants to see it. */
+  get tracer(): Tracer | undefined {
+    return this.#tracer;
+  }
+
+  /** For {@link KeyInstaller}. */
+  install(number: number, sa: InboundSa | OutboundSa): Promise<void> {
+    return this.#ledger.install(sa, number, this.#remote);
+  }
+
   /** What the attempt installs keys through. */
   installer(number: number): Installer {
-    return installerOf(
-      {
-        tunnel: this,
-        path: () => this.#path,
-        tracer: () => this.#tracer,
-        current: () => this.#current(number),
-        install: (sa) => this.#ledger.install(sa, number, this.#remote),
-      },
-      this.#services,
-    );
+    return new KeyInstaller(this, number, this.#services);
   }
 
   /** Ends an attempt: well, or with why not. */
@@ -234,24 +235,13 @@ export class Tunnel {
     const { counters, logger } = this.#services;
     const { abort } = this.#begin(number, 'initiator', new AbortController());
     try {
-      this.finish(number, await openPair(this.#opening(number), this.#services, abort.signal));
+      this.finish(number, await openPair(this, number, this.#services, abort.signal));
     } catch (cause) {
       const error = asHandshakeError(cause);
       counters.failed(error);
       if (error.code === 'internal') logger.error({ err: cause }, 'handshake');
       this.finish(number, error);
     }
-  }
-
-  #opening(number: number): Opening {
-    const { local, remote, selectors, radius } = this;
-    return {
-      ...{ local, remote, selectors, radius, isUp: this.#state.up !== undefined },
-      hurries: () => this.#state.up === undefined,
-      tracer: () => this.#tracer,
-      proposal: () => this.proposal(number, selectors),
-      installer: () => this.installer(number),
-    };
   }
 
   #begin(number: number, role: Role, abort: AbortController): Attempt {
@@ -287,7 +277,7 @@ export class Tunnel {
   }
 
   /** @throws {HandshakeError} `aborted` where the attempt is no longer the one that counts. */
-  #current(number: number): Attempt {
+  current(number: number): Attempt {
     const attempt = this.#attempts.get(number);
     if (attempt === undefined || attempt.abort.signal.aborted || !this.#isCurrent(number))
       throw new HandshakeError('aborted');
