@@ -104,14 +104,14 @@ describe('Istio’s policies', { timeout: 120_000 }, () => {
     await lab.verdict('world', pod('web'), 80, 'allow');
   });
 
-  test('a rule for HTTP closes, kubectl and the status say so, and the other rules hold', async () => {
-    const http = '{to: [{operation: {methods: ["GET"]}}]}';
+  test('a rule for names in TLS closes, kubectl and the status say so, and the other rules hold', async () => {
+    const named = '{when: [{key: connection.sni, values: ["web.example"]}]}';
     const other = '{from: [{source: {serviceAccounts: ["other"]}}]}';
-    const { stderr } = await lab.apply(authorization('web', `{rules: [${http}, ${other}]}`));
-    assert.match(stderr, /Warning: spec\.rules\[0\]\.to\[0\]\.operation\.methods: .* allows nothing/);
+    const { stderr } = await lab.apply(authorization('web', `{rules: [${named}, ${other}]}`));
+    assert.match(stderr, /Warning: spec\.rules\[0\]\.when\[0\]: .* allows nothing/);
     await lab.verdict(pod('far'), pod('web'), 80, 'deny');
     await lab.verdict(pod('other'), pod('web'), 80, 'allow');
-    await lab.condition('AuthorizationPolicy', 'web', 'Enforced', /operation\.methods: .* allows nothing/, 'default');
+    await lab.condition('AuthorizationPolicy', 'web', 'Enforced', /when\[0\]: .* allows nothing/, 'default');
     assert.match((await lab.kubectl('get', 'ap')).stdout, /web +False/);
   });
 });
