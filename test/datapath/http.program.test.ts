@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
+import { httpSaid, httpSettings } from '../../src/datapath/http-layouts.ts';
+import { type HttpMaps, HttpTables } from '../../src/datapath/http-tables.ts';
+import * as layouts from '../../src/datapath/layouts.ts';
+import { TypedMap } from '../../src/datapath/typed-map.ts';
 import { type BodyState, bodyStart, readBody } from '../../src/policy/http/body.ts';
 import { bytesOf } from '../../src/policy/http/canonical.ts';
+import { compileMatcher } from '../../src/policy/http/matcher.ts';
 import { parseHead } from '../../src/policy/http/parse.ts';
+import { runMatcher } from '../../src/policy/http/run.ts';
+import type { RuleSet } from '../../src/policy/image.ts';
 import { pathOf } from '../../src/policy/request.ts';
-import { headArbitrary, mutated, piecesOf } from '../support/http.ts';
+import { headArbitrary, httpMatchArbitrary, mutated, piecesOf } from '../support/http.ts';
 import { KernelReader, type Message } from './http-reader.ts';
 
 /** More of them: MYELIN_HTTP_RUNS=200000. */
@@ -176,4 +183,72 @@ test('a body longer than 4 GiB is counted to its end', () => {
   const [body, request] = reader.feed(Buffer.concat([bytesOf('abcd'), next]));
   assert.deepEqual(body, { kind: 'body', length: 4, last: true });
   assert.equal(request?.kind, 'head');
+});
+
+/** The reader's own maps of what rules ask of requests. */
+function httpMaps(): HttpMaps {
+  const map = (name: string) => reader.object.map(name);
+  return {
+    ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
+    policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
+    httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
+    httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
+    httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
+    httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
+    httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
+  };
+}
+
+test('a request is the same alternatives to the kernel as to the tables’ own reader', () => {
+  const maps = httpMaps();
+  const counts = { some: 0, none: 0 };
+  let last = 0;
+  fc.assert(
+    fc.property(
+      fc.array(httpMatchArbitrary, { minLength: 1, maxLength: 12 }),
+      fc.array(headArbitrary, { minLength: 1, maxLength: 12 }),
+      (matches, heads) => {
+        const compiled = compileMatcher(matches);
+        assert.ok(compiled.ok);
+        const tables = compiled.value;
+        const alternative = { precedence: 1, rule: 1, verdict: 'allow' as const, flags: 0 };
+        const id = ++last;
+        const head = { id, key: '', direction: 'ingress', stage: 'network', probes: 0, flags: 0, rule: 0 } as const;
+        const set: RuleSet = {
+          ...head,
+          entries: [],
+          matcher: { tables, alternatives: matches.map(() => alternative) },
+        };
+        const all = new HttpTables(maps);
+        all.prepare([set], []);
+        maps.ruleSets.set(id, { probes: 0, flags: 0, rule: 0, matcher: all.matcherOf(id) });
+        for (const text of heads) {
+          const answer = parseHead(bytesOf(text));
+          if (answer.kind !== 'head') continue;
+          reader.reset();
+          const [read] = reader.feed(bytesOf(text).subarray(0, answer.length));
+          assert.equal(read?.kind, 'head');
+          const expected = runMatcher(tables, answer.request);
+          const actual = new Uint32Array(reader.match(id).buffer);
+          assert.deepEqual([...actual.subarray(0, 1)], [...expected.subarray(0, 1)], JSON.stringify({ text, matches }));
+          counts[expected.some((word) => word !== 0) ? 'some' : 'none']++;
+        }
+        maps.ruleSets.delete(id);
+      },
+    ),
+    { numRuns: Math.ceil(runs / 20) },
+  );
+  assert.ok(counts.some > 20 && counts.none > 20, JSON.stringify(counts));
+});
+
+test('what is shared with user space is laid out as in C', () => {
+  const { btf } = reader.object.spec;
+  assert.deepEqual(httpSettings.differences(btf.struct('http_settings')), []);
+  const said = btf.struct('http_event');
+  assert.equal(said?.size, layouts.event.size + httpSaid.size);
+  const places = new Map(said.members.map(({ name, offset }) => [name, offset - layouts.event.size]));
+  assert.deepEqual(
+    ['status', 'method_length', 'path_length', 'unsaid', 'method', 'path'].map((name) => places.get(name)),
+    [0, 2, 3, 4, 8, 24],
+  );
 });
