@@ -90,6 +90,20 @@ describe('HTTP requests are decided in the kernel', { timeout: 120_000 }, () => 
         assert.deepEqual(server.take(), ['GET /open/a 0', 'GET /open/b?c=d 0', 'GET /chunked 0']);
       });
 
+  test('by a Service as to the pod itself', async () => {
+    const ports = [{ port: 80, targetPort: port, protocol: 'TCP' as const }];
+    const hosts = await policies.lab.service('web', { selector: { app: 'web' }, ports });
+    for (const talker of [near, far])
+      for (const host of hosts) {
+        const ask = async (path: string) =>
+          statusesOf(await talker.say({ host, port: 80, parts: [get(path)], name: `by ${host}` }));
+        assert.deepEqual(await ask('/open/service'), [200]);
+        assert.deepEqual(await ask('/closed/service'), [403]);
+        assert.deepEqual(await ask('/open/service'), [200]);
+      }
+    server.take();
+  });
+
   test('a request may come in any pieces', async () => {
     const text = get('/open/pieces', 'X-A: b');
     const heard = await say(near, [...text], { name: 'pieces' });
