@@ -9,8 +9,8 @@ test('the oldest supported kernel takes the programs, and they do the same there
      export MYELIN_STREAM_MIB=1 MYELIN_DNS_RUNS=200
      ${process.execPath} --disable-warning=ExperimentalWarning --test --test-concurrency=1 --test-reporter=tap \\
        test/datapath/links.lab.test.ts test/datapath/verifier-budget.program.test.ts \\
-       test/datapath/names.program.test.ts`,
-    { seconds: 300 },
+       test/datapath/names.program.test.ts test/datapath/http-sockets.lab.test.ts`,
+    { seconds: 360 },
   );
   assert.match(result.stdout, /^6\.1\./);
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}`);
