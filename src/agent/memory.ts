@@ -15,7 +15,7 @@ const worthwhile = 12 << 20;
  * every tenth of it, as bin/myelin-agent has it for the many small ones, takes longer than the changes that made the garbage.
  */
 const large = 96 << 20;
-const growLarge = '--heap-growing-percent=20';
+const growLarge = '--heap-growing-percent=50';
 
 /** What gives pages back to the system too: a usual collection keeps them for what comes next. */
 const thoroughly = { type: 'major', execution: 'sync', flavor: 'last-resort' } as const;
