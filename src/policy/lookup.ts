@@ -38,6 +38,8 @@ export interface LookupResult {
   readonly entry?: PolicyEntry;
   /** No request is known, and policy allows some: the connection is admitted, and its requests are read and judged. */
   readonly byRequest?: true;
+  /** Of a connection that could be read, and is denied whatever its requests are: what denies the best of them. */
+  readonly atBest?: Pick<LookupResult, 'reason' | 'rule'>;
 }
 
 /** What is known of a flow's requests: one, or nothing, of which the worst or the best is assumed. */
@@ -110,8 +112,9 @@ export function lookup(
   const readable = direction === 'ingress' && number === protocolNumbers.TCP;
   if (readable && request !== undefined) return decided(request);
   const strictly = decided('strict');
-  const admitted = strictly.verdict === 'deny' && readable && decided('lenient').verdict === 'allow';
-  return admitted ? { ...strictly, byRequest: true } : strictly;
+  if (strictly.verdict === 'allow' || !readable) return strictly;
+  const atBest = decided('lenient');
+  return atBest.verdict === 'allow' ? { ...strictly, byRequest: true } : { ...strictly, atBest };
 }
 
 /** Who the peer is, and what else entries are looked for by. */

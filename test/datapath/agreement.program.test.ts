@@ -14,7 +14,7 @@ import {
   resolveFlow,
 } from '../../src/policy/decide.ts';
 import type { PolicyImage } from '../../src/policy/image.ts';
-import { findPeer, lookup } from '../../src/policy/lookup.ts';
+import { findPeer, type LookupResult, lookup } from '../../src/policy/lookup.ts';
 import { matchName } from '../../src/policy/names/matcher.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
 import { assertAgreement, expectedOutcome } from '../support/agreement.ts';
@@ -124,10 +124,11 @@ function compare(view: ClusterView, image: PolicyImage, installed: Installed, fl
     if (found === undefined) continue;
     const known = resolveAddress(view, peer.address);
     const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
-    const expected = understands(transport, family)
-      ? expectedSaid(view, image, seen, direction)
-      : { verdict: 'deny', reason: 'UNKNOWN_L4', rule: 0 };
     const { protocol, port } = resolved;
+    const audited = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true);
+    const expected = understands(transport, family)
+      ? expectedSaid(view, image, seen, direction, audited)
+      : { verdict: 'deny', reason: 'UNKNOWN_L4', rule: 0 };
     // The first packet of a connection that its requests may be allowed on is let in; what comes on it is another matter.
     if (lookup(image, subject.pod.uid, direction, peer.address, protocol, port).byRequest === true)
       assert.equal(found.verdict, 'allow', `${direction} of ${subject.pod.uid}`);
@@ -137,13 +138,23 @@ function compare(view: ClusterView, image: PolicyImage, installed: Installed, fl
   return compared;
 }
 
-/** The decision, and what is said beside it. */
-function expectedSaid(view: ClusterView, image: PolicyImage, flow: ResolvedFlow, direction: Direction): Said {
+/**
+ * The decision, and what is said beside it: of what may be read, only what audited policies would deny whatever it is.
+ * @param audited What the image says of the flow as if audited policies were enforced.
+ */
+function expectedSaid(
+  view: ClusterView,
+  image: PolicyImage,
+  flow: ResolvedFlow,
+  direction: Direction,
+  { byRequest, atBest }: LookupResult,
+): Said {
   const outcome = expectedOutcome(image, decideSide(view, flow, direction));
   const wanted = expectedOutcome(image, decideSide(asIfEnforced(view), flow, direction));
-  if (outcome.verdict === 'deny' || wanted.verdict === 'allow') return outcome;
+  if (outcome.verdict === 'deny' || wanted.verdict === 'allow' || byRequest === true) return outcome;
   audits++;
-  return { ...outcome, audited: { reason: wanted.reason, rule: wanted.rule } };
+  const { reason, rule } = atBest ?? wanted;
+  return { ...outcome, audited: { reason, rule } };
 }
 
 let audits = 0;
