@@ -1,4 +1,5 @@
 import { compareRules, type Limit, type Policy, type Rule } from '../rule.ts';
+import { canonicalTarget, NotCanonical } from './canonical.ts';
 import { readableRequests, tablesFor, unreadable } from './readable.ts';
 
 /**
@@ -11,13 +12,39 @@ export function requestLimits(policy: Policy): Limit[] {
     if (rule.ref.direction !== 'ingress') return [];
     const reasons = (rule.requests ?? []).flatMap((match) => (match.kind === 'http' ? (unreadable(match) ?? []) : []));
     const then = rule.verdict === 'allow' ? 'such requests are not allowed' : 'everything is denied';
-    return [...new Set(reasons)].map((reason) => ({ field: fieldOf(rule), reason: `it ${reason}: ${then}` }));
+    return [
+      ...[...new Set(reasons)].map((reason) => ({ field: fieldOf(rule), reason: `it ${reason}: ${then}` })),
+      ...misspelt(rule).map((reason) => ({ field: fieldOf(rule), reason })),
+    ];
   });
   const all = [...policy.rules].sort(compareRules).flatMap((rule) => readableRequests(rule) ?? []);
   const tables = all.length === 0 ? undefined : tablesFor(all);
   if (tables?.ok !== false) return limits;
   const then = 'no request is allowed by it, and whatever it denies some of is denied';
   return [...limits, { field: 'spec', reason: `the policy ${tables.reason}: ${then}` }];
+}
+
+/** Paths that no request has as it is read, because they are spelt in another way. */
+function misspelt({ requests = [] }: Rule): string[] {
+  const texts = requests.flatMap((match) =>
+    match.kind === 'http' ? [...(match.path?.some ?? []), ...(match.path?.none ?? [])] : [],
+  );
+  return texts.flatMap((text) => {
+    if ((text.op !== 'exact' && text.op !== 'prefix') || !text.text.startsWith('/')) return [];
+    const read = spelling(text.text);
+    if (read === text.text) return [];
+    const instead = read === undefined ? 'requests for it are refused' : `it is read as ${read}`;
+    return [`no request has the path ${text.text}: ${instead}`];
+  });
+}
+
+function spelling(path: string): string | undefined {
+  try {
+    return canonicalTarget(path, 'GET').target;
+  } catch (error) {
+    if (error instanceof NotCanonical) return undefined;
+    throw error;
+  }
 }
 
 function fieldOf({ ref }: Rule): string {

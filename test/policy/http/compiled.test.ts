@@ -84,3 +84,24 @@ test('what no bytes can tell is left out of what is allowed, and said', () => {
   assert.equal(asks(image, '/a'), 'allow');
   assert.equal(asks(image, '/%C3%A9'), 'deny');
 });
+
+test('a path that is not spelt as it is read is said: a rule about it is about nothing', () => {
+  const istio = policyKinds.find(({ kind }) => kind === 'AuthorizationPolicy') ?? assert.fail('there is the kind');
+  const paths = ['/a b', '/%61dmin*', '/a//b', '/ok/%20/*', '*.png', '/{*}/a', '/a/..'];
+  const parsed = istio.parse({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name: 'paths', namespace: 'shop' },
+    spec: { action: 'DENY', rules: [{ to: [{ operation: { paths } }] }] },
+  });
+  assert.ok(parsed.ok);
+  assert.deepEqual(
+    parsed.policies[0]?.limits?.map(({ field, reason }) => `${field}: ${reason}`),
+    [
+      'spec.rules[0]: no request has the path /a b: requests for it are refused',
+      'spec.rules[0]: no request has the path /%61dmin: it is read as /admin',
+      'spec.rules[0]: no request has the path /a//b: it is read as /a/b',
+      'spec.rules[0]: no request has the path /a/..: it is read as /',
+    ],
+  );
+});
