@@ -103,8 +103,7 @@ export function loadObjects(options: ObjectOptions): DatapathObjects {
         data: { ...error.data },
       });
     for (const spec of specs.values())
-      for (const [name, { internal }] of spec.maps)
-        if (!internal) rmSync(join(options.pinDir, name), { force: true });
+      for (const [name, { internal }] of spec.maps) if (!internal) rmSync(join(options.pinDir, name), { force: true });
     return { ...loadAll(specs, options), recreated: true };
   }
 }
