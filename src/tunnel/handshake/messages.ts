@@ -306,7 +306,11 @@ function isSelector(said: unknown): boolean {
 }
 
 function hasMembers(said: unknown, count: number): said is object {
-  return typeof said === 'object' && said !== null && Object.keys(said).length === count;
+  if (typeof said !== 'object' || said === null) return false;
+  let members = 0;
+  // What JSON gave inherits nothing that could be counted.
+  for (const _ in said) members++;
+  return members === count;
 }
 
 function isWhole(said: unknown, least: number, most: number = Number.MAX_SAFE_INTEGER): boolean {
