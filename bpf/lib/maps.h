@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "dns_layout.h"
+#include "http_tables.h"
 #include "layout.h"
 
 #ifndef CT_MAP_TYPE

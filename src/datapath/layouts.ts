@@ -22,7 +22,7 @@ import type { IpAddress } from '../model/address.ts';
 import type { IdentityNumber } from '../model/identity.ts';
 
 /**
- * The datapath's maps, key and value, as bpf/lib/layout.h lays them out. What the members mean stands there.
+ * The datapath's maps, key and value, as bpf/lib/layout.h, http_tables.h and dns_layout.h lay them out. What the members mean stands there.
  * The layouts are compared with an object's BTF whenever it is loaded, so that the two cannot drift apart unseen.
  */
 
@@ -106,7 +106,7 @@ export const policyEntry = struct('policy_entry', {
 });
 export type PolicyValue = Value<typeof policyEntry>;
 
-/** Of a matcher of requests, at most; `HTTP_…` in layout.h. */
+/** Of a matcher of requests, at most; `HTTP_…` in http_tables.h. */
 export const httpLimits = { alternatives: 1024, classes: 100, names: 16 } as const;
 const bits = 'u64[16]';
 export const httpBits = struct('http_bits', { bits: raw(bits, 128, 8) });

@@ -9,7 +9,7 @@ import { nodeOf } from './text-node.ts';
 
 /**
  * What tells which of some alternatives a request is, as the datapath has it (`struct http_matcher` in
- * bpf/lib/layout.h says what the tables mean). Rows and accepts are numbered from 0 here.
+ * bpf/lib/http_tables.h says what the tables mean). Rows and accepts are numbered from 0 here.
  */
 export interface RequestTables {
   /** How many alternatives there are. */
@@ -71,7 +71,7 @@ export function sameTables(a: RequestTables, b: RequestTables): boolean {
 const parts = ['method', 'path', 'target', 'host'] as const;
 type Part = (typeof parts)[number];
 
-/** As in bpf/lib/layout.h; test/datapath/layouts.test.ts holds them together. */
+/** As in bpf/lib/http_tables.h; test/datapath/layouts.test.ts holds them together. */
 export const tableLimits = {
   alternatives: alternativeLimit,
   /** Every byte that a text may have by itself, at most; so it is never met. */

@@ -1,7 +1,7 @@
 import { push } from '../compile/lists.ts';
 import type { DomainPattern } from '../request/domain.ts';
 
-/** What a name is made of, by class: the dot between labels, then all that a label can have. As `NAME_CLASSES` in bpf/lib/layout.h. */
+/** What a name is made of, by class: the dot between labels, then all that a label can have. As `NAME_CLASSES` in bpf/lib/dns_layout.h. */
 const alphabet = '.-_0123456789abcdefghijklmnopqrstuvwxyz';
 export const nameClasses = alphabet.length;
 

@@ -2,7 +2,7 @@ import type { IdentityNumber } from '../../model/identity.ts';
 import type { DomainPattern } from '../request/domain.ts';
 import { buildNameDfa, type NameDfa, runStates } from './dfa.ts';
 
-/** An address has at most so many patterns at one endpoint; a name of more teaches nothing. `NAME_PATTERNS` in bpf/lib/layout.h. */
+/** An address has at most so many patterns at one endpoint; a name of more teaches nothing. `NAME_PATTERNS` in bpf/lib/dns_layout.h. */
 export const mostPatterns = 8;
 
 /** The egress rule sets of an endpoint, by stage. */
