@@ -145,6 +145,19 @@ function loadAll(specs: ReadonlyMap<string, BpfObject>, options: ObjectOptions):
   }
 }
 
+/** The maps that rules are in, also of an object that is loaded by itself. */
+export function ruleMaps(map: (name: string) => BpfMap) {
+  return {
+    ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
+    policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
+    httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
+    httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
+    httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
+    httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
+    httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
+  } satisfies Partial<DatapathMaps>;
+}
+
 function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
   const map = (name: string): BpfMap => {
     const found = maps.get(name);
@@ -158,13 +171,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     local: new TypedMap(map('local'), layouts.address, layouts.number32),
     peers: new TypedMap(map('peers'), layouts.address, layouts.peer),
     prefixes: new TypedMap(map('prefixes'), layouts.prefixKey, layouts.peer),
-    ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
-    policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
-    httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
-    httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
-    httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
-    httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
-    httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
+    ...ruleMaps(map),
     connections: new TypedMap(map('ct'), layouts.ctKey, layouts.ctEntry),
     services: new TypedMap(map('services'), layouts.serviceKey, layouts.service),
     backends: new TypedMap(map('backends'), layouts.backendKey, layouts.serviceEnd),

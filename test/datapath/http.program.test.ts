@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { httpSaid, httpSettings } from '../../src/datapath/http-layouts.ts';
-import { type HttpMaps, HttpTables } from '../../src/datapath/http-tables.ts';
+import { HttpTables } from '../../src/datapath/http-tables.ts';
 import * as layouts from '../../src/datapath/layouts.ts';
-import { TypedMap } from '../../src/datapath/typed-map.ts';
+import { ruleMaps } from '../../src/datapath/objects.ts';
 import { type BodyState, bodyStart, readBody } from '../../src/policy/http/body.ts';
 import { bytesOf } from '../../src/policy/http/canonical.ts';
 import { compileMatcher } from '../../src/policy/http/matcher.ts';
@@ -185,22 +185,8 @@ test('a body longer than 4 GiB is counted to its end', () => {
   assert.equal(request?.kind, 'head');
 });
 
-/** The reader's own maps of what rules ask of requests. */
-function httpMaps(): HttpMaps {
-  const map = (name: string) => reader.object.map(name);
-  return {
-    ruleSets: new TypedMap(map('rule_sets'), layouts.number32, layouts.ruleSet),
-    policy: new TypedMap(map('policy'), layouts.policyKey, layouts.policyEntry),
-    httpCells: new TypedMap(map('http_cells'), layouts.number32, layouts.httpBits),
-    httpMatchers: new TypedMap(map('http_matchers'), layouts.number32, layouts.httpMatcher),
-    httpAlternatives: new TypedMap(map('http_alternatives'), layouts.number32, layouts.httpAlternative),
-    httpRows: new TypedMap(map('http_rows'), layouts.number32, layouts.httpRow),
-    httpAccepts: new TypedMap(map('http_accepts'), layouts.number32, layouts.httpBits),
-  };
-}
-
 test('a request is the same alternatives to the kernel as to the tables’ own reader', () => {
-  const maps = httpMaps();
+  const maps = ruleMaps((name) => reader.object.map(name));
   const counts = { some: 0, none: 0 };
   let last = 0;
   fc.assert(
