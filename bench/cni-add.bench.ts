@@ -1,5 +1,6 @@
+import { percentile } from '../src/cli/percentile.ts';
 import { podArgs, TestNode } from '../test/endpoint/harness.ts';
-import { absoluteBar, type BenchResult, percentile } from './result.ts';
+import { absoluteBar, type BenchResult } from './result.ts';
 
 /** What a node's /24 takes, so that the last ones come to a full node. */
 const runs = 240;

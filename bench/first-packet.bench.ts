@@ -1,6 +1,7 @@
+import { percentile } from '../src/cli/percentile.ts';
 import { run as runCommand } from '../src/kernel/command.ts';
 import { TestLab } from '../test/support/lab.ts';
-import { absoluteBar, type BenchResult, percentile } from './result.ts';
+import { absoluteBar, type BenchResult } from './result.ts';
 import { podNetns } from './support/lab-pods.ts';
 
 const pairs = 8;

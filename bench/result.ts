@@ -1,7 +1,5 @@
 import { percentile } from '../src/cli/percentile.ts';
 
-export { percentile };
-
 /** One measured bar. Ratios are of two measurements of the same run, because absolute numbers are not stable. */
 export interface BenchResult {
   readonly name: string;

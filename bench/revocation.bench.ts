@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ownKinds } from '../src/api/kinds.ts';
+import { percentile } from '../src/cli/percentile.ts';
 import { TestLab } from '../test/support/lab.ts';
 import { echo, Traffic } from '../test/support/traffic.ts';
-import { absoluteBar, type BenchResult, percentile } from './result.ts';
+import { absoluteBar, type BenchResult } from './result.ts';
 
 const rounds = 20;
 const port = 9000;

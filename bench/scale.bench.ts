@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { kinds, type NetworkPolicy } from '../src/api/kinds.ts';
+import { percentile } from '../src/cli/percentile.ts';
 import { TestLab, type TestPod } from '../test/support/lab.ts';
-import { absoluteBar, type BenchResult, percentile } from './result.ts';
+import { absoluteBar, type BenchResult } from './result.ts';
 import { startDaemon } from './support/daemon.ts';
 import { podNetns } from './support/lab-pods.ts';
 

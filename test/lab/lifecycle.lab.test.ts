@@ -106,22 +106,15 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
     assert.match(stderr, /no pod nobody in namespace default: it has web-/);
   });
 
+  /** A pod reaches its Service by name, whichever backend it draws. */
+  async function webAnswers(...options: readonly string[]): Promise<void> {
+    const curl = ['curl', '-sS', '-m', '5', ...options, 'http://web/'];
+    for (let i = 0; i < 4; i++)
+      assert.match(await succeeds('exec', '--name', name, 'deploy/web', '--', ...curl), /"service":"web"/);
+  }
+
   test('names resolve, and services answer across nodes', async () => {
-    for (let i = 0; i < 4; i++) {
-      const answer = await succeeds(
-        'exec',
-        '--name',
-        name,
-        'deploy/web',
-        '--',
-        'curl',
-        '-sS',
-        '-m',
-        '5',
-        'http://web/',
-      );
-      assert.match(answer, /"service":"web"/);
-    }
+    await webAnswers();
   });
 
   test('node runs in the namespace of a node, control and world', async () => {
@@ -178,24 +171,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
     assert.match(await succeeds('restart', '--name', name), /nothing has died/);
     const pids = inNode();
     assert.ok(pids.some(isEngine) && !pids.includes(engine ?? 0), 'another engine');
-    for (let i = 0; i < 4; i++)
-      assert.match(
-        await succeeds(
-          'exec',
-          '--name',
-          name,
-          'deploy/web',
-          '--',
-          'curl',
-          '-sS',
-          '-m',
-          '5',
-          '--retry',
-          '3',
-          'http://web/',
-        ),
-        /"service":"web"/,
-      );
+    await webAnswers('--retry', '3');
     await succeeds('restart', '--name', name, 'node-2', 'api', 'labd');
     await succeeds('status', '--name', name);
   });
