@@ -124,8 +124,12 @@ describe('HTTP requests are decided in the kernel', { timeout: 120_000 }, () => 
     const open = get('/open/x');
     assert.deepEqual(statusesOf(await say(far, [open.repeat(5)], { answers: 5 })), [200, 200, 200, 200, 200]);
     const closed = get('/closed/before/others');
-    assert.deepEqual(statusesOf(await say(far, [closed, closed, open], { answers: 3 })), [403, 403, 200]);
-    server.take();
+    // Each in a packet of its own they are answered; the way here may join packets, and then the connection ends.
+    const some = await say(far, [closed, closed, open], { answers: 3 });
+    const statuses = statusesOf(some);
+    assert.deepEqual(statuses, [403, 403, 200].slice(0, statuses.length), JSON.stringify(some));
+    assert.ok(statuses.length === 3 || some.state === 'reset', JSON.stringify(some));
+    assert.ok(!server.take().some((line) => line.includes('/closed/')));
     // An answer is outstanding, and the kernel cannot wait for it: never the wrong answer, rather none.
     const behind = await say(near, [get('/slow') + get('/closed/behind/it')], { answers: 2 });
     assert.equal(behind.state, 'reset', JSON.stringify(behind));
