@@ -9,6 +9,7 @@ import {
   comparePolicies,
   compareRules,
   type Gate,
+  mayBeWithin,
   type Policy,
   policyRef,
   type Rule,
@@ -161,6 +162,7 @@ function asAsked(rule: Rule, request: Request | undefined): Rule | undefined {
   if (request === undefined) return withoutRequests(rule);
   // No kind has rules that pass over some HTTP requests; such a one denies them all.
   if (request.kind === 'http' && rule.verdict === 'pass') return withoutRequests(rule);
+  if (rule.verdict !== 'allow' && mayBeWithin(request, rule.requests)) return withoutRequests(rule);
   return matchesAnyRequest(request, rule.requests) ? rule : undefined;
 }
 

@@ -81,9 +81,7 @@ export function matchesRequest(request: Request, match: RequestMatch): boolean {
       if (request.kind === 'dns' || (request.kind === 'http' && request.serverName === undefined)) return false;
       const { serverName: name } = request;
       const named = name !== undefined && match.serverNames?.some((pattern) => matchesDomain(name, pattern));
-      return (
-        (match.serverNames === undefined || named === true) && holds(match.serverName, name === undefined ? [] : [name])
-      );
+      return (match.serverNames === undefined || named === true) && matchesServerName(name, match.serverName);
     }
   }
 }
@@ -104,7 +102,7 @@ function matchesHttp(request: HttpRequest, match: HttpMatch): boolean {
     holds(match.path, [pathOf(request.target)]) &&
     holds(match.target, [request.target]) &&
     holds(match.host, request.host === undefined ? [] : [request.host]) &&
-    holds(match.serverName, request.serverName === undefined ? [] : [request.serverName]) &&
+    matchesServerName(request.serverName, match.serverName) &&
     (match.headers ?? []).every((condition) => headerHolds(request, condition))
   );
 }
@@ -113,6 +111,11 @@ function matchesHttp(request: HttpRequest, match: HttpMatch): boolean {
 function headerHolds({ headers }: HttpRequest, condition: HeaderCondition): boolean {
   const values = headers.filter(([own]) => own.toLowerCase() === condition.name).map(([, value]) => value);
   return values.length === 0 ? holds(condition, []) : values.every((value) => holds(condition, [value]));
+}
+
+/** What is asked of the server's name, where a client may have named none. */
+export function matchesServerName(name: string | undefined, condition: TextCondition | undefined): boolean {
+  return holds(condition, name === undefined ? [] : [name]);
 }
 
 function holds(condition: TextCondition | undefined, [value]: readonly string[]): boolean {

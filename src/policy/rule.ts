@@ -2,7 +2,7 @@ import type { Selector } from '../model/labels.ts';
 import type { PortRange } from '../model/port.ts';
 import type { Prefix } from '../model/prefix.ts';
 import type { Direction, RuleRef } from '../model/verdict.ts';
-import type { DomainPattern, RequestMatch } from './request.ts';
+import { type DomainPattern, matchesServerName, type Request, type RequestMatch } from './request.ts';
 
 /**
  * The one form that every policy API is turned into. Deciding and compiling know only this form; a front end per API
@@ -212,6 +212,15 @@ export function withoutRequests(rule: Rule): Rule | undefined {
   const made: Rule = { ...rest, verdict: 'deny' };
   stricter.set(rule, made);
   return made;
+}
+
+/**
+ * Whether what a rule asks of HTTP requests may be so of one inside a TLS connection, where nobody reads it: then a rule
+ * that denies such requests denies the connection.
+ */
+export function mayBeWithin(request: Request, requests: readonly RequestMatch[] = []): boolean {
+  if (request.kind !== 'tls') return false;
+  return requests.some((match) => match.kind === 'http' && matchesServerName(request.serverName, match.serverName));
 }
 
 /** One for each rule, so that equal rules stay the same object. */
