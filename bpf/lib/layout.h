@@ -11,6 +11,7 @@
 
 /* config.flags */
 #define CONFIG_XFRM (1U << 2) /* the kernel carries tunnels: packets out of them have its proof of the SA, tunnel_out leads in */
+#define CONFIG_PROXY_LEARN (1U << 3) /* ports that HTTP/2 comes to are noted for the proxy, also while there is none */
 
 /* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */
 struct config {
@@ -19,7 +20,7 @@ struct config {
 	__u32 uplink_ifindex;
 	__u32 flags;
 	__u32 mtu; /* of the pods' devices, 0: not checked */
-	__u32 pad;
+	__u32 proxy_ifindex; /* the node's side of the link to the proxy's namespace, 0: there is no proxy */
 	__u64 report_interval_ns; /* between two periodic events of one connection, 0: none */
 	__u64 deny_interval_ns;   /* between two deny events of one (endpoint, remote, port, reason), 0: all are reported */
 	__u64 opening_ns;         /* any connection that had no reply yet */
@@ -38,6 +39,7 @@ struct config {
 #define ENDPOINT_REVOKED (1U << 1) /* nobody believes that it is who it was: nothing of it passes, in either direction */
 
 #define ENDPOINT_AUDITED (1U << 2) /* has sets in `audits` */
+#define ENDPOINT_PROXY (1U << 3)   /* requests to it are the proxy's to read, also those that the kernel could */
 
 struct endpoint {
 	__u32 id;
@@ -119,6 +121,7 @@ struct rule_set {
 #define VERDICT_ALLOW 1
 #define VERDICT_DENY 2
 #define VERDICT_PASS 3 /* as if no entry had matched */
+#define VERDICT_PROXY 4 /* as the proxy finds, which reads what is said on the connection */
 
 struct policy_key {
 	__u32 set;
@@ -158,6 +161,7 @@ enum ct_state {
 #define CT_REMOTE_POD (1U << 1) /* replies must come with proof */
 #define CT_BY_REQUEST (1U << 2) /* admitted for the HTTP requests that are made on it: each is judged (http.bpf.c) */
 #define CT_READ (1U << 3)       /* its requests are read; else none of its data passes */
+#define CT_PROXIED (1U << 6)    /* its packets go by way of the proxy (proxy.h) */
 #define CT_BROKEN (1U << 5)     /* what comes on it cannot be read: both of its ends are told */
 #define CT_KEPT (1U << 8)	/* denied since, and kept as it was admitted: POLICY_KEEP */
 #define CT_BY_NAME (1U << 4)    /* admitted for the DNS names that are asked on it: each question is judged, and lets its answer in */
@@ -178,7 +182,19 @@ struct ct_entry {
 	__u8 tcp_flags[2];
 	__u32 flags;
 	__u32 name; /* the pattern's number by which it was admitted, 0: not by a name */
-	__u32 pad;
+	__u32 class; /* of the other end of a proxied connection, as in identity_classes; 0: not known */
+};
+
+/* Who reads the requests to an endpoint's port that policy wants to have read. */
+struct proxy_port_key {
+	__u32 endpoint; /* id */
+	__u16 port;	/* host order */
+	__u16 pad;
+};
+
+enum proxy_mode {
+	PROXY_ALWAYS = 1, /* the proxy: what is spoken there is not HTTP/1.1 */
+	PROXY_NEVER = 2,  /* the kernel: somebody forbids the proxy */
 };
 
 struct service_key {

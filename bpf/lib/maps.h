@@ -76,6 +76,27 @@ struct {
 } policy SEC(".maps");
 
 /*
+ * Identity numbers → a hash of the class that each stands for. A number means the same as long as it lives, and the same
+ * peer has another after a restart of the agent: by this the two are told to be one.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} identity_classes SEC(".maps");
+
+/* enum proxy_mode of ports that are not left to what the endpoint is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct proxy_port_key);
+	__type(value, __u32);
+} proxy_ports SEC(".maps");
+
+/*
  * What rules ask of requests (layout.h). Arrays, because a request's every byte is a look-up: 13.5 MiB a node, of which
  * http_rows takes 9.8, http_accepts 2, http_cells 1. A thousand paths of 30 letters that have half of them in common are
  * 15,000 rows and a thousand accepts. Who does not fit is refused with its revision.

@@ -44,6 +44,11 @@ enum drop_reason {
 	DNS_MALFORMED = 41,
 	DNS_UNASKED = 42,
 	NAMES_FULL = 43,
+	PROXY_ABSENT = 44,
+	PROXY_CONNECTION = 45,
+	TLS_DENIED = 46,
+	TLS_MALFORMED = 47,
+	PROXY_MALFORMED = 48,
 };
 
 /* Slots of the metrics map per direction; new reasons stay below it. */

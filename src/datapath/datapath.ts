@@ -115,7 +115,7 @@ export class Datapath {
     const map = this.#objects.maps.config;
     const before = map.get(0);
     if (before === undefined) throw new TypeError('the array map config has no entry 0');
-    const flags = xfrm === undefined ? before.flags : xfrm ? configFlags.xfrm : 0;
+    const flags = flagged(before.flags, configFlags.xfrm, xfrm);
     map.set(0, { ...before, ...rest, flags });
   }
 
@@ -354,6 +354,10 @@ export class Datapath {
     if (enforced) this.#deferred.set(`${ifindex} ${direction}`, attach);
     else attach();
   }
+}
+
+function flagged(flags: number, flag: number, wanted: boolean | undefined): number {
+  return wanted === undefined ? flags : wanted ? flags | flag : flags & ~flag;
 }
 
 /** @returns What reads requests, or why this machine has no such thing: all else works without. */

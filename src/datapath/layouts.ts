@@ -34,7 +34,7 @@ export const config = struct('config', {
   uplinkIfindex: u32,
   flags: u32,
   mtu: u32,
-  pad: pad(4, 'u32'),
+  proxyIfindex: u32,
   reportIntervalNs: u64,
   denyIntervalNs: u64,
   openingNs: u64,
@@ -49,7 +49,7 @@ export const config = struct('config', {
   nameCeilingNs: u64,
 });
 export type Config = Value<typeof config>;
-export const configFlags = { xfrm: 4 } as const;
+export const configFlags = { xfrm: 4, proxyLearn: 8 } as const;
 
 export const endpoint = struct('endpoint', {
   id: u32,
@@ -69,7 +69,7 @@ export const endpoint = struct('endpoint', {
   addr6: addr,
 });
 export type Endpoint = Value<typeof endpoint>;
-export const endpointFlags = { ready: 1, revoked: 2, audited: 4 } as const;
+export const endpointFlags = { ready: 1, revoked: 2, audited: 4, proxy: 8 } as const;
 
 export const endpointAudit = struct('endpoint_audit', {
   ingressAdminSet: u32,
@@ -171,9 +171,15 @@ export const ctEntry = struct('ct_entry', {
   tcpFlags: pair(u8),
   flags: u32,
   name: u32,
-  pad: pad(4, 'u32'),
+  class: u32,
 });
 export type CtEntry = Value<typeof ctEntry>;
+export const ctFlags = { proxied: 64 } as const;
+
+export const proxyPortKey = struct('proxy_port_key', { endpoint: u32, port: u16, pad: pad(2, 'u16') });
+export type ProxyPortKey = Value<typeof proxyPortKey>;
+/** `enum proxy_mode`. */
+export const proxyModes = { always: 1, never: 2 } as const;
 
 export const serviceKey = struct('service_key', { address: someAddr, port: be16, protocol: u8, pad: pad(1) });
 export type ServiceKey = Value<typeof serviceKey>;
@@ -290,6 +296,7 @@ export const structs: readonly Struct<unknown>[] = [
   httpRow,
   ctKey,
   ctEntry,
+  proxyPortKey,
   serviceKey,
   service,
   backendKey,

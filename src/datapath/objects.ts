@@ -40,6 +40,8 @@ export interface DatapathMaps {
   readonly httpRows: TypedMap<number, layouts.HttpRow>;
   readonly httpAccepts: TypedMap<number, layouts.HttpBits>;
   readonly connections: TypedMap<layouts.CtKey, layouts.CtEntry>;
+  readonly identityClasses: TypedMap<number, number>;
+  readonly proxyPorts: TypedMap<layouts.ProxyPortKey, number>;
   readonly services: TypedMap<layouts.ServiceKey, layouts.ServiceValue>;
   readonly backends: TypedMap<layouts.BackendKey, layouts.ServiceEnd>;
   readonly serviceFronts: TypedMap<number, layouts.ServiceEnd>;
@@ -173,6 +175,8 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     prefixes: new TypedMap(map('prefixes'), layouts.prefixKey, layouts.peer),
     ...ruleMaps(map),
     connections: new TypedMap(map('ct'), layouts.ctKey, layouts.ctEntry),
+    identityClasses: new TypedMap(map('identity_classes'), layouts.number32, layouts.number32),
+    proxyPorts: new TypedMap(map('proxy_ports'), layouts.proxyPortKey, layouts.number32),
     services: new TypedMap(map('services'), layouts.serviceKey, layouts.service),
     backends: new TypedMap(map('backends'), layouts.backendKey, layouts.serviceEnd),
     serviceFronts: new TypedMap(map('service_fronts'), layouts.number32, layouts.serviceEnd),

@@ -40,6 +40,11 @@ export const dropReasons = {
   DNS_MALFORMED: { code: 41, text: 'policy is about the names in it, and it cannot be read' },
   DNS_UNASKED: { code: 42, text: 'a DNS answer to nothing that the pod asked on this connection' },
   NAMES_FULL: { code: 43, text: 'there is no room to learn the addresses in a DNS answer' },
+  PROXY_ABSENT: { code: 44, text: 'its requests are for the proxy to judge, and there is none' },
+  PROXY_CONNECTION: { code: 45, text: 'from the proxy, and no connection of its' },
+  TLS_DENIED: { code: 46, text: 'no rule allows the TLS server name; the connection was ended by an alert' },
+  TLS_MALFORMED: { code: 47, text: 'policy asks for the TLS server name, and there is none to be read' },
+  PROXY_MALFORMED: { code: 48, text: 'policy asks for requests, and what came is neither HTTP nor TLS' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;

@@ -177,7 +177,7 @@ export interface RuleSet {
 export const anyProtocolProbe = 1 << 17;
 
 /** `verdict` in the value of the map `policy`. */
-export const verdictCodes = { none: 0, allow: 1, deny: 2, pass: 3 } as const;
+export const verdictCodes = { none: 0, allow: 1, deny: 2, pass: 3, proxy: 4 } as const;
 
 /** One entry of the map `policy`; key: set, identity, port, protocol, portLength. No two of a set have the same key. */
 export interface PolicyEntry {

@@ -41,8 +41,11 @@ const plain = { source: alice.address4, destination: bob.address4 };
 const fromAlice = frames.from(alice);
 const underlay = { source: parseMac('02:00:00:00:ff:01'), destination: parseMac('02:00:00:00:ff:02') };
 
-/** What happens to requests, not to packets: http.program.test.ts and http.lab.test.ts; names.program.test.ts. */
-type RequestReason = Extract<DropReason, `HTTP_${string}` | `DNS_${string}` | `NAMES_${string}`>;
+/** What happens to requests, not to packets: http.program.test.ts and http.lab.test.ts; names.program.test.ts; the proxy's. */
+type RequestReason = Extract<
+  DropReason,
+  `HTTP_${string}` | `DNS_${string}` | `NAMES_${string}` | `TLS_${string}` | `PROXY_${string}`
+>;
 
 /** For each reason, the ways here to be dropped for it. Every one starts on a node of its own. */
 const ways: Readonly<

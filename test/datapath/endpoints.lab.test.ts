@@ -164,6 +164,7 @@ function entry(changes: Partial<CtEntry>): CtEntry {
     tcpFlags: [2, 0x12],
     flags: 0,
     name: 0,
+    class: 0,
     ...changes,
   };
 }

@@ -46,6 +46,11 @@ const headers = join(import.meta.dirname, '../../bpf');
 test('numbers mean the same on both sides', () => {
   const constants: Readonly<Record<string, number>> = {
     CONFIG_XFRM: layouts.configFlags.xfrm,
+    CONFIG_PROXY_LEARN: layouts.configFlags.proxyLearn,
+    ENDPOINT_PROXY: layouts.endpointFlags.proxy,
+    CT_PROXIED: layouts.ctFlags.proxied,
+    PROXY_ALWAYS: layouts.proxyModes.always,
+    PROXY_NEVER: layouts.proxyModes.never,
     ENDPOINT_READY: layouts.endpointFlags.ready,
     ENDPOINT_AUDITED: layouts.endpointFlags.audited,
     EVENT_LOGGED: layouts.eventFlags.logged,
@@ -59,6 +64,7 @@ test('numbers mean the same on both sides', () => {
     VERDICT_ALLOW: verdictCodes.allow,
     VERDICT_DENY: verdictCodes.deny,
     VERDICT_PASS: verdictCodes.pass,
+    VERDICT_PROXY: verdictCodes.proxy,
     POLICY_LOG: optionFlags.log,
     POLICY_REJECT: optionFlags.reject,
     POLICY_AUDIT: optionFlags.audit,

@@ -95,6 +95,7 @@ export class TestNode {
       uplinkIfindex: cluster.uplinkIfindex,
       flags: 0,
       mtu: 1404,
+      proxyIfindex: 0,
       reportIntervalNs: 0n,
       denyIntervalNs: 0n,
       openingNs: 0n,
