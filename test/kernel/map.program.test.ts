@@ -82,6 +82,17 @@ test('a trie finds the longest prefix and gives all of its entries', () => {
   assert.deepEqual([...trie.entries()].map(([, v]) => read(v)).sort(), [24, 8]);
 });
 
+test('a map is copied batch by batch into another of its layout', () => {
+  using other = BpfObject.open(loaded.spec.path).load({ maxEntries: { lean: 4000 } });
+  const [from, to] = [loaded.map('lean'), other.map('lean')];
+  from.updateMany(Array.from({ length: 900 }, (_, i) => [key(i), value(i)]));
+  for (const batch of from.batches()) to.writeBatch(batch);
+  const all = (map: BpfMap) =>
+    [...map.entries()].map(([k, v]) => `${read(new Uint8Array([...k, 0, 0, 0, 0]))} ${read(v)}`).sort();
+  assert.deepEqual(all(to), all(from));
+  assert.ok(all(to).length >= 900);
+});
+
 test('a full map refuses a new key, takes an old one, and says how many of a batch it took', () => {
   for (const [name, errno] of [
     ['hash', 'E2BIG'],

@@ -59,9 +59,8 @@ test('what is asked for and not there is named', () => {
   assert.throws(() => loaded.program('nothing'), /has no program nothing/);
 });
 
-test('the verifier’s reason is in the message, all it said in the data', () => {
-  const bad = BpfObject.open(
-    compileBpf(`
+const forgetful = BpfObject.open(
+  compileBpf(`
 struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, __u32); __type(value, __u64); } m SEC(".maps");
 SEC("tc") int forgets_null(struct __sk_buff *skb)
 {
@@ -70,9 +69,11 @@ SEC("tc") int forgets_null(struct __sk_buff *skb)
 	return (int)*value;
 }
 `),
-  );
+);
+
+test('the verifier’s reason is in the message, all it said in the data', () => {
   assert.throws(
-    () => bad.load(),
+    () => forgetful.load(),
     (error) => {
       assert.ok(error instanceof KernelError);
       assert.equal(error.code, 'Verifier');
@@ -118,6 +119,40 @@ test('a pin of another layout or size is refused with the difference', () => {
     });
   refuses(() => objectWith('b', 'a').load({ pinDir: pins }), /value \{a@0:u32,b@4:u32\}, not \{b@0:u32,a@4:u32\}/);
   refuses(() => object.load({ pinDir: pins, maxEntries: { shared: 9 } }), /maxEntries 8, not 9/);
+});
+
+test('a map that grows is taken over by its pin with the capacity that it has', () => {
+  ensurePinDirectory(pins);
+  object.load({ pinDir: pins }).close();
+  using loaded = object.load({ pinDir: pins, maxEntries: { shared: 3 }, growing: new Set(['shared']) });
+  assert.equal(loaded.map('shared').info.maxEntries, 8);
+  const other = objectWith('b', 'a');
+  assert.throws(
+    () => other.load({ pinDir: pins, growing: new Set(['shared']) }),
+    (error) => error instanceof KernelError && error.code === 'IncompatiblePin',
+  );
+});
+
+test('loaded on another thread it is the same, also where the verifier refuses it', async () => {
+  using first = object.load();
+  using second = await object.loadBeside({ maps: first.maps });
+  assert.equal(second.map('shared').info.id, first.map('shared').info.id);
+  const { retval } = second.program('mark').testRun({ data: new Uint8Array(60) });
+  assert.equal(retval, 1);
+  await assert.rejects(
+    forgetful.loadBeside(),
+    (error) => error instanceof KernelError && error.code === 'Verifier' && /map_value_or_null/.test(error.message),
+  );
+});
+
+test('a second handle of a map outlives the object that made the first', () => {
+  const loaded = object.load();
+  const map = loaded.map('shared').another();
+  loaded.close();
+  map.update(Uint8Array.of(1, 0, 0, 0), new Uint8Array(8).fill(5));
+  assert.deepEqual(map.lookup(Uint8Array.of(1, 0, 0, 0)), new Uint8Array(8).fill(5));
+  assert.ok(map.memory > 0);
+  map.close();
 });
 
 test('a capacity can be given in place of the object’s', () => {

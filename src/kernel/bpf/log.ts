@@ -1,4 +1,4 @@
-import { onLibbpfPrint } from '../ffi/libbpf.ts';
+import { asLibbpfPrint, libbpf } from '../ffi/libbpf.ts';
 import { raw } from '../ffi/libc.ts';
 
 const LIBBPF_DEBUG = 2;
@@ -8,7 +8,7 @@ const decoder = new TextDecoder();
 // libbpf has one print function for the whole process: what it says is kept only while somebody collects.
 let collected: string[] | undefined;
 
-onLibbpfPrint((level, format, list) => {
+const print = asLibbpfPrint((level, format, list) => {
   if (collected === undefined || level >= LIBBPF_DEBUG) return 0;
   const length = Math.min(raw.vsnprintf(text, text.length, format, list), text.length - 1);
   const line = decoder
@@ -18,14 +18,18 @@ onLibbpfPrint((level, format, list) => {
   if (line !== '') collected.push(line);
   return length;
 });
+// What is loaded on another thread would have to wait for this one with every line, most of them for nobody.
+libbpf.set_print(null);
 
 /** Runs `work` and returns its result with the lines that libbpf printed meanwhile; calls do not nest. */
 export function withLibbpfMessages<T>(work: () => T): { result: T; messages: readonly string[] } {
   const messages: string[] = [];
   collected = messages;
+  libbpf.set_print(print);
   try {
     return { result: work(), messages };
   } finally {
+    libbpf.set_print(null);
     collected = undefined;
   }
 }

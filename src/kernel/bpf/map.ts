@@ -1,4 +1,4 @@
-import { closeSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { errnoError, errnoName, type KernelError } from '../error.ts';
 import { layouts, libbpf, readName } from '../ffi/libbpf.ts';
 import { lastErrno } from '../ffi/libc.ts';
@@ -7,6 +7,7 @@ import { lastErrno } from '../ffi/libc.ts';
 export const mapTypes = {
   hash: 1,
   array: 2,
+  programArray: 3,
   percpuHash: 5,
   percpuArray: 6,
   lruHash: 9,
@@ -38,6 +39,13 @@ export interface BatchResult {
   readonly done: number;
   /** Why it stopped before the end. */
   readonly error?: KernelError;
+}
+
+/** Entries as the kernel hands them out: `count` keys one after the other, and as many values. */
+export interface Batch {
+  readonly count: number;
+  readonly keys: Uint8Array;
+  readonly values: Uint8Array;
 }
 
 const ENOENT = 'ENOENT';
@@ -106,6 +114,20 @@ export class BpfMap {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** @returns The same map with a handle of its own, which must be closed: it outlives the object that made this one. */
+  another(): BpfMap {
+    // The descriptor of a dup() would be inherited by programs that this process starts; the kernel's own are not.
+    const fd = libbpf.map_get_fd_by_id(this.info.id);
+    if (fd < 0) throw errnoError(-fd, 'open once more', `map ${this.name}`);
+    return new BpfMap(fd, this.name, true);
+  }
+
+  /** Bytes of the kernel's memory that it takes now; before Linux 6.4, that it takes when it is full. */
+  get memory(): number {
+    const [, bytes = '0'] = /^memlock:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${this.fd}`, 'utf8')) ?? [];
+    return Number(bytes);
   }
 
   get fd(): number {
@@ -184,8 +206,31 @@ export class BpfMap {
     return { done };
   }
 
+  /**
+   * Writes entries as `batches` gives them, of a map of the same layout.
+   * @throws {KernelError} `Errno` where one of them is refused: those before it are written
+   */
+  writeBatch({ count, keys, values }: Batch): void {
+    this.#checkSize('batch of keys', keys, count * this.info.keySize);
+    this.#checkSize('batch of values', values, count * this.valueBytes);
+    if (count === 0) return;
+    const result = libbpf.update_batch(this.fd, keys, values, Uint32Array.of(count), batchOptions());
+    if (result < 0) throw this.#failure(-result, 'write an entry');
+  }
+
   /** A copy of the whole map. An entry that changes or goes while it is read may or may not be seen. */
   *entries(): Generator<[Uint8Array, Uint8Array]> {
+    const { keySize } = this.info;
+    for (const { count, keys, values } of this.batches())
+      for (let i = 0; i < count; i++)
+        yield [
+          keys.subarray(i * keySize, (i + 1) * keySize),
+          values.subarray(i * this.valueBytes, (i + 1) * this.valueBytes),
+        ];
+  }
+
+  /** The same, some hundred at a time: each batch is what the map has at the moment when it is taken. */
+  *batches(): Generator<Batch> {
     const { keySize } = this.info;
     // A hash's batch token is a u32 bucket number, every other map's is a key.
     let from: Uint8Array | null = null;
@@ -194,8 +239,8 @@ export class BpfMap {
       const next = new Uint8Array(Math.max(4, keySize));
       const keys = new Uint8Array(room * keySize);
       const values = new Uint8Array(room * this.valueBytes);
-      const count = Uint32Array.of(room);
-      const result = libbpf.lookup_batch(this.fd, from, next, keys, values, count, null);
+      const read = Uint32Array.of(room);
+      const result = libbpf.lookup_batch(this.fd, from, next, keys, values, read, null);
       const error = result < 0 ? errnoName(-result) : undefined;
       if (error === 'ENOSPC') {
         // One bucket holds more than there is room for.
@@ -203,17 +248,13 @@ export class BpfMap {
         continue;
       }
       if (from === null && (error === 'EINVAL' || error === 'ENOTSUPP' || error === 'EOPNOTSUPP')) {
-        yield* this.#entriesOneByOne();
+        for (const [key, value] of this.#entriesOneByOne()) yield { count: 1, keys: key, values: value };
         return;
       }
       if (error !== undefined && error !== ENOENT) throw this.#failure(-result, 'read the entries');
-      const read = count[0] ?? 0;
-      for (let i = 0; i < read; i++)
-        yield [
-          keys.subarray(i * keySize, (i + 1) * keySize),
-          values.subarray(i * this.valueBytes, (i + 1) * this.valueBytes),
-        ];
-      if (error === ENOENT || read === 0) return;
+      const [count = 0] = read;
+      yield { count, keys: keys.subarray(0, count * keySize), values: values.subarray(0, count * this.valueBytes) };
+      if (error === ENOENT || count === 0) return;
       from = next;
     }
   }

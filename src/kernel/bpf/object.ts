@@ -36,6 +36,8 @@ export interface LoadOptions {
   readonly maps?: ReadonlyMap<string, BpfMap>;
   /** Capacity by map name, in place of what the object says. */
   readonly maxEntries?: Readonly<Record<string, number>>;
+  /** Maps whose pins are reused with whatever capacity they have. */
+  readonly growing?: ReadonlySet<string>;
 }
 
 const verifierLogSize = 8 << 20;
@@ -81,11 +83,46 @@ export class BpfObject {
    * @throws {KernelError} `Verifier`, `IncompatiblePin`, `Errno`
    */
   load(options: LoadOptions = {}): LoadedObject {
+    const { handle, log } = this.#prepare(options);
+    return this.#loaded(handle, log, () => withLibbpfMessages(() => libbpf.object_load(handle)));
+  }
+
+  /**
+   * The same, on another thread: the verifier takes a tenth of a second for a large program, and more where machines are
+   * slow. What libbpf says is not collected; what the verifier says is.
+   * @throws {KernelError} as `load`
+   */
+  async loadBeside(options: LoadOptions = {}): Promise<LoadedObject> {
+    const { handle, log } = this.#prepare(options);
+    let result: number;
+    try {
+      result = await new Promise<number>((resolve, reject) => {
+        libbpf.object_load.async(handle, (error: unknown, value: number) =>
+          error === null || error === undefined ? resolve(value) : reject(error),
+        );
+      });
+    } catch (error) {
+      libbpf.object_close(handle);
+      throw error;
+    }
+    return this.#loaded(handle, log, () => ({ result, messages: [] }));
+  }
+
+  #prepare(options: LoadOptions): { handle: Pointer; log: Uint8Array } {
     const log = new Uint8Array(verifierLogSize);
     const handle = openHandle(this.path, this.#bytes, log);
     try {
       for (const map of iterate(handle, libbpf.object_next_map)) this.#configureMap(map, options);
-      const { result, messages } = withLibbpfMessages(() => libbpf.object_load(handle));
+      return { handle, log };
+    } catch (error) {
+      libbpf.object_close(handle);
+      throw error;
+    }
+  }
+
+  #loaded(handle: Pointer, log: Uint8Array, load: () => { result: number; messages: readonly string[] }): LoadedObject {
+    try {
+      const { result, messages } = load();
       if (result < 0) throw loadFailure(this.path, -result, messages, log);
       return new LoadedObject(this, handle);
     } catch (error) {
@@ -112,7 +149,8 @@ export class BpfObject {
     const path = options.pinDir === undefined ? null : `${options.pinDir}/${spec.name}`;
     // The object's own pinning attribute would pin at a place of libbpf's choice.
     check(libbpf.map_set_pin_path(map, path), 'set the pin');
-    if (path !== null) checkPin(path, mapSpec(map), this.btf);
+    const pinned = path === null ? undefined : checkPin(path, mapSpec(map), this.btf, options.growing?.has(spec.name));
+    if (pinned !== undefined) check(libbpf.map_set_max_entries(map, pinned), 'take over the capacity');
   }
 }
 

@@ -8,21 +8,25 @@ import type { MapSpec } from './object.ts';
 /**
  * Looks at the pin before libbpf does: libbpf compares sizes only, and two layouts of one size would be mixed up.
  * A pin that is not there yet is fine.
+ * @param grows Whether the pinned map may have another capacity than the object says.
+ * @returns The pinned map's capacity; undefined where there is none.
  * @throws {KernelError} `IncompatiblePin`, `Errno`
  */
-export function checkPin(path: string, spec: MapSpec, btf: Btf): void {
+export function checkPin(path: string, spec: MapSpec, btf: Btf, grows = false): number | undefined {
   const fd = libbpf.obj_get(path);
   if (fd < 0) {
-    if (errnoName(-fd) === 'ENOENT') return;
+    if (errnoName(-fd) === 'ENOENT') return undefined;
     throw errnoError(-fd, 'open the pinned map', path);
   }
+  let info: MapInfo;
   let difference: string | undefined;
   try {
-    difference = compare(mapInfo(fd, path), spec, btf);
+    info = mapInfo(fd, path);
+    difference = compare(info, grows ? { ...spec, maxEntries: info.maxEntries } : spec, btf);
   } finally {
     closeSync(fd);
   }
-  if (difference === undefined) return;
+  if (difference === undefined) return info.maxEntries;
   throw new KernelError('IncompatiblePin', `the pinned map ${path} was made by another version (${difference})`, {
     operation: 'reuse the pinned map',
     object: path,

@@ -152,7 +152,7 @@ type BatchRead = (
 ) => number;
 
 export const libbpf = {
-  set_print: bind<(print: Pointer) => Pointer>('void *libbpf_set_print(libbpf_print_fn *print)'),
+  set_print: bind<(print: Pointer | null) => Pointer>('void *libbpf_set_print(libbpf_print_fn *print)'),
   version_string: bind<() => string>('const char *libbpf_version_string()'),
   num_possible_cpus: bind<() => number>('int libbpf_num_possible_cpus()'),
 
@@ -211,6 +211,7 @@ export const libbpf = {
   btf_load_by_id: bind<(id: number) => Pointer | null>('void *btf__load_from_kernel_by_id(uint32_t id)'),
   btf_free: bind<(btf: Pointer) => void>('void btf__free(void *btf)'),
 
+  map_get_fd_by_id: bind<(id: number) => number>('int bpf_map_get_fd_by_id(uint32_t id)'),
   obj_get: bind<(path: string) => number>('int bpf_obj_get(const char *path)'),
   obj_pin: bind<(fd: number, path: string) => number>('int bpf_obj_pin(int fd, const char *path)'),
   obj_info: bind<(fd: number, info: Uint8Array, length: Uint32Array) => number>(
@@ -262,9 +263,9 @@ export const libbpf = {
   ),
 } as const;
 
-/** Registers what libbpf prints through; never unregistered, as libbpf may print at any time. */
-export function onLibbpfPrint(print: (level: number, format: Pointer, list: Pointer) => number): void {
-  libbpf.set_print(koffi.register(print, 'libbpf_print_fn *'));
+/** @returns A function of this process's as libbpf may call it, for `set_print`. It lasts as long as the process. */
+export function asLibbpfPrint(print: (level: number, format: Pointer, list: Pointer) => number): Pointer {
+  return koffi.register(print, 'libbpf_print_fn *');
 }
 
 /** @returns A copy of native memory. */
