@@ -96,6 +96,14 @@ int http_verdict(struct __sk_buff *skb)
 	return bpf_sk_redirect_hash(skb, &http_sockets, &key, 0);
 }
 
+/* The sockhash's own (http_programs). */
+SEC("sk_skb/stream_verdict")
+int http_entry(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &http_programs, 0);
+	return SK_DROP;
+}
+
 /* The connection of a pod's socket. @returns Its entry; NULL where it is none of a pod's. */
 static __always_inline struct ct_entry *sockets_find(struct bpf_sock_ops *context, struct http_key *key,
 						     struct http_stream *stream)

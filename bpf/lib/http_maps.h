@@ -43,6 +43,17 @@ struct {
 	__type(value, __u64);
 } http_sockets SEC(".maps");
 
+/*
+ * What reads, at 0. A socket keeps the program that was its sockhash's when it was put there, so that one only leads
+ * here: the reader is replaced under all sockets at once, as programs at devices are.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} http_programs SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, HTTP_STREAMS);

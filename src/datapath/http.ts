@@ -32,6 +32,7 @@ const linkName = 'http_link';
 const ownMaps = [
   'http_pods',
   'http_sockets',
+  'http_programs',
   'http_streams',
   'http_partials',
   'http_no_partial',
@@ -83,7 +84,8 @@ export class HttpReader {
     });
     try {
       const sockets = object.map('http_sockets');
-      attachToSockets(object.program('http_verdict'), sockets);
+      putReader(object);
+      attachToSockets(object.program('http_entry'), sockets);
       const pin = pinDir === undefined ? undefined : join(pinDir, linkName);
       return new HttpReader(object, CgroupLink.sockOps(object.program('http_accept'), group, pin));
     } catch (error) {
@@ -144,6 +146,13 @@ export class HttpReader {
     this.#link.close();
     this.#object.close();
   }
+}
+
+/** From now on this object's program reads the requests of all sockets, also of those that were read before. */
+function putReader(object: LoadedObject): void {
+  const slot = Uint32Array.of(0);
+  const program = Uint32Array.of(object.program('http_verdict').fd);
+  object.map('http_programs').update(new Uint8Array(slot.buffer), new Uint8Array(program.buffer));
 }
 
 function removePins(pinDir: string | undefined): void {
