@@ -8,18 +8,7 @@
 #include "lib/http_stream.h"
 #include "lib/http_verdict.h"
 
-#include <bpf/bpf_core_read.h>
-
 char _license[] SEC("license") = "Dual BSD/GPL";
-
-/* Of the kernel's structs, what is read; the places are this machine's kernel's (CO-RE). */
-struct sk_buff {
-	char cb[48];
-} __attribute__((preserve_access_index));
-
-struct tcp_skb_cb {
-	__u32 seq;
-} __attribute__((preserve_access_index));
 
 /*
  * Takes off what the packet repeats: the kernel hands over what its sender has sent again with its neighbours whole, and
@@ -84,8 +73,6 @@ int http_verdict(struct __sk_buff *skb)
 	walk.length = skb->len;
 	walk.request = request;
 	action = http_walk(&walk);
-	if (action == HTTP_ANSWER && !http_answer(skb, request, walk.length))
-		action = HTTP_RESET;
 	http_request_give(request);
 	if (action == HTTP_PASS)
 		return SK_PASS;

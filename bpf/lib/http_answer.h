@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Writes the kernel's own answer over the packet that it is about. The kernel takes as many bytes as read as it sends, so
- * an answer is as long as what it is for: a header's value, in a short one the reason phrase, is filled up with spaces,
+ * Writes the kernel's own answers over the packet that they are about. The kernel takes as many bytes as read as it sends,
+ * so an answer is as long as what it is for: a header's value, in a short one the reason phrase, is filled up with spaces,
  * which are no part of it; a long one has a body of spaces.
  */
 #pragma once
@@ -25,6 +25,7 @@
 struct answer {
 	struct __sk_buff *skb;
 	struct http_request *request;
+	__u32 from; /* where in the packet */
 	__u32 length;
 	__u32 failed;
 };
@@ -45,7 +46,7 @@ static long answer_store(__u32 index, struct answer *answer)
 	if (left > HTTP_HEAD)
 		left = HTTP_HEAD;
 	HTTP_WITHIN(left, HTTP_HEAD);
-	if (bpf_skb_store_bytes(answer->skb, at, answer->request->target, left, 0) < 0)
+	if (bpf_skb_store_bytes(answer->skb, answer->from + at, answer->request->target, left, 0) < 0)
 		answer->failed = 1;
 	return answer->failed ? 1 : 0;
 }
@@ -65,19 +66,22 @@ static __always_inline bool answer_long(struct answer *answer, enum drop_reason 
 	}
 	bpf_loop(HTTP_HEAD / 8, answer_space, answer, 0);
 	bpf_loop(ANSWER_LONGEST / HTTP_HEAD, answer_store, answer, 0);
-	return !answer->failed && bpf_skb_store_bytes(answer->skb, 0, head, sizeof(head) - 1, 0) == 0;
+	return !answer->failed && bpf_skb_store_bytes(answer->skb, answer->from, head, sizeof(head) - 1, 0) == 0;
 }
 
-/* Makes the packet of `length` bytes, ANSWER_SHORTEST to ANSWER_LONGEST, an answer. @returns Whether it is one. */
-static __noinline __attribute__((unused)) bool http_answer(struct __sk_buff *skb, struct http_request *request, __u32 length)
+/* Makes `length` bytes of the packet an answer. @returns Whether there was room for one. */
+static __noinline __attribute__((unused)) bool http_answer(struct __sk_buff *skb, struct http_request *request, __u32 from,
+							   __u32 length)
 {
-	struct answer answer = { .skb = skb, .request = request, .length = length };
+	struct answer answer = { .skb = skb, .request = request, .from = from, .length = length };
 	enum drop_reason reason = request->walk.reason;
 	__u8 *text = request->target;
 	__u32 end;
 
+	if (length < ANSWER_SHORTEST || length > ANSWER_LONGEST)
+		return false;
 	if (length > HTTP_HEAD)
-		return !(request->flags & HTTP_IS_HEAD) && answer_long(&answer, reason);
+		return !request->walk.bodiless && answer_long(&answer, reason);
 	bpf_loop(length / 8 + 1, answer_space, &answer, 0);
 	if (reason == HTTP_DENIED && request->walk.last)
 		__builtin_memcpy(text, ANSWER_403_LAST, sizeof(ANSWER_403_LAST) - 1);

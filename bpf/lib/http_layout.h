@@ -113,10 +113,12 @@ enum http_answer_phase {
 #define ANSWER_SEEN (1U << 0)    /* `next` is known */
 #define ANSWER_CHUNKED (1U << 1)
 #define ANSWER_SIZED (1U << 2)
+#define ANSWER_ENDS (1U << 3)    /* `ends` is known, while the phase is ANSWER_BODY */
 
 /*
  * What a connection's requests were answered: so that the kernel's own answer is not put before, or into, one of the
- * pod's. The verdict writes `asked`, `passed`, `heads` and (while it is 0) what `saying` guards; from_pod writes the rest.
+ * pod's. The verdict writes `asked`, `passed`, `settled`, `heads` and (while it is 0) what `saying` guards; from_pod writes
+ * the rest.
  */
 struct http_answers {
 	__u32 asked;    /* requests that the pod was given, and those that the kernel has answered */
@@ -131,6 +133,8 @@ struct http_answers {
 	__u32 hash;     /* of a header's name so far */
 	__u32 saying;   /* 1: `said` is of a request whose answer is still to come */
 	__u32 passed;   /* `asked`, when the pod was given a request last */
+	__u32 settled;  /* `passed`, when all that had been passed was seen to be answered, or its answer to be written whole */
+	__u32 ends;     /* of an answer with a length: the sequence number behind it */
 	struct http_said said;
 };
 
@@ -214,8 +218,10 @@ struct http_judgement {
 struct http_progress {
 	__u32 at;
 	__u32 seen;   /* bits of enum http_action */
-	__u32 reason; /* enum drop_reason, with HTTP_ANSWER */
-	__u32 last;   /* the answer is the connection's last */
+	__u32 reason; /* enum drop_reason, with HTTP_ANSWER: of the answer that is to be written next */
+	__u32 last;   /* it is the connection's last */
+	__u32 from;   /* where in the packet it begins: it takes all up to the next, or to the packet's end */
+	__u32 bodiless; /* it is of a HEAD */
 };
 
 /* A request's head and what was read in it. Offsets are into `head`. */

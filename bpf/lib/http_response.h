@@ -61,6 +61,19 @@ static __always_inline void response_say(struct response *response)
 	*(volatile __u32 *)&answers->saying = 0;
 }
 
+/* Says where a body ends that begins behind the byte at hand: whoever knows what the pod has written knows if that is all. */
+static __always_inline void response_ends(struct response *response)
+{
+	const struct response_reader *reader = response->reader;
+	struct http_answers *answers = response->answers;
+
+	answers->flags &= ~ANSWER_ENDS;
+	if (answers->remaining >> 31)
+		return;
+	answers->ends = answers->next - (reader->length - reader->at - 1) + (__u32)answers->remaining;
+	answers->flags |= ANSWER_ENDS;
+}
+
 /* The head's empty line: what follows it is the next answer's, or this one's body. */
 static __always_inline void response_head_end(struct response *response)
 {
@@ -87,8 +100,10 @@ static __always_inline void response_head_end(struct response *response)
 		answers->phase = ANSWER_REST;
 	else if (answers->remaining == 0)
 		response_end(answers);
-	else
+	else {
+		response_ends(response);
 		answers->phase = ANSWER_BODY;
+	}
 	if (answers->phase == ANSWER_CHUNK)
 		answers->remaining = 0;
 }

@@ -8,12 +8,30 @@
 
 #include "http_answer.h"
 
+#include <bpf/bpf_core_read.h>
+
+/* Of the kernel's structs, what is read; the places are this machine's kernel's (CO-RE). */
+struct sk_buff {
+	void *sk;
+	char cb[48];
+} __attribute__((preserve_access_index));
+
+struct tcp_skb_cb {
+	__u32 seq;
+} __attribute__((preserve_access_index));
+
+struct tcp_sock {
+	__u32 write_seq;
+} __attribute__((preserve_access_index));
+
 enum http_action {
 	HTTP_PASS = 0,
 	HTTP_DROP = 1,
 	HTTP_ANSWER = 2, /* the kernel is to answer: `reason` of the walk says what */
 	HTTP_RESET = 3,  /* both ends are to be told that the connection is over */
 };
+
+#define SEEN(action) (1U << (action))
 
 /* A packet's messages, one after the other. */
 struct http_walk {
@@ -112,15 +130,64 @@ static __always_inline __u32 http_status(enum drop_reason reason)
 	return reason == HTTP_DENIED ? 403 : reason == HTTP_HEAD_TOO_BIG ? 431 : 400;
 }
 
-/*
- * Whether the kernel's answer would be the next one on the connection, and there is room for it. Its own answers before
- * are no matter: they leave in their order. A packet that has also passed something cannot be an answer.
- */
-static __always_inline bool http_may_answer(const struct http_walk *walk, const struct http_answers *answers)
+/* What the pod has written on its socket so far, sent or not: the sequence number behind it. */
+static __always_inline bool http_written(struct __sk_buff *skb, __u32 *sequence)
 {
-	return walk->request->walk.at == 0 && walk->length >= ANSWER_SHORTEST && walk->length <= ANSWER_LONGEST &&
-	       answers->phase < ANSWER_REST &&
-	       (__s32)(*(volatile __u32 *)&answers->answered - answers->passed) >= 0;
+	__u64 socket = 0;
+
+	/* The context is the kernel's packet; what it says of sockets by itself leaves this out. */
+	return bpf_probe_read_kernel(&socket, sizeof(socket), (void *)skb + bpf_core_field_offset(struct sk_buff, sk)) == 0 &&
+	       bpf_probe_read_kernel(sequence, sizeof(*sequence),
+				     (void *)(socket + bpf_core_field_offset(struct tcp_sock, write_seq))) == 0;
+}
+
+/*
+ * Whether the answers to all that the pod was given are before what is written on its socket now: they have left, or the
+ * last of them is on its way and has been written to its end. `ends` is another answer's only after one more has ended.
+ */
+static __always_inline bool http_settled(const struct http_walk *walk, struct http_answers *answers)
+{
+	__u32 answered = *(volatile __u32 *)&answers->answered;
+	__u32 ends, written;
+
+	if (answers->phase >= ANSWER_REST)
+		return false;
+	if (answers->settled == answers->passed)
+		return true;
+	if ((__s32)(answered - answers->passed) < 0) {
+		if (answered + 1 != answers->passed || *(volatile __u8 *)&answers->phase != ANSWER_BODY ||
+		    !(*(volatile __u8 *)&answers->flags & ANSWER_ENDS))
+			return false;
+		ends = *(volatile __u32 *)&answers->ends;
+		if (!http_written(walk->skb, &written) || ends != written ||
+		    *(volatile __u32 *)&answers->answered != answered)
+			return false;
+	}
+	answers->settled = answers->passed;
+	return true;
+}
+
+/*
+ * Whether the kernel's answer would be the next one on the connection. Its own answers before are no matter: they leave in
+ * their order. A packet that has also passed something cannot be an answer.
+ */
+static __always_inline bool http_may_answer(const struct http_walk *walk, struct http_answers *answers)
+{
+	const struct http_progress *progress = &walk->request->walk;
+	__u32 room = progress->seen & SEEN(HTTP_ANSWER) ? walk->length - progress->at : walk->length;
+
+	return !(progress->seen & SEEN(HTTP_PASS)) && room >= ANSWER_SHORTEST && walk->length <= ANSWER_LONGEST &&
+	       http_settled(walk, answers);
+}
+
+/* The answer that is due is written over the packet up to `end`: only now is it known how long it may be. */
+static __always_inline bool http_write(struct http_walk *walk, __u32 end)
+{
+	struct http_request *request = walk->request;
+
+	if (!(request->walk.seen & SEEN(HTTP_ANSWER)))
+		return true;
+	return http_answer(walk->skb, request, request->walk.from, end - request->walk.from);
 }
 
 /* A head, which is in `request` unless it is none. */
@@ -153,7 +220,12 @@ static __always_inline enum http_action http_head(struct http_walk *walk, __u32 
 		return HTTP_RESET;
 	}
 	http_refused(stream, request, http_status(judgement->reason), length);
+	if (!http_write(walk, request->walk.at))
+		return HTTP_RESET;
+	if (request->walk.seen & SEEN(HTTP_ANSWER))
+		request->walk.from = request->walk.at;
 	request->walk.reason = judgement->reason;
+	request->walk.bodiless = judgement->reason == HTTP_DENIED && (request->flags & HTTP_IS_HEAD);
 	if (judgement->reason == HTTP_DENIED && !(stream->flags & HTTP_BEGUN)) {
 		stream->flags |= HTTP_SWALLOW;
 		http_follow(stream, request);
@@ -213,8 +285,6 @@ static __always_inline enum http_action http_message(struct http_walk *walk, __u
 	return HTTP_DROP;
 }
 
-#define SEEN(action) (1U << (action))
-
 static long http_walk_step(__u32 index, struct http_walk *walk)
 {
 	struct http_request *request = walk->request;
@@ -252,5 +322,7 @@ static __always_inline enum http_action http_walk(struct http_walk *walk)
 		return HTTP_PASS;
 	if (seen & SEEN(HTTP_PASS))
 		return HTTP_RESET;
-	return seen & SEEN(HTTP_ANSWER) ? HTTP_ANSWER : HTTP_DROP;
+	if (!(seen & SEEN(HTTP_ANSWER)))
+		return HTTP_DROP;
+	return http_write(walk, walk->length) ? HTTP_ANSWER : HTTP_RESET;
 }

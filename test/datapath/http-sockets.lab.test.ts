@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Datapath } from '../../src/datapath/datapath.ts';
 import { removePinDirectory } from '../../src/kernel/bpffs.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';
@@ -123,8 +124,9 @@ after(async () => {
 const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: cart.shop.example\r\n\r\n`;
 const post = (path: string, length: number) =>
   `POST ${path} HTTP/1.1\r\nHost: cart.shop.example\r\nContent-Length: ${length}\r\n\r\n${'x'.repeat(length)}`;
+const to = { host: addressOf.cart, port };
 const say = (name: string, parts: readonly string[], answers = 1) =>
-  talker.say({ host: addressOf.cart, port, parts, name, answers, patience: 20_000 });
+  talker.say({ ...to, parts, name, answers, patience: 20_000 });
 
 test('requests are decided one by one on a connection that goes on', async () => {
   for (const path of ['/open/a', '/closed/a/bit', '/open/../closed/too', '/open/b'])
@@ -137,6 +139,30 @@ test('requests in pieces, and many at once', async () => {
   assert.deepEqual(statusesOf(await say('pieces', [get('/open/q').repeat(4)], 4)), [200, 200, 200, 200]);
   assert.deepEqual(statusesOf(await say('pieces', [get('/open/r')])), [200]);
   server.take();
+});
+
+test('denied requests in one packet are answered each, as is one behind an answer that is written and still on its way', async () => {
+  const closed = ['/closed/a', '/closed/a/longer/one', '/closed/b'];
+  const heard = await say('denied', [closed.map(get).join('')], 3);
+  assert.deepEqual(statusesOf(heard), [403, 403, 403], JSON.stringify(heard));
+  assert.equal(heard.text.length, closed.map(get).join('').length);
+  assert.deepEqual(statusesOf(await say('denied', [get('/open/after')])), [200]);
+  server.take();
+
+  const size = 150_000;
+  await talker.say({ ...to, parts: [get(`/open/big/${size}`)], name: 'behind', deaf: true });
+  for (const seen: string[] = []; !seen.includes('written'); await sleep(5)) seen.push(...server.take());
+  const behind = await say('behind', [get('/closed/behind/it'), get('/closed/and/again')], 3);
+  assert.deepEqual(statusesOf(behind), [200, 403, 403], JSON.stringify({ ...behind, text: behind.text.slice(-300) }));
+  assert.equal(behind.text.indexOf('HTTP/1.1 403') - behind.text.indexOf('\r\n\r\n') - 4, size);
+  assert.deepEqual(statusesOf(await say('behind', [get('/open/after')])), [200]);
+  assert.deepEqual(server.take(), ['GET /open/after 0']);
+});
+
+test('what would be answered before, or into, another answer is not: the connection ends', async () => {
+  const behind = await say('mixed', [get('/open/a') + get('/closed/b')], 2);
+  assert.equal(behind.state, 'reset', JSON.stringify(behind));
+  assert.ok(!behind.text.includes('403'));
 });
 
 test('a long body does not keep what comes behind it', async () => {

@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /*
  * Both ends of raw HTTP, in pods: see http-talk.ts.
  *
- *   http-program.ts serve PORT    answers `METHOD URL LENGTH` (of the body); prints each request that it gets
+ *   http-program.ts serve PORT    answers `METHOD URL LENGTH` (of the body); prints each request that it gets. Of
+ *                                 `…/big/N` the answer has N bytes, and `written` is printed when the kernel has them all
  *   http-program.ts talk          a command a line: JSON of a Talk, answered by JSON of a Heard
  */
 
@@ -22,6 +23,8 @@ export interface Talk {
   readonly answers: number;
   /** Milliseconds to wait for them, or for the end. */
   readonly patience: number;
+  /** Leaves what comes unread, until the next command about the connection. */
+  readonly deaf?: boolean;
 }
 
 /** What came back, and how the connection stands. */
@@ -44,6 +47,10 @@ function serve(port: number): void {
         setTimeout(() => response.end(text.slice(3)), 5);
       } else if (request.url?.startsWith('/slow') === true) {
         setTimeout(() => response.end(text), 150);
+      } else if (request.url?.includes('/big/') === true) {
+        const big = Buffer.alloc(Number(request.url.split('/').at(-1)), '.');
+        response.setHeader('Content-Length', big.length);
+        response.end(big, () => console.log('written'));
       } else if (request.url?.startsWith('/none') === true) {
         response.writeHead(204).end();
       } else {
@@ -66,9 +73,10 @@ class Line {
   text = '';
   state: Heard['state'] = 'open';
 
-  constructor(host: string, port: number) {
+  constructor(host: string, port: number, deaf: boolean) {
     this.socket = connect({ host, port });
     this.socket.setNoDelay(true);
+    if (deaf) this.socket.pause();
     this.socket.on('data', (data) => {
       this.text += data.toString('latin1');
     });
@@ -80,12 +88,14 @@ class Line {
     });
   }
 
-  async say({ parts, answers, patience }: Talk): Promise<Heard> {
+  async say({ parts, answers, patience, deaf }: Talk): Promise<Heard> {
     const from = this.text.length;
     for (const part of parts) {
       this.socket.write(Buffer.from(part, 'latin1'));
       if (parts.length > 1) await sleep(1);
     }
+    if (deaf === true) return { text: '', state: this.state };
+    this.socket.resume();
     const heard = () => this.text.slice(from);
     for (const end = Date.now() + patience; Date.now() < end && this.state === 'open'; await sleep(2))
       if (answers > 0 && complete(heard()) >= answers) break;
@@ -114,7 +124,7 @@ async function talk(): Promise<void> {
   console.log('ready');
   for await (const command of createInterface({ input: process.stdin })) {
     const asked: Talk = JSON.parse(command);
-    const line = lines.get(asked.name ?? '') ?? new Line(asked.host, asked.port);
+    const line = lines.get(asked.name ?? '') ?? new Line(asked.host, asked.port, asked.deaf === true);
     if (asked.name === undefined) {
       const heard = await line.say(asked);
       line.socket.destroy();
