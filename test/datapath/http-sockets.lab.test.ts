@@ -47,29 +47,30 @@ const pods = new Map(
     },
   ]),
 );
-const object = {
-  apiVersion: 'cilium.io/v2',
-  kind: 'CiliumNetworkPolicy',
-  metadata: { name: 'cart', namespace: 'shop' },
-  spec: {
-    endpointSelector: { matchLabels: { app: 'cart' } },
-    ingress: [
-      {
-        fromEndpoints: [{ matchLabels: { app: 'front' } }],
-        toPorts: [
-          {
-            ports: [{ port: String(port), protocol: 'TCP' }],
-            rules: { http: [{ method: 'GET|POST', path: '/open/.*' }] },
-          },
-        ],
-      },
-    ],
-  },
-};
-const rules = policyKindOf(object)?.parse(object);
+const byRequest = { rules: { http: [{ method: 'GET|POST', path: '/open/.*' }] } };
+
+/** Puts a policy in force: what `front` may ask of `cart`, by default whatever it likes. */
+async function enforce(asked: object = {}, annotations: Readonly<Record<string, string>> = {}): Promise<void> {
+  const object = {
+    apiVersion: 'cilium.io/v2',
+    kind: 'CiliumNetworkPolicy',
+    metadata: { name: 'cart', namespace: 'shop', annotations },
+    spec: {
+      endpointSelector: { matchLabels: { app: 'cart' } },
+      ingress: [
+        {
+          fromEndpoints: [{ matchLabels: { app: 'front' } }],
+          toPorts: [{ ports: [{ port: String(port), protocol: 'TCP' }], ...asked }],
+        },
+      ],
+    },
+  };
+  const rules = policyKindOf(object)?.parse(object);
+  assert.ok(rules?.ok, JSON.stringify(rules));
+  await datapath.applyPolicy(compile(clusterWith(rules.policies, { pods }), node, datapath.policy));
+}
 
 before(async () => {
-  assert.ok(rules?.ok, JSON.stringify(rules));
   datapath = Datapath.open({ objectDir, pinDir, maxEntries: { ct: 4096, service_flows: 1024 } });
   assert.equal(datapath.httpUnavailable, undefined);
   for (const [i, name] of names.entries()) {
@@ -101,7 +102,7 @@ before(async () => {
       netns: netns(name),
     });
   }
-  await datapath.applyPolicy(compile(clusterWith(rules.policies, { pods }), node, datapath.policy));
+  await enforce(byRequest);
   const places = {
     command: async (where: unknown, command: readonly string[]) => [
       'nsenter',
@@ -128,6 +129,15 @@ const to = { host: addressOf.cart, port };
 const say = (name: string, parts: readonly string[], answers = 1) =>
   talker.say({ ...to, parts, name, answers, patience: 20_000 });
 
+/** Waits for a line of the server's. */
+async function serverSays(line: string): Promise<void> {
+  const end = Date.now() + 20_000;
+  for (const seen: string[] = []; !seen.includes(line); await sleep(5)) {
+    assert.ok(Date.now() < end, `the server never says “${line}”`);
+    seen.push(...server.take());
+  }
+}
+
 test('requests are decided one by one on a connection that goes on', async () => {
   for (const path of ['/open/a', '/closed/a/bit', '/open/../closed/too', '/open/b'])
     assert.deepEqual(statusesOf(await say('one', [get(path)])), [path.includes('closed') ? 403 : 200], path);
@@ -151,7 +161,7 @@ test('denied requests in one packet are answered each, as is one behind an answe
 
   const size = 150_000;
   await talker.say({ ...to, parts: [get(`/open/big/${size}`)], name: 'behind', deaf: true });
-  for (const seen: string[] = []; !seen.includes('written'); await sleep(5)) seen.push(...server.take());
+  await serverSays('written');
   const behind = await say('behind', [get('/closed/behind/it'), get('/closed/and/again')], 3);
   assert.deepEqual(statusesOf(behind), [200, 403, 403], JSON.stringify({ ...behind, text: behind.text.slice(-300) }));
   assert.equal(behind.text.indexOf('HTTP/1.1 403') - behind.text.indexOf('\r\n\r\n') - 4, size);
@@ -177,4 +187,39 @@ test('what is broken is reset', async () => {
   const broken = 'POST /open/up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcdX\r\n';
   assert.equal((await say('broken', [broken])).state, 'reset');
   assert.deepEqual(statusesOf(await say('tls', [`\x16\x03\x01\x02\x00${'x'.repeat(60)}`])), [400]);
+});
+
+const upgrade = (path: string) => get(path).replace('\r\n\r\n', '\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n');
+
+test('what is upgraded passes as it is while policy allows the connection whatever it carries, and ends when it does not', async () => {
+  const speak = (text: string) => talker.say({ ...to, parts: [text], name: 'upgraded', until: text, patience: 20_000 });
+  assert.deepEqual(statusesOf(await say('upgraded', [upgrade('/open/ws')])), [403]);
+  assert.deepEqual(statusesOf(await say('upgraded', [get('/open/ws')])), [200]);
+  assert.deepEqual(server.take(), ['GET /open/ws 0']);
+  await enforce();
+  const heard = await say('upgraded', [upgrade('/closed/ws')]);
+  assert.deepEqual(statusesOf(heard), [101]);
+  assert.deepEqual(server.take(), ['upgraded']);
+  // Bytes of any kind, also those that would be a request, or none.
+  for (const text of ['\x00\xff\r\n\r\n', get('/closed/as/bytes'), `${'y'.repeat(100_000)}.`])
+    assert.equal((await speak(text)).text, text);
+  await enforce(byRequest);
+  const after = await speak('over');
+  assert.deepEqual([after.text, after.state], ['', 'reset']);
+  await serverSays('upgraded and reset');
+});
+
+test('a connection that was open before its requests were asked for is reset with its next data', async () => {
+  const unread = () =>
+    datapath.metrics().drops.reduce((sum, { reason, packets }) => sum + (reason === 'HTTP_UNREAD' ? packets : 0), 0);
+  await enforce();
+  assert.deepEqual(statusesOf(await say('early', [get('/closed/to/nobody')])), [200]);
+  const before = unread();
+  await enforce(byRequest);
+  server.take();
+  const heard = await say('early', [get('/open/but/unread')]);
+  assert.deepEqual([heard.text, heard.state], ['', 'reset']);
+  assert.ok(unread() > before);
+  assert.deepEqual(server.take(), []);
+  assert.deepEqual(statusesOf(await say('late', [get('/open/and/read')])), [200]);
 });

@@ -23,6 +23,8 @@ export interface Talk {
   readonly answers: number;
   /** Milliseconds to wait for them, or for the end. */
   readonly patience: number;
+  /** Waits for this text instead. */
+  readonly until?: string;
   /** Leaves what comes unread, until the next command about the connection. */
   readonly deaf?: boolean;
 }
@@ -61,6 +63,7 @@ function serve(port: number): void {
   });
   server.on('upgrade', (_, socket) => {
     console.log('upgraded');
+    socket.on('error', () => console.log('upgraded and reset'));
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n');
     socket.pipe(socket);
   });
@@ -88,7 +91,7 @@ class Line {
     });
   }
 
-  async say({ parts, answers, patience, deaf }: Talk): Promise<Heard> {
+  async say({ parts, answers, patience, until, deaf }: Talk): Promise<Heard> {
     const from = this.text.length;
     for (const part of parts) {
       this.socket.write(Buffer.from(part, 'latin1'));
@@ -98,7 +101,7 @@ class Line {
     this.socket.resume();
     const heard = () => this.text.slice(from);
     for (const end = Date.now() + patience; Date.now() < end && this.state === 'open'; await sleep(2))
-      if (answers > 0 && complete(heard()) >= answers) break;
+      if (until === undefined ? answers > 0 && complete(heard()) >= answers : heard().includes(until)) break;
     return { text: heard(), state: this.state };
   }
 }
