@@ -1,14 +1,18 @@
 import type { Logger } from 'pino';
-import { attachTc, queryTc, type TcDirection } from '../kernel/bpf/tc.ts';
+import { queryTc, type TcDirection } from '../kernel/bpf/tc.ts';
 import { KernelError } from '../kernel/error.ts';
 import type { IpAddress } from '../model/address.ts';
 import { reservedIdentity } from '../model/identity.ts';
 import type { Protocol } from '../model/port.ts';
 import type { PolicyImage } from '../policy/image.ts';
+import { Attachments } from './attachments.ts';
+import type { Need } from './capacity.ts';
 import { type Collected, type Connection, ConnectionTable } from './connections.ts';
 import { type EndpointInterface, EndpointTable, type KnownEndpoint } from './endpoints.ts';
 import { evaluateMaps, type MapQuery, type MapVerdict } from './evaluate.ts';
 import { type DatapathEvent, EventReader } from './events.ts';
+import { openGrowth } from './generations.ts';
+import type { GrowthStep, MapGrowth } from './growth.ts';
 import { HttpReader, type RequestEvents } from './http.ts';
 import { type Config, configFlags, type Tunnel, type TunnelKey } from './layouts.ts';
 import { type LearntName, LearntNames } from './learnt.ts';
@@ -18,9 +22,12 @@ import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-t
 import { type ServiceFront, type ServiceHere, ServiceTable, type TransportAddress } from './services.ts';
 import { surveyConnections } from './survey.ts';
 import { PathTable, type TunnelProof, TunnelTable } from './tunnels.ts';
+import { type Usage, usageOf } from './usage.ts';
 
 export interface DatapathDeps {
-  readonly log?: Pick<Logger, 'warn'>;
+  readonly log?: Pick<Logger, 'warn' | 'info'>;
+  /** Called after each step of making maps larger. */
+  readonly onGrowth?: (step: GrowthStep) => void;
   /** Called for every event of the datapath, and for the ends of connections that are collected. */
   readonly onEvent?: (event: DatapathEvent) => void;
 }
@@ -32,11 +39,6 @@ export type DatapathSettings = Partial<
     readonly xfrm: boolean;
   }
 >;
-
-export interface Usage {
-  readonly used: number;
-  readonly capacity: number;
-}
 
 /** Telemetry that did not get through, since the maps were made (`ring`) or this process started. */
 export interface Losses {
@@ -64,8 +66,8 @@ export class Datapath {
   readonly #onEvent: (event: DatapathEvent) => void;
   /** Or why there is none. */
   readonly #http: HttpReader | string;
-  /** Programs that take the place of others only once the new maps hold a policy. */
-  readonly #deferred = new Map<string, () => void>();
+  readonly #attachments: Attachments;
+  readonly #growth: MapGrowth;
 
   /**
    * Loads the programs and takes over the maps that are pinned.
@@ -81,18 +83,26 @@ export class Datapath {
     const survey = surveyConnections(maps);
     this.#objects = objects;
     this.#onEvent = deps.onEvent ?? (() => {});
+    this.#attachments = new Attachments(() => objects.programs);
+    this.#http = openHttp(options, objects);
+    this.#growth = openGrowth(options, {
+      objects,
+      attachments: this.#attachments,
+      http: typeof this.#http === 'string' ? undefined : this.#http,
+      ...(deps.log === undefined ? {} : { log: deps.log }),
+      ...(deps.onGrowth === undefined ? {} : { onStep: deps.onGrowth }),
+    });
     this.#endpoints = new EndpointTable(maps, survey);
     this.#tunnels = new TunnelTable(maps);
     this.#paths = new PathTable(maps);
     this.#names = new LearntNames(maps, (id) => this.#endpoints.isLive(id));
-    this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log, survey);
-    this.#services = new ServiceTable(maps, deps.log, survey);
+    this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log, survey, this.#growth);
+    this.#services = new ServiceTable(maps, deps.log, survey, this.#growth);
     this.#connections = new ConnectionTable(maps, this.#endpoints, ({ uid }, family) => {
       const entry = this.policy.endpoints.get(uid);
       return (family === 4 ? entry?.identity4 : entry?.identity6) ?? reservedIdentity.any;
     });
     this.#events = new EventReader(maps, this.#onEvent);
-    this.#http = openHttp(options, objects);
   }
 
   /** The policy in force. The next image is to be compiled against it, also the first one after a restart. */
@@ -161,7 +171,10 @@ export class Datapath {
   /** Forgets a pod's interface, its addresses and the tunnels that end at them. @returns Whether it was known. */
   removeEndpoint(uid: string): boolean {
     const removed = this.#endpoints.remove(uid);
-    if (removed !== undefined) this.#forgetSockets(removed.ifindex);
+    if (removed !== undefined) {
+      this.#forgetSockets(removed.ifindex);
+      this.#attachments.forget(removed.ifindex);
+    }
     for (const address of removed?.addresses ?? []) {
       this.#paths.forgetLocal(address);
       this.#tunnels.forgetLocal(address);
@@ -211,14 +224,15 @@ export class Datapath {
    */
   async applyPolicy(image: PolicyImage, options: ApplyOptions = {}): Promise<AppliedRevision> {
     const applied = await this.#policy.apply(image, options);
-    for (const attach of this.#deferred.values()) attach();
-    this.#deferred.clear();
+    this.#attachments.enforce();
+    this.#growth.consider(this.#inUse());
     return applied;
   }
 
   /** Makes `fronts` all the services there are, or changes nothing. @throws {RevisionRefused} `ServicesRefused` */
   async applyServices(fronts: readonly ServiceFront[]): Promise<void> {
     await this.#services.apply(fronts);
+    this.#growth.consider(this.#inUse());
   }
 
   /** @returns What connections to an address and port are translated to, or undefined where no service stands there. */
@@ -234,6 +248,7 @@ export class Datapath {
   /** Admits packets from `remote` to `local` out of the tunnel. @throws {KernelError} `Errno`: it is not admitted */
   proveTunnel(local: IpAddress, remote: IpAddress, proof: TunnelProof): void {
     this.#tunnels.prove(local, remote, proof);
+    this.#growth.consider([{ map: this.#objects.maps.tunnels.name, entries: this.#tunnels.size }]);
   }
 
   /** @returns Whether it was admitted. */
@@ -249,6 +264,7 @@ export class Datapath {
   /** From now on the pair's packets leave by this device, whose kernel has a key for them. @throws {KernelError} `Errno` */
   openPath(local: IpAddress, remote: IpAddress, ifindex: number): void {
     this.#paths.open(local, remote, ifindex);
+    this.#growth.consider([{ map: this.#objects.maps.tunnelPaths.name, entries: this.#paths.size }]);
   }
 
   /** From now on they are held. @returns Whether the path was open. */
@@ -307,6 +323,17 @@ export class Datapath {
 
   /** How full the maps are, by map. Connections as of their last collection. */
   usage(): Readonly<Record<string, Usage>> {
+    return Object.fromEntries(
+      this.#inUse().map(({ map, entries }) => [map, usageOf(map, entries, this.#objects, this.#growth)]),
+    );
+  }
+
+  /** Why maps could not be made larger the last time that this was tried; undefined where nothing is wrong. */
+  get growthProblem(): string | undefined {
+    return this.#growth.problem;
+  }
+
+  #inUse(): Need[] {
     const { maps } = this.#objects;
     const { peers, prefixes, ruleSets, matchers } = this.policy;
     let entries = 0;
@@ -315,25 +342,26 @@ export class Datapath {
     for (const { matcher } of ruleSets.values()) rows += matcher?.tables.accept.length ?? 0;
     let states = 0;
     for (const matcher of matchers.values()) states += matcher.states.length;
-    return Object.fromEntries(
-      [
-        { map: maps.policy, used: entries },
-        { map: maps.ruleSets, used: ruleSets.size },
-        { map: maps.peers, used: peers.size },
-        { map: maps.prefixes, used: prefixes.size },
-        { map: maps.endpoints, used: this.#endpoints.size },
-        { map: maps.services, used: this.#services.size },
-        { map: maps.connections, used: this.#connections.lastCount },
-        { map: maps.names, used: this.#names.lastCount },
-        { map: maps.nameStates, used: states },
-        { map: maps.httpRows, used: rows },
-      ].map(({ map, used }) => [map.name, { used, capacity: map.capacity }]),
-    );
+    return [
+      { table: maps.policy, used: entries },
+      { table: maps.ruleSets, used: ruleSets.size },
+      { table: maps.peers, used: peers.size },
+      { table: maps.prefixes, used: prefixes.size },
+      { table: maps.endpoints, used: this.#endpoints.size },
+      { table: maps.services, used: this.#services.size },
+      { table: maps.backends, used: this.#services.backends },
+      { table: maps.tunnels, used: this.#tunnels.size },
+      { table: maps.connections, used: this.#connections.lastCount },
+      { table: maps.names, used: this.#names.lastCount },
+      { table: maps.nameStates, used: states },
+      { table: maps.httpRows, used: rows },
+    ].map(({ table, used }) => ({ map: table.name, entries: used }));
   }
 
   /** Gives up this process's handles, after what is under way has ended. Programs and pinned maps stay as they are. */
   async close(): Promise<void> {
     await Promise.all([this.#policy.settled, this.#services.settled]);
+    await this.#growth.settled;
     this.#events.close();
     if (typeof this.#http !== 'string') this.#http.close();
     this.#objects.close();
@@ -348,11 +376,9 @@ export class Datapath {
   }
 
   #attach(name: ProgramName, ifindex: number, direction: TcDirection): void {
-    const attach = () => attachTc(this.#objects.programs[name], ifindex, direction);
     // An older program enforces the last policy there was, from maps that only it still has; the new maps have none yet.
     const enforced = this.#objects.recreated && this.revision === 0 && queryTc(ifindex, direction) !== undefined;
-    if (enforced) this.#deferred.set(`${ifindex} ${direction}`, attach);
-    else attach();
+    this.#attachments.attach(name, ifindex, direction, enforced);
   }
 }
 

@@ -2,6 +2,7 @@ import { type Bits, bitsOf, bitWords, hasBit } from '../policy/http/bits.ts';
 import { noTables, type RequestTables, tableLimits } from '../policy/http/matcher.ts';
 import type { Alternative, RuleSetMatcher } from '../policy/http/readable.ts';
 import { type PolicyEntry, type RuleSet, verdictCodes } from '../policy/image.ts';
+import type { Need } from './capacity.ts';
 import { RevisionRefused } from './error.ts';
 import type { HttpMatcher } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
@@ -37,11 +38,11 @@ export class HttpTables {
   constructor(maps: HttpMaps) {
     this.#maps = maps;
     this.#room = {
-      index: new Ranges(1, maps.httpMatchers.capacity),
-      alternative: new Ranges(0, maps.httpAlternatives.capacity),
-      row: new Ranges(0, maps.httpRows.capacity),
-      accept: new Ranges(0, maps.httpAccepts.capacity),
-      cell: new Ranges(1, maps.httpCells.capacity),
+      index: new Ranges(1, () => maps.httpMatchers.capacity),
+      alternative: new Ranges(0, () => maps.httpAlternatives.capacity),
+      row: new Ranges(0, () => maps.httpRows.capacity),
+      accept: new Ranges(0, () => maps.httpAccepts.capacity),
+      cell: new Ranges(1, () => maps.httpCells.capacity),
     };
     for (const [set, { matcher: index }] of maps.ruleSets.entries()) {
       const known = index === 0 ? undefined : maps.httpMatchers.get(index);
@@ -68,6 +69,23 @@ export class HttpTables {
   /** The value's `cell` of an entry that was prepared. */
   cellOf({ requests }: PolicyEntry): number {
     return requests === undefined ? 0 : (this.#cells.get(cellKey(requests)) ?? 0);
+  }
+
+  /** What room `prepare` would need for these; of maps that need none, what they have in use. */
+  needs(sets: Iterable<RuleSet>, entries: Iterable<PolicyEntry>): Need[] {
+    const lengths: Record<keyof typeof mapOf, number[]> = { index: [], alternative: [], row: [], accept: [], cell: [] };
+    for (const { id, matcher } of sets) {
+      if (matcher === undefined || this.#places.has(id)) continue;
+      lengths.index.push(1);
+      lengths.alternative.push(matcher.alternatives.length);
+      lengths.row.push(matcher.tables.accept.length);
+      lengths.accept.push(matcher.tables.accepts.length / bitWords);
+    }
+    const cells = new Set<string>();
+    for (const { requests } of entries) if (requests !== undefined) cells.add(cellKey(requests));
+    lengths.cell = [...cells].filter((key) => !this.#cells.has(key)).map(() => 1);
+    const kinds: readonly (keyof typeof mapOf)[] = ['index', 'alternative', 'row', 'accept', 'cell'];
+    return kinds.map((kind) => ({ map: this.#maps[mapOf[kind]].name, entries: this.#room[kind].reach(lengths[kind]) }));
   }
 
   /**

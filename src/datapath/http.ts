@@ -49,13 +49,10 @@ const ownMaps = [
  * process where there are pins: the link to the control group has one too.
  */
 export class HttpReader {
-  readonly #object: LoadedObject;
+  #object: LoadedObject;
+  /** What was in force until `replace`. */
+  #before: LoadedObject | undefined;
   readonly #link: CgroupLink;
-  readonly #pods: TypedMap<bigint, number>;
-  readonly #settings: TypedMap<number, { readonly every: number; readonly intervalNs: bigint }>;
-  readonly #streams: BpfMap;
-  readonly #answers: BpfMap;
-  readonly #partials: BpfMap;
   /** Where a stream has what of its own. */
   readonly #place: { readonly connection: number; readonly connectionEnd: number; readonly ifindex: number };
 
@@ -97,11 +94,6 @@ export class HttpReader {
   private constructor(object: LoadedObject, link: CgroupLink) {
     this.#object = object;
     this.#link = link;
-    this.#pods = new TypedMap(object.map('http_pods'), number64, number32);
-    this.#settings = new TypedMap(object.map('http_settings'), number32, httpSettings);
-    this.#streams = object.map('http_streams');
-    this.#answers = object.map('http_answers');
-    this.#partials = object.map('http_partials');
     const members = new Map(object.spec.btf.struct('http_stream')?.members.map((member) => [member.name, member]));
     const { offset: connection = 0, size = 0 } = members.get('connection') ?? {};
     this.#place = { connection, connectionEnd: connection + size, ifindex: members.get('ifindex')?.offset ?? 0 };
@@ -114,7 +106,7 @@ export class HttpReader {
    */
   addPod(netns: string, ifindex: number): void {
     try {
-      this.#pods.set(namespaceCookie(netns), ifindex);
+      this.#pods().set(namespaceCookie(netns), ifindex);
     } catch (error) {
       if (!(error instanceof KernelError) || error.data.errno !== 'ENOENT') throw error;
     }
@@ -127,24 +119,56 @@ export class HttpReader {
    */
   say({ every, perSecond }: RequestEvents): void {
     const intervalNs = perSecond === 0 ? 0n : BigInt(Math.round(1e9 / perSecond));
-    this.#settings.set(0, { every, intervalNs });
+    const settings = new TypedMap(this.#object.map('http_settings'), number32, httpSettings);
+    settings.set(0, { every, intervalNs });
   }
 
   removePod(ifindex: number): void {
-    for (const [cookie, index] of [...this.#pods.entries()]) if (index === ifindex) this.#pods.delete(cookie);
+    const pods = this.#pods();
+    for (const [cookie, index] of [...pods.entries()]) if (index === ifindex) pods.delete(cookie);
+    const streams = this.#object.map('http_streams');
+    const answers = this.#object.map('http_answers');
+    const partials = this.#object.map('http_partials');
     // Sockets that end after this say so to nobody.
     const { connection, connectionEnd, ifindex: place } = this.#place;
-    for (const [key, stream] of [...this.#streams.entries()]) {
+    for (const [key, stream] of [...streams.entries()]) {
       if (new DataView(stream.buffer, stream.byteOffset).getUint32(place, true) !== ifindex) continue;
-      this.#answers.delete(stream.slice(connection, connectionEnd));
-      this.#partials.delete(key.slice());
-      this.#streams.delete(key.slice());
+      answers.delete(stream.slice(connection, connectionEnd));
+      partials.delete(key.slice());
+      streams.delete(key.slice());
     }
+  }
+
+  /**
+   * Loads the programs once more, over the same maps but for those that are given.
+   * @throws {KernelError} `Verifier`, `Errno`
+   */
+  async reload(maps: ReadonlyMap<string, BpfMap>): Promise<LoadedObject> {
+    return await this.#object.spec.loadBeside({ maps: new Map([...this.#object.maps, ...maps]) });
+  }
+
+  /** Puts what was reloaded in force, for all sockets at once. @throws {KernelError} `Errno`: it may be called again */
+  replace(object: LoadedObject): void {
+    putReader(object);
+    this.#link.replace(object.program('http_accept'));
+    if (this.#object !== object) this.#before = this.#object;
+    this.#object = object;
+  }
+
+  /** Gives up what was in force until `replace`. */
+  retire(): void {
+    this.#before?.close();
+    this.#before = undefined;
   }
 
   close(): void {
     this.#link.close();
+    this.retire();
     this.#object.close();
+  }
+
+  #pods(): TypedMap<bigint, number> {
+    return new TypedMap(this.#object.map('http_pods'), number64, number32);
   }
 }
 

@@ -2,11 +2,10 @@ import type { Logger } from 'pino';
 import { KernelError } from '../kernel/error.ts';
 import { waitForPackets } from '../kernel/rcu.ts';
 import { firstFreeIdentity, type IdentityNumber } from '../model/identity.ts';
-import { differences } from '../model/versions.ts';
 import { diff, type PolicyOperation } from '../policy/diff.ts';
-import { type PolicyEntry, type PolicyImage, type RuleSet, verdictCodes } from '../policy/image.ts';
-import type { NameMatcher } from '../policy/names/matcher.ts';
+import { type PolicyEntry, type PolicyImage, verdictCodes } from '../policy/image.ts';
 import { type Bridge, bridgesBetween } from './bridge.ts';
+import { fixedRoom, type Room } from './capacity.ts';
 import type { EndpointTable } from './endpoints.ts';
 import { DatapathError, RevisionRefused } from './error.ts';
 import { HttpTables } from './http-tables.ts';
@@ -14,6 +13,7 @@ import type { PolicyKey, PolicyValue } from './layouts.ts';
 import { type NameMaps, putMatcher, removeMatcher } from './names.ts';
 import type { DatapathMaps } from './objects.ts';
 import { placeValue, prefixKeyOf } from './places.ts';
+import { entriesAtMost, tableNeeds } from './policy-needs.ts';
 import { restoreImage } from './restore.ts';
 import { type Survey, surveyConnections } from './survey.ts';
 import { Transaction } from './transaction.ts';
@@ -47,6 +47,7 @@ export class PolicyTable {
   readonly #endpoints: EndpointTable;
   readonly #tunnels: TunnelTable;
   readonly #log: Pick<Logger, 'warn'> | undefined;
+  readonly #room: Room;
   #http: HttpTables;
   #image: PolicyImage;
   /** The image was read back from the maps: its numbers mean nothing that a new image could know. */
@@ -62,8 +63,10 @@ export class PolicyTable {
     tunnels: TunnelTable,
     log?: Pick<Logger, 'warn'>,
     survey: Survey = surveyConnections(maps),
+    room: Room = fixedRoom,
   ) {
     this.#log = log;
+    this.#room = room;
     this.#all = maps;
     this.#maps = maps;
     this.#endpoints = endpoints;
@@ -104,8 +107,7 @@ export class PolicyTable {
     const removals = operations.findIndex(({ kind }) => leftoverKinds.has(kind));
     const changes = operations.slice(0, removals < 0 ? operations.length : removals);
     const leftovers = removals < 0 ? [] : operations.slice(removals);
-    this.#refuseOverflow(old, next, changes);
-    const bridges = this.#fittingBridges(old, next, changes);
+    const bridges = await this.#makeRoom(old, next, changes);
     this.#prepareRequests(old, next, changes, bridges);
     this.#change(old, changes, bridges, options.tunnelIdentity);
     this.#image = next;
@@ -258,63 +260,36 @@ export class PolicyTable {
     });
   }
 
-  /** @throws {RevisionRefused} before anything is written */
-  #refuseOverflow(old: PolicyImage, next: PolicyImage, changes: readonly PolicyOperation[]): void {
-    const check = (map: { readonly name: string; readonly capacity: number }, needed: number) => {
-      if (needed > map.capacity)
-        throw new RevisionRefused('RevisionRefused', { map: map.name, needed, capacity: map.capacity });
-    };
-    check(this.#maps.policy, entriesAtMost(old, changes));
-    check(this.#maps.ruleSets, added(old.ruleSets, next.ruleSets));
-    check(this.#maps.peers, added(old.peers, next.peers));
-    check(this.#maps.prefixes, added(old.prefixes, next.prefixes));
-    check(this.#maps.namePatterns, added(old.patterns, next.patterns));
-    const matchers = [...new Map([...old.matchers, ...next.matchers]).values()];
-    const sum = (of: (matcher: NameMatcher) => number) => matchers.reduce((all, matcher) => all + of(matcher), 0);
-    check(this.#maps.nameMatchers, matchers.length);
-    check(
-      this.#maps.nameStates,
-      sum(({ states }) => states.length),
-    );
-    check(
-      this.#maps.nameAccepts,
-      sum(({ accepts }) => accepts.length),
-    );
+  /**
+   * Makes room for the change, and for bridges where there can be room for them: they are for the comfort of traffic, and
+   * the revision is applied without where they do not fit.
+   * @returns The bridges that fit.
+   * @throws {RevisionRefused} before anything is written
+   */
+  async #makeRoom(
+    old: PolicyImage,
+    next: PolicyImage,
+    changes: readonly PolicyOperation[],
+  ): Promise<readonly Bridge[]> {
+    const { policy } = this.#maps;
+    const all = bridgesBetween(old, next);
+    const needed = entriesAtMost(old, changes);
+    const bridged = all.reduce((sum, { entries }) => sum + entries.length, needed);
+    const wanted = bridged <= Math.max(policy.capacity, this.#room.most(policy.name) ?? 0) ? all : [];
+    const put = changes.flatMap((change) => (change.kind === 'put-entries' ? [change] : []));
+    const requests = [...put, ...wanted].flatMap(({ entries }) => entries);
+    const tables = [{ table: policy, entries: needed }, ...tableNeeds(this.#maps, old, next)];
+    await this.#room.make([
+      { map: policy.name, entries: wanted === all ? bridged : needed },
+      ...tables.map(({ table, entries }) => ({ map: table.name, entries })),
+      ...this.#http.needs(next.ruleSets.values(), requests),
+    ]);
+    for (const { table, entries } of tables) {
+      const { name: map, capacity } = table;
+      if (entries > capacity) throw new RevisionRefused('RevisionRefused', { map, needed: entries, capacity });
+    }
+    return bridged <= policy.capacity ? wanted : [];
   }
-
-  /** Bridges are for the comfort of traffic; where there is no room for them, the revision is applied without. */
-  #fittingBridges(old: PolicyImage, next: PolicyImage, changes: readonly PolicyOperation[]): readonly Bridge[] {
-    const bridges = bridgesBetween(old, next);
-    const needed = bridges.reduce((sum, { entries }) => sum + entries.length, entriesAtMost(old, changes));
-    return needed <= this.#maps.policy.capacity ? bridges : [];
-  }
-}
-
-/** How many keys a map has that has those of both. */
-function added<K extends string | number>(old: ReadonlyMap<K, unknown>, next: ReadonlyMap<K, unknown>): number {
-  let count = old.size;
-  for (const key of differences(old, next)) if (!old.has(key)) count++;
-  return count;
-}
-
-function entriesAtMost(old: PolicyImage, changes: readonly PolicyOperation[]): number {
-  let count = 0;
-  for (const { entries } of old.ruleSets.values()) count += entries.length;
-  for (const operation of changes) {
-    if (operation.kind !== 'put-entries') continue;
-    const known = old.ruleSets.get(operation.set);
-    count += known === undefined ? operation.entries.length : newEntries(known, operation.entries);
-  }
-  return count;
-}
-
-function newEntries(known: RuleSet, entries: readonly PolicyEntry[]): number {
-  const keys = new Set(known.entries.map(keyText));
-  return entries.filter((entry) => !keys.has(keyText(entry))).length;
-}
-
-function keyText({ identity, protocol, port, portLength }: PolicyEntry): string {
-  return `${identity} ${protocol} ${port} ${portLength}`;
 }
 
 /** After a restart: the same number twice, for different things, would mix old and new entries. */

@@ -1,12 +1,12 @@
 /** Who has which part of an array. */
 export class Ranges {
   readonly #first: number;
-  readonly #end: number;
+  readonly #end: () => number;
   /** Length by start, in the order of the starts. */
   #taken: { readonly start: number; readonly length: number }[] = [];
 
-  /** @param first What may be given. @param end The first that may not. */
-  constructor(first: number, end: number) {
+  /** @param first What may be given. @param end The first that may not; it may come to be more. */
+  constructor(first: number, end: () => number) {
     this.#first = first;
     this.#end = end;
   }
@@ -18,6 +18,19 @@ export class Ranges {
 
   /** Takes the first room for so many in a row. @returns Where it begins; undefined where there is none. */
   take(length: number): number | undefined {
+    return this.#take(length, this.#end());
+  }
+
+  /** @returns Where the end would have to be for all of these to be taken, one after the other. */
+  reach(lengths: readonly number[]): number {
+    const imagined = new Ranges(this.#first, this.#end);
+    imagined.#taken = [...this.#taken];
+    for (const length of lengths) imagined.#take(length, Number.POSITIVE_INFINITY);
+    const last = imagined.#taken.at(-1);
+    return last === undefined ? this.#first : last.start + last.length;
+  }
+
+  #take(length: number, end: number): number | undefined {
     let start = this.#first;
     let at = 0;
     for (const taken of this.#taken) {
@@ -25,7 +38,7 @@ export class Ranges {
       start = taken.start + taken.length;
       at++;
     }
-    if (start + length > this.#end) return undefined;
+    if (start + length > end) return undefined;
     if (length > 0) this.#taken.splice(at, 0, { start, length });
     return start;
   }

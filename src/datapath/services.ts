@@ -3,6 +3,7 @@ import { KernelError } from '../kernel/error.ts';
 import { waitForPackets } from '../kernel/rcu.ts';
 import type { IpAddress } from '../model/address.ts';
 import { type Protocol, protocolNumbers } from '../model/port.ts';
+import { fixedRoom, type Need, type Room } from './capacity.ts';
 import { RevisionRefused } from './error.ts';
 import { type ServiceEnd, type ServiceKey, serviceFlowFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
@@ -49,14 +50,21 @@ const remembered = 1024;
 export class ServiceTable {
   readonly #maps: ServiceMaps;
   readonly #log: Pick<Logger, 'warn'> | undefined;
+  readonly #room: Room;
   #installed: Map<string, Installed>;
   readonly #names = new Map<number, string>();
   #nextId: number;
   #cleanup: Promise<void> = Promise.resolve();
 
-  constructor(maps: ServiceMaps, log?: Pick<Logger, 'warn'>, survey: Survey = surveyConnections(maps)) {
+  constructor(
+    maps: ServiceMaps,
+    log?: Pick<Logger, 'warn'>,
+    survey: Survey = surveyConnections(maps),
+    room: Room = fixedRoom,
+  ) {
     this.#maps = maps;
     this.#log = log;
+    this.#room = room;
     this.#installed = restore(maps);
     // Ids that connections still refer to are not given away.
     let last = survey.lastService;
@@ -68,6 +76,13 @@ export class ServiceTable {
 
   get size(): number {
     return this.#installed.size;
+  }
+
+  /** How many backends all of them have together. */
+  get backends(): number {
+    let count = 0;
+    for (const { backends } of this.#installed.values()) count += backends.length;
+    return count;
   }
 
   /** Resolves when nothing of removed services is in the maps any more. */
@@ -101,7 +116,9 @@ export class ServiceTable {
       const id = old?.id ?? this.#nextId++;
       next.set(text, { id, key, backends: arrangeSlots(old?.backends ?? [], front.backends), name: front.name });
     }
-    this.#refuseOverflow(next);
+    const needs = this.#needs(next);
+    await this.#room.make(needs);
+    this.#refuseOverflow(needs);
     const gone = [...this.#installed].filter(([text]) => !next.has(text)).map(([, service]) => service);
     const shrunk: Installed[] = [];
     const transaction = new Transaction();
@@ -176,18 +193,27 @@ export class ServiceTable {
     }
   }
 
-  #refuseOverflow(next: ReadonlyMap<string, Installed>): void {
-    const fresh = [...next].filter(([text]) => !this.#installed.has(text)).length;
+  /** For a moment what was there and what will be are both there. */
+  #needs(next: ReadonlyMap<string, Installed>): Need[] {
+    const fronts = this.#installed.size + [...next].filter(([text]) => !this.#installed.has(text)).length;
     const slots = [...next].reduce(
       (sum, [text, { backends }]) => sum + Math.max(backends.length, this.#installed.get(text)?.backends.length ?? 0),
       [...this.#installed].reduce((sum, [text, { backends }]) => sum + (next.has(text) ? 0 : backends.length), 0),
     );
-    for (const [map, needed] of [
-      [this.#maps.services, this.#installed.size + fresh],
-      [this.#maps.backends, slots],
-    ] as const)
-      if (needed > map.capacity)
-        throw new RevisionRefused('ServicesRefused', { map: map.name, needed, capacity: map.capacity });
+    const { services, serviceFronts, backends } = this.#maps;
+    return [
+      { map: services.name, entries: fronts },
+      { map: serviceFronts.name, entries: fronts },
+      { map: backends.name, entries: slots },
+    ];
+  }
+
+  #refuseOverflow(needs: readonly Need[]): void {
+    const maps = Object.values(this.#maps);
+    for (const { map, entries: needed } of needs) {
+      const capacity = maps.find(({ name }) => name === map)?.capacity ?? 0;
+      if (needed > capacity) throw new RevisionRefused('ServicesRefused', { map, needed, capacity });
+    }
   }
 
   #refusal(error: KernelError): RevisionRefused {

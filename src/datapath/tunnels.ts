@@ -17,9 +17,16 @@ export type TunnelIdentity = (local: IpAddress, remote: IpAddress) => IdentityNu
 /** Owner of the map `tunnel_in`: a packet out of a tunnel passes only if its inner addresses are a proven pair. */
 export class TunnelTable {
   readonly #map: DatapathMaps['tunnels'];
+  #count: number;
 
   constructor(maps: Pick<DatapathMaps, 'tunnels'>) {
     this.#map = maps.tunnels;
+    this.#count = this.all().length;
+  }
+
+  /** How many pairs are admitted. */
+  get size(): number {
+    return this.#count;
   }
 
   /**
@@ -31,16 +38,19 @@ export class TunnelTable {
     const rekeyed = before !== undefined && before.spi !== proof.spi;
     const previousSpi = rekeyed ? before.spi : (before?.previousSpi ?? 0);
     this.#map.set({ local, remote }, { ...proof, previousSpi });
+    if (before === undefined) this.#count++;
   }
 
   /** @returns Whether the pair was admitted. */
   forget(local: IpAddress, remote: IpAddress): boolean {
-    return this.#map.delete({ local, remote });
+    const there = this.#map.delete({ local, remote });
+    if (there) this.#count--;
+    return there;
   }
 
   /** Forgets every pair of a local address, whose pod goes. */
   forgetLocal(local: IpAddress): void {
-    for (const [key] of this.all()) if (key.local === local) this.#map.delete(key);
+    for (const [key] of this.all()) if (key.local === local) this.forget(key.local, key.remote);
   }
 
   all(): (readonly [TunnelKey, Tunnel])[] {
@@ -53,7 +63,10 @@ export class TunnelTable {
     identityOf: TunnelIdentity,
     when: (identity: IdentityNumber | undefined) => boolean,
   ) {
-    for (const [key, tunnel] of this.all()) {
+    const all = this.all();
+    // Undone, what is removed here is there again: what is counted is what there was the last time.
+    this.#count = all.length;
+    for (const [key, tunnel] of all) {
       const identity = identityOf(key.local, key.remote);
       if (identity === tunnel.identity || !when(identity)) continue;
       if (identity === undefined) transaction.remove(this.#map, key);
@@ -65,24 +78,35 @@ export class TunnelTable {
 /** Owner of the map `tunnel_out`: pairs whose packets the kernel's own ESP carries, and the device that leads to it. */
 export class PathTable {
   readonly #map: DatapathMaps['tunnelPaths'];
+  #count: number;
 
   constructor(maps: Pick<DatapathMaps, 'tunnelPaths'>) {
     this.#map = maps.tunnelPaths;
+    this.#count = this.all().length;
+  }
+
+  /** How many paths are open. */
+  get size(): number {
+    return this.#count;
   }
 
   /** @throws {KernelError} `Errno` where the map is full: the pair's packets go on being held */
   open(local: IpAddress, remote: IpAddress, ifindex: number): void {
+    const there = this.#map.get({ local, remote }) !== undefined;
     this.#map.set({ local, remote }, ifindex);
+    if (!there) this.#count++;
   }
 
   /** @returns Whether it was open. */
   close(local: IpAddress, remote: IpAddress): boolean {
-    return this.#map.delete({ local, remote });
+    const there = this.#map.delete({ local, remote });
+    if (there) this.#count--;
+    return there;
   }
 
   /** Closes every path of a local address, whose pod goes. */
   forgetLocal(local: IpAddress): void {
-    for (const key of this.all()) if (key.local === local) this.#map.delete(key);
+    for (const key of this.all()) if (key.local === local) this.close(key.local, key.remote);
   }
 
   all(): TunnelKey[] {

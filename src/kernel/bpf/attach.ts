@@ -55,6 +55,12 @@ export class CgroupLink {
     this.#fd = fd;
   }
 
+  /** Puts another program in the place of the one that is there, in one step. @throws {KernelError} `Errno` */
+  replace(program: BpfProgram): void {
+    const result = libbpf.link_update(this.#fd ?? -1, program.fd, null);
+    if (result < 0) throw errnoError(-result, `replace the program by ${program.name}`, 'the link to a control group');
+  }
+
   /** Once more is nothing more. */
   close(): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
