@@ -15,6 +15,7 @@
 #include "lib/mark.h"
 #include "lib/parse.h"
 #include "lib/peer.h"
+#include "lib/proxy.h"
 #include "lib/refuse.h"
 #include "lib/related.h"
 #include "lib/route.h"
@@ -254,7 +255,12 @@ int from_pod(struct __sk_buff *skb)
 	}
 	if (reason)
 		goto drop;
-	reason = forward(skb, packet, place, route, &action);
+	if (route->track.flags & TRACK_PROXIED) {
+		action = proxy_divert(skb, &route->track, DIRECTION_EGRESS);
+		reason = action == TC_ACT_SHOT ? PROXY_ABSENT : FORWARDED;
+	} else {
+		reason = forward(skb, packet, place, route, &action);
+	}
 	if (reason)
 		goto drop;
 pass:
@@ -264,7 +270,7 @@ drop:
 	if (reason == DNS_DENIED && dns_refuse(skb, packet))
 		action = bpf_redirect_peer(ifindex, 0);
 	else
-		action = refuse_sender(skb, packet, place, reason, route->track.found);
+		action = refuse_sender(skb, packet, place, &route->track, reason);
 	/* Policy was asked about the backend: that is who was denied, by way of the service that place->service names. */
 	if (place->service != 0 && route->mode == ROUTE_SERVICE) {
 		packet->destination = route->choice.end.address;

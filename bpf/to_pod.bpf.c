@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * What a pod receives: tc egress of the host side of its veth.
- * proof of arrival → connection tracking → ingress policy → reverse translation → deliver.
+ * proof of arrival → connection tracking → ingress policy → reverse translation → deliver, or to the proxy.
  */
 #include "lib/audit.h"
 #include "lib/connection_event.h"
@@ -12,6 +12,7 @@
 #include "lib/mark.h"
 #include "lib/parse.h"
 #include "lib/peer.h"
+#include "lib/proxy.h"
 #include "lib/refuse.h"
 #include "lib/related.h"
 #include "lib/translate.h"
@@ -75,7 +76,7 @@ static __always_inline enum drop_reason sender(const struct endpoint *endpoint, 
 	struct peer peer = {};
 
 	track->flags = endpoint->flags & ENDPOINT_READY ? 0 : TRACK_NOT_READY;
-	if (identity == IDENTITY_HOST) {
+	if (identity == IDENTITY_HOST && !mark_is_proxied(mark)) {
 		peer_find(&packet->source, &peer);
 		track->flags |= TRACK_EXEMPT;
 		if (peer.identity != IDENTITY_ANY)
@@ -93,7 +94,7 @@ static __always_inline enum drop_reason sender(const struct endpoint *endpoint, 
 		if (peer_is_cluster(&peer))
 			return NO_PROOF;
 	} else {
-		track->flags |= TRACK_REMOTE_POD;
+		track->flags |= TRACK_REMOTE_POD | (mark_is_proxied(mark) ? TRACK_FROM_PROXY : 0);
 		if (addr_equal(&packet->source, &packet->destination))
 			track->flags |= TRACK_EXEMPT | TRACK_SELF;
 	}
@@ -154,7 +155,7 @@ SUBPROGRAM enum drop_reason accept_related(struct __sk_buff *skb, const struct e
 	track->key.remote = quoted.destination;
 	track->key.protocol = quoted.protocol;
 	reason = ct_related(track, place);
-	if (reason || track->service == 0)
+	if (reason || track->service == 0 || (track->flags & TRACK_PROXIED))
 		return reason;
 	/* A router's error stays from the router; the peer is known to the pod by the service's address only. */
 	track->reply = by_peer;
@@ -235,6 +236,13 @@ int to_pod(struct __sk_buff *skb)
 	}
 	reason = packet->flags & PACKET_RELATED ? accept_related(skb, endpoint, packet, track, place)
 					       : accept(endpoint, packet, track, place);
+	if (!reason && (track->flags & TRACK_PROXIED)) {
+		int action = proxy_divert(skb, track, DIRECTION_INGRESS);
+
+		if (action != TC_ACT_SHOT)
+			return action;
+		reason = PROXY_ABSENT;
+	}
 	if (!reason && endpoint->names != 0 && track->reply)
 		reason = dns_receive(skb, endpoint, packet, track);
 	if (!reason)

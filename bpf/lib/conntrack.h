@@ -12,6 +12,11 @@
  * direction in which it was opened, before the packet passes. Judged against it, the entry stays: otherwise the
  * answering side's next packet would count as opening a connection the other way. What denies it may ask for it to be
  * kept all the same, or reset (ct_outlives).
+ *
+ * Who goes by way of the proxy does so from the first packet to the last (CT_PROXIED): the proxy has a connection of its
+ * own with each end, which no packet from the other would fit. So policy that sends to the proxy what does not go there
+ * ends it, and what does go there stays. The proxy judges for who the other end was at first: another number of the same
+ * class (proxied.h) is as good, another class ends the connection.
  */
 #pragma once
 
@@ -20,6 +25,7 @@
 #include "packet.h"
 #include "place.h"
 #include "policy.h"
+#include "proxied.h"
 #include "transport.h"
 
 #define SECOND_NS 1000000000ULL
@@ -42,13 +48,22 @@
 #define TRACK_NOT_READY (1U << 4)  /* in: the endpoint's policy is not loaded; only its own node reaches it */
 #define TRACK_BY_NAME (1U << 5)    /* in: judge this packet, and by `sets`. out: a reply on a connection that is judged so */
 #define TRACK_READ (1U << 6)       /* out: its requests are read */
+#define TRACK_FROM_PROXY (1U << 7) /* in: the packet comes from the proxy, in the name of its source */
+#define TRACK_PROXIED (1U << 8)    /* out: the packet is to go to the proxy */
+
+/* Who reads the requests of a connection. */
+enum ct_reader {
+	READER_NONE = 0,
+	READER_KERNEL = 1, /* or nobody, and then no data passes: http.bpf.c */
+	READER_PROXY = 2,
+};
 
 struct track {
 	struct ct_key key;
 	__u32 flags;
 	__u32 service;    /* in: through which service it goes, 0: none. out: whose address a reply must bear */
 	__u32 identity;   /* in: of the other end */
-	__u32 by_request; /* out: policy allows it for the requests that are made on it */
+	__u32 reader;     /* out: enum ct_reader; with one, policy allows it for the requests that are made on it */
 	__u32 found;      /* out: it belongs to a live connection */
 	__u32 reply;      /* out: it answers the connection's originator */
 	__u32 event;      /* out: enum event_kind that is due, 0: none */
@@ -122,15 +137,18 @@ static __always_inline __u16 ct_policy_port(const struct ct_key *key, bool egres
 	return bpf_ntohs(egress ? key->remote_port : key->local_port);
 }
 
-/* Asks policy about a connection that was, or would be, opened in `direction` between the endpoint and `identity`. */
+/*
+ * Asks policy about a connection that was, or (`opens`) would be, opened in `direction` between the endpoint and `identity`.
+ * Connections to a port that the proxy is to read from now on, and that the kernel reads, stay with the kernel.
+ */
 static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint, struct track *track, __u32 direction,
-						 struct place *place)
+						 struct place *place, const bool opens)
 {
 	bool egress = direction == DIRECTION_EGRESS;
 	struct policy_query *query = &track->query;
 	enum drop_reason reason;
 
-	track->by_request = 0;
+	track->reader = READER_NONE;
 	__builtin_memset(query, 0, sizeof(*query));
 	query->admin_set = egress ? endpoint->egress_admin_set : endpoint->ingress_admin_set;
 	query->network_set = egress ? endpoint->egress_set : endpoint->ingress_set;
@@ -150,21 +168,33 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		query->mesh_set = track->sets[2];
 	}
 	reason = policy_decide(query);
+	if (!egress && (query->requests & ASKED_REQUESTS) && track->key.protocol == IPPROTO_TCP &&
+	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
+		__u32 rule = query->rule, flags = query->flags;
+		enum drop_reason lenient;
+
+		query->request = REQUEST_LENIENT;
+		lenient = policy_decide(query);
+		if (lenient == FORWARDED || (__u32)lenient == POLICY_PROXIED) {
+			reason = lenient;
+			track->reader = READER_KERNEL;
+			/* Of some requests the proxy would have to say. */
+			if ((query->requests & ASKED_PROXY) || (opens && proxied_by_port(endpoint, query->port)))
+				reason = POLICY_PROXIED;
+		} else {
+			query->rule = rule;
+			query->flags = flags;
+		}
+	}
+	if ((__u32)reason == POLICY_PROXIED) {
+		track->reader = READER_PROXY;
+		/* The proxy takes nothing else. */
+		reason = track->key.protocol == IPPROTO_TCP ? FORWARDED : POLICY_DENIED;
+	}
 	track->judged = reason ? 0 : direction;
 	track->name = query->name;
 	place->rule = query->rule;
 	place->flags = query->flags;
-	if (!egress && query->requests != 0 && track->key.protocol == IPPROTO_TCP &&
-	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
-		query->request = REQUEST_LENIENT;
-		if (policy_decide(query) == FORWARDED) {
-			track->by_request = 1;
-			track->judged = direction;
-			place->rule = query->rule;
-			place->flags = query->flags;
-			return FORWARDED;
-		}
-	}
 	return reason;
 }
 
@@ -190,8 +220,16 @@ SUBPROGRAM enum drop_reason ct_enter(const struct packet *packet, struct track *
 		flags |= CT_REMOTE_POD;
 	if (track->flags & TRACK_BY_NAME)
 		flags |= CT_BY_NAME;
-	if (track->by_request)
+	if (track->reader == READER_KERNEL)
 		flags |= CT_BY_REQUEST;
+	if (track->reader == READER_PROXY) {
+		if (settings->proxy_ifindex == 0)
+			return PROXY_ABSENT;
+		flags |= CT_PROXIED;
+		entry.class = proxied_class(track->identity);
+		if (!(track->flags & TRACK_FROM_PROXY))
+			track->flags |= TRACK_PROXIED;
+	}
 	/* Data with the SYN: the client sends it again once there is a connection. */
 	if (ct_is_unread(packet, flags))
 		return HTTP_UNREAD;
@@ -242,7 +280,7 @@ SUBPROGRAM enum drop_reason ct_open(const struct endpoint *endpoint, const struc
 		place->rule = track->flags & TRACK_SELF ? RULE_SELF : RULE_OWN_NODE;
 		return ct_enter(packet, track, place, revision, CT_EXEMPT);
 	}
-	reason = ct_judge(endpoint, track, place->direction, place);
+	reason = ct_judge(endpoint, track, place->direction, place, true);
 	return reason ? reason : ct_enter(packet, track, place, revision, 0);
 }
 
@@ -315,6 +353,48 @@ static __always_inline bool ct_outlives(struct ct_entry *entry, const struct pac
 }
 
 /*
+ * Notes what judging a connection again has come to, where that lets it pass. What must go to the proxy and does not, or
+ * goes there as somebody else, is over.
+ */
+static __always_inline void ct_judged(struct ct_entry *entry, const struct track *track, const struct place *place,
+				      __u32 revision)
+{
+	bool proxied = entry->flags & CT_PROXIED;
+
+	if (proxied ? entry->remote_identity != track->identity &&
+			      (entry->class == 0 || entry->class != proxied_class(track->identity))
+		    : track->reader == READER_PROXY)
+		__sync_fetch_and_or(&entry->flags, CT_BROKEN);
+	entry->rule = place->rule;
+	entry->name = track->name;
+	entry->remote_identity = track->identity;
+	entry->revision = revision;
+	/* Atomically: another CPU may say meanwhile that requests are read. */
+	__sync_fetch_and_and(&entry->flags, ~(CT_KEPT | CT_BY_REQUEST));
+	if (track->reader == READER_KERNEL && !proxied)
+		__sync_fetch_and_or(&entry->flags, CT_BY_REQUEST);
+}
+
+/* What is out of the ordinary with an entry whose connection may go on. */
+static __always_inline enum drop_reason ct_mind(const struct ct_entry *entry, const struct packet *packet,
+						struct track *track)
+{
+	bool broken = entry->flags & CT_BROKEN;
+
+	/* A reset of what is broken is for one of the pods: what the proxy is told goes there by itself (refuse.h). */
+	if (broken && (packet->tcp_flags & TCP_RST))
+		return FORWARDED;
+	if (entry->flags & CT_READ)
+		track->flags |= TRACK_READ;
+	if (entry->flags & CT_PROXIED) {
+		track->name = entry->name;
+		if (!(track->flags & TRACK_FROM_PROXY))
+			track->flags |= TRACK_PROXIED;
+	}
+	return broken ? HTTP_UNREAD : FORWARDED;
+}
+
+/*
  * Finds the connection of a packet and takes it into account. place->direction is the hook's; place->rule becomes the
  * rule that decided. FORWARDED with track->found 0 means that there is none: ask ct_open.
  */
@@ -325,6 +405,7 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	__u64 now = bpf_ktime_get_coarse_ns();
 	struct ct_entry *entry;
 	struct ct_key key;
+	enum drop_reason reason;
 	__u32 revision;
 	bool exempt;
 
@@ -359,31 +440,29 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	}
 	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity ||
 			(track->flags & TRACK_BY_NAME))) {
-		enum drop_reason reason;
-
 		track->name = entry->name;
-		reason = ct_judge(endpoint, track, entry->direction, place);
+		reason = ct_judge(endpoint, track, entry->direction, place, false);
 		if (reason && ((track->flags & TRACK_BY_NAME) || (reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT) ||
-			       !ct_outlives(entry, packet, track, revision, place)))
+			       !ct_outlives(entry, packet, track, revision, place))) {
+			if ((entry->flags & CT_PROXIED) && (place->flags & POLICY_RESET)) {
+				__sync_fetch_and_or(&entry->flags, CT_BROKEN);
+				track->flags |= TRACK_PROXIED;
+			}
 			return reason;
-		if (!reason) {
-			entry->rule = place->rule;
-			entry->name = track->name;
-			entry->remote_identity = track->identity;
-			entry->revision = revision;
-			/* Atomically: another CPU may say meanwhile that requests are read. */
-			__sync_fetch_and_and(&entry->flags, ~(CT_KEPT | CT_BY_REQUEST));
-			if (track->by_request)
-				__sync_fetch_and_or(&entry->flags, CT_BY_REQUEST);
 		}
+		if (!reason)
+			ct_judged(entry, track, place, revision);
 	}
 	if (!exempt && !track->reply && ct_is_unread(packet, entry->flags))
 		return HTTP_UNREAD;
-	if ((entry->flags & CT_BROKEN) && !(packet->tcp_flags & TCP_RST))
-		return HTTP_UNREAD;
-	if (entry->flags & CT_READ)
-		track->flags |= TRACK_READ;
-	ct_account(settings, packet, track, entry, now);
+	if (entry->flags & (CT_BROKEN | CT_READ | CT_PROXIED)) {
+		reason = ct_mind(entry, packet, track);
+		if (reason)
+			return reason;
+	}
+	/* From a pod to the proxy it was counted. */
+	if (!(track->flags & TRACK_FROM_PROXY) || !(entry->flags & CT_PROXIED))
+		ct_account(settings, packet, track, entry, now);
 	track->expires_ns = entry->expires_ns;
 	return FORWARDED;
 }
@@ -408,6 +487,8 @@ SUBPROGRAM enum drop_reason ct_related(struct track *track, struct place *place)
 	place->rule = entry->rule;
 	place->service = entry->service;
 	track->service = entry->service;
+	if (entry->flags & CT_PROXIED)
+		track->flags |= TRACK_PROXIED;
 	if ((track->flags & TRACK_UNPROVEN) && (entry->flags & CT_REMOTE_POD))
 		return NO_PROOF;
 	if (entry->flags & CT_EXEMPT)

@@ -5,6 +5,7 @@
 #include "http_event.h"
 #include "http_judge.h"
 #include "http_stream.h"
+#include "proxied.h"
 
 #include "http_answer.h"
 
@@ -206,6 +207,8 @@ static __always_inline enum http_action http_head(struct http_walk *walk, __u32 
 		judgement->reason = HTTP_HEAD_TOO_BIG;
 	else if (!(stream->flags & HTTP_NO_HTTP))
 		http_judge(stream, request);
+	if (judgement->reason == HTTP_MALFORMED)
+		proxied_learn(&stream->connection, request->head);
 	if (judgement->reason == FORWARDED) {
 		http_passed(answers, request);
 		http_follow(stream, request);

@@ -8,6 +8,9 @@
  * counts as one more entry. Of a connection nobody knows its requests yet; so it is asked twice, once as if they were all
  * that rules deny and nothing that they allow (what is allowed so is allowed whatever they are), and once as if they were
  * the other way round (what is denied so is denied whatever they are).
+ *
+ * An entry may leave it to the proxy, which reads what is said (VERDICT_PROXY): then the whole is the proxy's to judge,
+ * unless the mesh gate denies it outright. Of entries with one precedence the denial counts, else the allowance.
  */
 #pragma once
 
@@ -17,6 +20,11 @@ enum policy_request {
 	REQUEST_STRICT = 0,  /* nobody knows, and the worst is assumed */
 	REQUEST_LENIENT = 1, /* nobody knows, and the best is assumed */
 	REQUEST_READ = 2,    /* http_bits has what it is */
+};
+
+enum policy_asked {
+	ASKED_REQUESTS = 1, /* rules about requests */
+	ASKED_PROXY = 2,    /* an entry that leaves it to the proxy, whatever came of it */
 };
 
 /* As http_bits is indexed. */
@@ -35,7 +43,7 @@ struct policy_query {
 	__u8 protocol;
 	__u8 request;   /* enum policy_request */
 	__u32 names;    /* how many patterns the other end's address is known under: in name_probes */
-	__u32 requests; /* out: rules about requests were among those asked */
+	__u32 requests; /* out: what was among those asked: enum policy_asked */
 	__u32 rule;  /* out: the rule that decided */
 	__u32 flags; /* out: POLICY_… of that rule, or of the isolation that denied */
 	__u32 name;  /* out: the pattern that the rule was found by, 0: by who is there */
@@ -50,7 +58,7 @@ struct policy_probe {
 	__u8 request;
 	__u32 stage;
 	__u32 names;
-	__u32 requests; /* out: is set where the set has rules about requests */
+	__u32 requests; /* out: enum policy_asked, of this set and those before */
 	__u32 rule;  /* out */
 	__u32 flags; /* out */
 	__u32 name;  /* out */
@@ -67,17 +75,21 @@ struct policy_best {
 	__u32 verdict; /* 0: no entry matched yet */
 	__u32 flags;
 	__u32 identity; /* of the entry */
+	__u32 proxy;	/* ASKED_PROXY, where there was such an entry */
 };
 
 /* What policy_ask says where a set leaves it to whatever comes after it; no reason to drop has this number. */
 #define POLICY_UNDECIDED 255
+/* What policy_ask and policy_decide say where it is for the proxy to judge; no reason to drop either. */
+#define POLICY_PROXIED 254
 
 static __always_inline void policy_prefer(struct policy_best *best, __u32 precedence, __u32 verdict, __u32 rule,
 					  __u32 flags, __u32 identity)
 {
 	if (best->verdict != 0 && precedence < best->precedence)
 		return;
-	if (best->verdict != 0 && precedence == best->precedence && verdict != VERDICT_DENY)
+	if (best->verdict != 0 && precedence == best->precedence && verdict != VERDICT_DENY &&
+	    !(verdict == VERDICT_ALLOW && best->verdict == VERDICT_PROXY))
 		return;
 	best->precedence = precedence;
 	best->verdict = verdict;
@@ -160,6 +172,8 @@ SUBPROGRAM int policy_consider(const struct policy_key *at, struct policy_best *
 		return 0;
 	if (entry->cell != 0)
 		policy_consider_requests(entry->cell, key.identity, best);
+	if (entry->verdict == VERDICT_PROXY)
+		best->proxy = ASKED_PROXY;
 	if (entry->verdict != 0)
 		policy_prefer(best, entry->precedence, entry->verdict, entry->rule, entry->flags, key.identity);
 	return 0;
@@ -232,7 +246,7 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 	best.request = probe->request;
 	best.stage = probe->stage;
 	if (best.matcher != 0)
-		probe->requests = 1;
+		probe->requests |= ASKED_REQUESTS;
 	key.set = id;
 	ported = policy_is_ported(probe->protocol);
 	if (probes & PROBE_ANY_PROTOCOL) {
@@ -256,10 +270,13 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 	}
 	if (probe->names != 0)
 		policy_ask_names(probe, probes, &best);
+	probe->requests |= best.proxy;
 	if (best.verdict != 0 && best.verdict != VERDICT_PASS) {
 		probe->rule = best.rule;
 		probe->flags = best.flags;
 		probe->name = best.identity >= IDENTITY_FIRST_NAME ? best.identity : 0;
+		if (best.verdict == VERDICT_PROXY)
+			return POLICY_PROXIED;
 		return best.verdict == VERDICT_ALLOW ? FORWARDED : POLICY_DENIED_EXPLICIT;
 	}
 	if (set->flags & RULE_SET_ISOLATED) {
@@ -285,12 +302,18 @@ static __always_inline int policy_ask_set(struct policy_probe *probe, struct pol
 	return answer;
 }
 
-/* Where both gates allow, the rule is the first one's that has one. */
+static __always_inline bool policy_lets(int answer)
+{
+	return answer == POLICY_UNDECIDED || answer == FORWARDED || answer == POLICY_PROXIED;
+}
+
+/* FORWARDED, POLICY_PROXIED, or why not. Where both gates let it, the rule is the first one's that has one. */
 SUBPROGRAM enum drop_reason policy_decide(struct policy_query *query)
 {
 	struct policy_probe probe = {};
 	int answer = POLICY_UNDECIDED;
 	__u32 rule, flags;
+	int network;
 
 	if (!query)
 		return UNKNOWN_RULE_SET;
@@ -309,18 +332,19 @@ SUBPROGRAM enum drop_reason policy_decide(struct policy_query *query)
 		answer = policy_ask_set(&probe, query, query->admin_set, STAGE_ADMIN);
 	if (answer == POLICY_UNDECIDED)
 		answer = policy_ask_set(&probe, query, query->network_set, STAGE_NETWORK);
-	if (answer != POLICY_UNDECIDED && answer != FORWARDED)
+	if (!policy_lets(answer))
 		return answer;
+	network = answer == POLICY_PROXIED ? POLICY_PROXIED : FORWARDED;
 	if (query->mesh_set == 0)
-		return FORWARDED;
+		return network;
 	rule = query->rule;
 	flags = query->flags;
 	answer = policy_ask_set(&probe, query, query->mesh_set, STAGE_MESH);
-	if (answer != POLICY_UNDECIDED && answer != FORWARDED)
+	if (!policy_lets(answer))
 		return answer;
 	if (rule != RULE_NONE) {
 		query->rule = rule;
 		query->flags = flags;
 	}
-	return FORWARDED;
+	return answer == POLICY_PROXIED ? POLICY_PROXIED : network;
 }

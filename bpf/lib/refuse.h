@@ -6,11 +6,14 @@
  * Only who has proved who it is is answered: the pod whose interface this is, or a pod whose packet came here. What is
  * said to both ends goes to the farther one as if the pod at this interface had sent it, through from_pod, which finds
  * the connection and all that a packet of it needs on its way (translation, tunnel, the world).
+ *
+ * Of a connection that goes by way of the proxy, the farther end is the proxy: it ends its other connection then.
  */
 #pragma once
 
 #include "conntrack.h"
 #include "deliver.h"
+#include "proxy.h"
 #include "reply.h"
 
 /* Whether the connection of the packet was admitted and both of its ends are to be told that it is over. */
@@ -32,13 +35,29 @@ static __always_inline void refuse_as_pod(struct __sk_buff *skb)
 	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 }
 
+/* A reset for the proxy, in the place of a packet that the pod sent: to the backend, where that is behind a service. */
+static __always_inline void refuse_to_proxy(struct __sk_buff *skb, const struct packet *packet, const struct track *track,
+					    const struct reply_numbers *numbers)
+{
+	struct packet seen = *packet;
+
+	seen.destination = track->key.remote;
+	seen.destination_port = track->key.remote_port;
+	if (reply_reset(skb, &seen, numbers, REPLY_ON) == 0)
+		proxy_copy(skb, track, DIRECTION_EGRESS);
+}
+
 /* Answers a packet that the pod sent and may not send. @returns What the program says of the packet. */
 SUBPROGRAM int refuse_sender(struct __sk_buff *skb, const struct packet *packet, const struct place *place,
-			     __u32 reason, __u32 found)
+			     const struct track *track, __u32 reason)
 {
 	struct reply_numbers numbers = {};
+	__u32 found;
 
-	if (!packet || !place || !refuse_tells(place, reason, found) || !reply_may(packet) ||
+	if (!packet || !place || !track)
+		return TC_ACT_SHOT;
+	found = track->found;
+	if (!refuse_tells(place, reason, found) || !reply_may(packet) ||
 	    !reply_due(place->endpoint, &packet->destination))
 		return TC_ACT_SHOT;
 	if (packet->protocol != IPPROTO_TCP) {
@@ -48,8 +67,12 @@ SUBPROGRAM int refuse_sender(struct __sk_buff *skb, const struct packet *packet,
 	}
 	if (!reply_read(skb, packet, &numbers))
 		return TC_ACT_SHOT;
-	if (refuse_resets(place, reason, found) && reply_reset(skb, packet, &numbers, REPLY_ON) == 0)
+	if (track->flags & TRACK_PROXIED) {
+		if (refuse_resets(place, reason, found))
+			refuse_to_proxy(skb, packet, track, &numbers);
+	} else if (refuse_resets(place, reason, found) && reply_reset(skb, packet, &numbers, REPLY_ON) == 0) {
 		refuse_as_pod(skb);
+	}
 	if (reply_reset(skb, packet, &numbers, REPLY_BACK) != 0)
 		return TC_ACT_SHOT;
 	return bpf_redirect_peer(place->ifindex, 0);
@@ -97,7 +120,8 @@ SUBPROGRAM int refuse_receiver(struct __sk_buff *skb, const struct packet *packe
 	__u32 service;
 	bool proven, resets;
 
-	if (!packet || !place || !track || !refuse_tells(place, reason, track->found) || !reply_may(packet) ||
+	/* The proxy judges for itself what it may say. */
+	if (!packet || !place || !track || (track->flags & TRACK_FROM_PROXY) || !refuse_tells(place, reason, track->found) || !reply_may(packet) ||
 	    !reply_due(place->endpoint, &packet->source))
 		return TC_ACT_SHOT;
 	proven = track->flags & TRACK_REMOTE_POD;
@@ -117,6 +141,10 @@ SUBPROGRAM int refuse_receiver(struct __sk_buff *skb, const struct packet *packe
 	if (reply_reset(skb, packet, &numbers, REPLY_BACK) != 0)
 		return TC_ACT_SHOT;
 	refuse_as_pod(skb);
+	if (track->flags & TRACK_PROXIED)
+		return reply_reset(skb, packet, &numbers, REPLY_ON) == 0 ?
+			       proxy_divert(skb, track, DIRECTION_INGRESS) :
+			       TC_ACT_SHOT;
 	seen = *packet;
 	service = track->service;
 	if (track->reply && service != 0) {

@@ -461,12 +461,12 @@ test('CT_FULL: a table that is full', () => {
 });
 
 test('every reason has a way', () => {
-  const packets = Object.keys(dropReasons).filter((reason) => !/^(HTTP|DNS|NAMES)_/.test(reason));
+  const packets = Object.keys(dropReasons).filter((reason) => !/^(HTTP|DNS|NAMES|TLS|PROXY)_/.test(reason));
   assert.deepEqual(Object.keys(ways).sort(), packets.sort());
 });
 
 test('the numbers of the reasons are those of the C enum', () => {
-  for (const file of ['from_pod', 'to_pod', 'from_tunnel', 'underlay']) {
+  for (const file of ['from_pod', 'to_pod', 'from_tunnel', 'from_proxy', 'underlay']) {
     const { FORWARDED, ...codes } = Object.fromEntries(
       BpfObject.open(`${objectDir}/${file}.bpf.o`).btf.enumeration('drop_reason') ?? [],
     );
