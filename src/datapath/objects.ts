@@ -1,12 +1,15 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BpfMap } from '../kernel/bpf/map.ts';
-import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
+import { BpfObject } from '../kernel/bpf/object.ts';
 import type { BpfProgram } from '../kernel/bpf/program.ts';
 import { ensurePinDirectory } from '../kernel/bpffs.ts';
 import { KernelError } from '../kernel/error.ts';
+import { growingNames } from './capacity.ts';
 import { DatapathError } from './error.ts';
+import { removeSecondPins } from './growth.ts';
 import * as layouts from './layouts.ts';
+import { Loading } from './loading.ts';
 import { TypedMap } from './typed-map.ts';
 
 /** One object file per place where programs are attached; all of them define all maps. */
@@ -67,8 +70,10 @@ export interface ObjectOptions {
   readonly objectDir: string;
   /** A directory on a BPF file system, made if it is missing; without, the maps end with this process (tests). */
   readonly pinDir?: string;
-  /** Capacities by map name. */
+  /** Capacities by map name; of maps that grow, where there is no pin yet. */
   readonly maxEntries?: Readonly<Record<string, number>>;
+  /** How many entries maps may come to have, by name; by default what src/datapath/capacity.ts says. */
+  readonly mostEntries?: Readonly<Record<string, number>>;
   /**
    * What to do where the pinned maps are another version's. `refuse` (default) throws `IncompatibleState`. `recreate`
    * starts with empty maps; the programs that are attached go on with the old ones until they are replaced.
@@ -76,27 +81,92 @@ export interface ObjectOptions {
   readonly onIncompatible?: 'refuse' | 'recreate';
 }
 
-export interface DatapathObjects {
-  readonly maps: DatapathMaps;
-  readonly programs: Readonly<Record<ProgramName, BpfProgram>>;
-  /** Every map by its name, for objects that are loaded beside these. */
-  readonly shared: ReadonlyMap<string, BpfMap>;
-  /** The maps are new although programs may be attached that use older ones. */
-  readonly recreated: boolean;
+type Programs = Readonly<Record<ProgramName, BpfProgram>>;
+type Specs = ReadonlyMap<string, BpfObject>;
+
+/** All programs over the same maps. */
+export interface ProgramSet {
+  readonly programs: Programs;
+  /** Maps that were made for it; whoever puts it in force closes those before. */
+  readonly made: ReadonlyMap<string, BpfMap>;
+  /** Gives up the programs, which go on where they are attached. */
   close(): void;
 }
 
+/** The maps and the programs of this process. */
+export class DatapathObjects {
+  readonly maps: DatapathMaps;
+  /** The maps are new although programs may be attached that use older ones. */
+  readonly recreated: boolean;
+  readonly #specs: Specs;
+  readonly #maxEntries: ObjectOptions['maxEntries'];
+  readonly #handles: Map<string, BpfMap>;
+  #set: ProgramSet;
+
+  constructor(specs: Specs, set: ProgramSet, { maxEntries }: ObjectOptions, recreated: boolean) {
+    this.#specs = specs;
+    this.#maxEntries = maxEntries;
+    this.#set = set;
+    this.#handles = new Map(set.made);
+    this.maps = typedMaps(this.#handles);
+    this.recreated = recreated;
+  }
+
+  /** Those that are to be attached. */
+  get programs(): Programs {
+    return this.#set.programs;
+  }
+
+  /** Every map by its name, for objects that are loaded beside these. */
+  get shared(): ReadonlyMap<string, BpfMap> {
+    return this.#handles;
+  }
+
+  /** @returns The capacity that a map has as it is made. */
+  declared(name: string): number | undefined {
+    const [spec] = this.#specs.values();
+    return this.#maxEntries?.[name] ?? spec?.maps.get(name)?.maxEntries;
+  }
+
+  /**
+   * Loads all programs once more, without holding up the event loop.
+   * @param capacities By name: of these maps new ones are made, empty and pinned nowhere.
+   * @throws {KernelError} `Verifier`, `Errno`
+   */
+  async reload(capacities: Readonly<Record<string, number>>): Promise<ProgramSet> {
+    const others = [...this.#handles].filter(([name]) => capacities[name] === undefined);
+    return await loadBeside(this.#specs, new Map(others), capacities);
+  }
+
+  /** Makes the programs of a set those that are attached from now on. @returns Those before. */
+  exchange(set: ProgramSet): ProgramSet {
+    const before = this.#set;
+    this.#set = set;
+    for (const [name, map] of set.made) this.#handles.set(name, map);
+    return before;
+  }
+
+  /** Gives up the handles; what is pinned or attached goes on. */
+  close(): void {
+    this.#set.close();
+    for (const map of this.#handles.values()) map.close();
+  }
+}
+
 /**
- * Loads the five objects; their maps are shared and, by their pins, those of the process before this one.
+ * Loads the four objects; their maps are shared and, by their pins, those of the process before this one.
  * @throws {DatapathError} `LayoutMismatch`, `IncompatibleState`
  * @throws {KernelError} `Verifier`, `Errno`
  */
 export function loadObjects(options: ObjectOptions): DatapathObjects {
   const specs = new Map(objectFiles.map((file) => [file, BpfObject.open(join(options.objectDir, `${file}.bpf.o`))]));
   for (const spec of specs.values()) checkLayouts(spec);
-  if (options.pinDir !== undefined) ensurePinDirectory(options.pinDir);
+  if (options.pinDir !== undefined) {
+    ensurePinDirectory(options.pinDir);
+    removeSecondPins(options.pinDir);
+  }
   try {
-    return { ...loadAll(specs, options), recreated: false };
+    return new DatapathObjects(specs, loadAll(specs, options), options, false);
   } catch (error) {
     if (!(error instanceof KernelError) || error.code !== 'IncompatiblePin' || options.pinDir === undefined)
       throw error;
@@ -107,46 +177,60 @@ export function loadObjects(options: ObjectOptions): DatapathObjects {
       });
     for (const spec of specs.values())
       for (const [name, { internal }] of spec.maps) if (!internal) rmSync(join(options.pinDir, name), { force: true });
-    return { ...loadAll(specs, options), recreated: true };
+    return new DatapathObjects(specs, loadAll(specs, options), options, true);
   }
 }
 
-function loadAll(specs: ReadonlyMap<string, BpfObject>, options: ObjectOptions): Omit<DatapathObjects, 'recreated'> {
-  const loaded = new Map<string, LoadedObject>();
-  const close = () => {
-    for (const object of loaded.values()) object.close();
-  };
+function loadAll(specs: Specs, { pinDir, maxEntries }: ObjectOptions): ProgramSet {
+  const loading = new Loading(new Map());
   try {
-    const shared = new Map<string, BpfMap>();
-    for (const [file, spec] of specs) {
-      const object = spec.load({
-        ...(options.pinDir === undefined ? { maps: shared } : { pinDir: options.pinDir }),
-        ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
-      });
-      loaded.set(file, object);
-      for (const [name, map] of object.maps)
-        if (spec.maps.get(name)?.internal === false && !shared.has(name)) shared.set(name, map);
-    }
-    const program = (name: ProgramName): BpfProgram => {
-      const object = loaded.get(programFiles[name]);
-      if (object === undefined) throw new TypeError(`object ${programFiles[name]} is not loaded`);
-      return object.program(name);
-    };
-    const programs = {
-      from_pod: program('from_pod'),
-      to_pod: program('to_pod'),
-      from_tunnel: program('from_tunnel'),
-      from_tunnel_ethernet: program('from_tunnel_ethernet'),
-      from_holder: program('from_holder'),
-      from_proxy: program('from_proxy'),
-      from_underlay: program('from_underlay'),
-      to_underlay: program('to_underlay'),
-    };
-    return { maps: typedMaps(shared), shared, programs, close };
+    for (const [file, spec] of specs)
+      loading.take(
+        file,
+        spec.load({
+          ...(pinDir === undefined ? { maps: loading.maps } : { pinDir, growing: growingNames }),
+          ...(maxEntries === undefined ? {} : { maxEntries }),
+        }),
+      );
+    return programSet(loading);
   } catch (error) {
-    close();
+    loading.close();
     throw error;
   }
+}
+
+async function loadBeside(
+  specs: Specs,
+  maps: ReadonlyMap<string, BpfMap>,
+  maxEntries: Readonly<Record<string, number>>,
+): Promise<ProgramSet> {
+  const loading = new Loading(maps);
+  try {
+    for (const [file, spec] of specs) loading.take(file, await spec.loadBeside({ maps: loading.maps, maxEntries }));
+    return programSet(loading);
+  } catch (error) {
+    loading.close();
+    throw error;
+  }
+}
+
+function programSet(loading: Loading): ProgramSet {
+  const program = (name: ProgramName): BpfProgram => {
+    const object = loading.objects.get(programFiles[name]);
+    if (object === undefined) throw new TypeError(`object ${programFiles[name]} is not loaded`);
+    return object.program(name);
+  };
+  const programs = {
+    from_pod: program('from_pod'),
+    to_pod: program('to_pod'),
+    from_tunnel: program('from_tunnel'),
+    from_tunnel_ethernet: program('from_tunnel_ethernet'),
+    from_holder: program('from_holder'),
+    from_proxy: program('from_proxy'),
+    from_underlay: program('from_underlay'),
+    to_underlay: program('to_underlay'),
+  };
+  return { programs, made: loading.made, close: () => loading.closeObjects() };
 }
 
 /** The maps that rules are in, also of an object that is loaded by itself. */
