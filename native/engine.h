@@ -3,6 +3,7 @@
 #pragma once
 
 #include "connection.h"
+#include "handoff.h"
 #include "hold.h"
 #include "inbound.h"
 #include "outbound.h"
@@ -11,7 +12,13 @@
 #include "table.h"
 #include "worker.h"
 
-enum { WORKER_OUTBOUND, WORKER_INBOUND, WORKER_CONTROL, WORKER_COUNT };
+// A lane is one thread that seals, or one that opens; there are as many of either.
+enum {
+  WORKER_CONTROL,
+  WORKER_OUTBOUND, // of the first lane, the others' behind it
+  WORKER_INBOUND = WORKER_OUTBOUND + LANES_MAX,
+  WORKER_COUNT = WORKER_INBOUND + LANES_MAX
+};
 
 struct engine {
   struct rcu rcu;
@@ -19,9 +26,11 @@ struct engine {
   struct sa_table table;
   struct hold hold;
   struct worker workers[WORKER_COUNT]; // the control thread's seals what was held
-  struct outbound outbound;
+  unsigned lanes;
+  struct handoff sealing, opening; // between lanes
+  struct outbound outbound[LANES_MAX];
   struct outbound release; // the control thread's
-  struct inbound inbound;
+  struct inbound inbound[LANES_MAX];
   bool udp_ip6, gro, kernel_esp;
   uint32_t pid;
   uint64_t instance;
@@ -36,10 +45,17 @@ struct engine {
 struct engine_options {
   const char *aead;
   struct hold_limits hold;
+  unsigned lanes; // 1, 2, 4 or 8
 };
 
-// Makes everything but threads. `tun` is configured, `udp_fd` too. False when memory ran out.
-bool engine_init(struct engine *engine, const struct engine_options *options, const struct tun *tun, int udp_fd, bool gro,
+// The far ends of one lane.
+struct engine_ends {
+  struct tun tun;
+  int udp_fd;
+};
+
+// Makes everything but threads. The ends, one for each lane, are configured. False when memory ran out.
+bool engine_init(struct engine *engine, const struct engine_options *options, const struct engine_ends *ends, bool gro,
                  int wake_fd);
 // Carries out the requests in the connection's input. False when the connection has to be closed.
 bool engine_requests(struct engine *engine);

@@ -97,8 +97,9 @@ void engine_greet(struct engine *e) {
       .version = PROTOCOL_VERSION,
       .pid = e->pid,
       .instance = e->instance,
-      .flags = (e->outbound.tun.udp_offload ? HELLO_FLAG_USO : 0u) | (e->gro ? HELLO_FLAG_GRO : 0u) |
-               (vault_locked() ? HELLO_FLAG_LOCKED : 0u) | (e->kernel_esp ? HELLO_FLAG_KERNEL_ESP : 0u),
+      .flags = (e->release.tun.udp_offload ? HELLO_FLAG_USO : 0u) | (e->gro ? HELLO_FLAG_GRO : 0u) |
+               (vault_locked() ? HELLO_FLAG_LOCKED : 0u) | (e->kernel_esp ? HELLO_FLAG_KERNEL_ESP : 0u) |
+               e->lanes << HELLO_LANES_SHIFT,
   };
   strncpy(hello.aead, aead->name, sizeof hello.aead - 1);
   struct wire_hello *to = connection_append(&e->connection, MSG_HELLO, sizeof hello);

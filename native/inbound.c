@@ -32,6 +32,15 @@ static void follow(struct inbound *in, struct sa *sa, const struct underlay *fro
   worker_moved(in->worker, sa, from);
 }
 
+// Nothing of the SA is looked at: it is that thread's.
+static void hand_over(struct inbound *in, unsigned lane, const uint8_t *data, size_t length, const struct underlay *from) {
+  const struct handoff_note note = {.from = *from, .tos = in->outer_tos};
+  if (handoff_put(in->handoff, in->lane, lane, data, length, &note))
+    COUNT(in->worker->counters.handed_over, 1);
+  else
+    drop(in, DROP_HANDOFF_FULL, NULL, from);
+}
+
 void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const struct underlay *from) {
   struct worker *worker = in->worker;
   if (length == 1 && data[0] == KEEPALIVE) { // RFC 3948 section 2.3
@@ -44,6 +53,7 @@ void inbound_datagram(struct inbound *in, uint8_t *data, size_t length, const st
   if (length < ESP_MIN) return drop(in, DROP_UDP_TOO_SHORT, NULL, from);
   struct sa *sa = table_inbound(in->table, spi);
   if (UNLIKELY(sa == NULL)) return worker_unknown_spi(worker, spi, from);
+  if (UNLIKELY(sa->lane != in->lane)) return hand_over(in, sa->lane, data, length, from);
   if (UNLIKELY(sa_expired(sa))) return drop(in, DROP_EXPIRED_IN, sa, from);
 
   struct esp_opened opened;
@@ -90,28 +100,54 @@ void inbound_message(struct inbound *in, const struct udp_received *received, co
   } while (at < received->length);
 }
 
+void inbound_handed(struct inbound *in) {
+  for (unsigned from = 0; from < in->handoff->lanes; from++) {
+    struct handoff_note note;
+    size_t length;
+    if (from == in->lane) continue;
+    for (uint8_t *data; (data = handoff_next(in->handoff, from, in->lane, &length, &note)) != NULL;) {
+      in->outer_tos = note.tos;
+      inbound_datagram(in, data, length, &note.from);
+    }
+    inbound_flush(in); // what waits lies in the ring
+    handoff_done(in->handoff, from, in->lane);
+  }
+}
+
+// With several lanes a thread also wakes for what others hand over, and then there may be no message: EAGAIN.
+static int receive(struct inbound *in) {
+  if (in->handoff->lanes == 1) return udp_in_receive(&in->udp, true);
+  int count = udp_in_receive(&in->udp, false);
+  if (count >= 0 || errno != EAGAIN) return count;
+  handoff_wait(in->handoff, in->lane, in->udp.fd);
+  return udp_in_receive(&in->udp, false);
+}
+
 void *inbound_run(void *argument) {
   struct inbound *in = argument;
   struct worker *worker = in->worker;
   for (;;) {
     rcu_offline(&worker->reader);
-    int count = udp_in_receive(&in->udp);
+    int count = receive(in);
     int error = errno;
     rcu_quiescent(worker->rcu, &worker->reader);
     worker_clock(worker);
     if (count < 0) {
       // ICMP errors surface here too; only a broken descriptor is the end.
       if (error == EBADF || error == ENOTSOCK) log_exit("the UDP socket is gone", error);
-      continue;
+      count = 0;
+    } else {
+      COUNT(worker->counters.udp_receive_calls, 1);
+      COUNT(worker->counters.udp_messages_received, (uint64_t)count);
     }
-    COUNT(worker->counters.udp_receive_calls, 1);
-    COUNT(worker->counters.udp_messages_received, (uint64_t)count);
     for (int i = 0; i < count; i++) {
       struct udp_received received = udp_in_message(&in->udp, i);
       struct underlay from = udp_in_sender(&in->udp, i);
       inbound_message(in, &received, &from);
     }
     inbound_flush(in);
+    inbound_handed(in);
+    handoff_wake(in->handoff, in->lane);
   }
   return NULL;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "coalesce.h"
+#include "handoff.h"
 #include "io_tun.h"
 #include "io_udp.h"
 #include "table.h"
@@ -13,6 +14,8 @@
 struct inbound {
   struct worker *worker;
   struct sa_table *table;
+  struct handoff *handoff;
+  uint8_t lane;
   struct tun tun;
   struct udp_in udp;
   struct coalescer coalescer;
@@ -22,10 +25,13 @@ struct inbound {
 // False when memory ran out.
 bool inbound_init(struct inbound *inbound, struct worker *worker, struct sa_table *table, const struct tun *tun,
                   int udp_fd);
-// One datagram from the underlay. What it carried waits in the coalescer, in place, for inbound_flush.
+// One datagram from the underlay. What it carried waits in the coalescer, in place, for inbound_flush; or it is handed to the
+// thread that has its SA.
 void inbound_datagram(struct inbound *inbound, uint8_t *data, size_t length, const struct underlay *from);
 // The same for a message of the socket: datagrams of one sender and one size but for the last.
 void inbound_message(struct inbound *inbound, const struct udp_received *received, const struct underlay *from);
+// What other threads have handed over, in their order; written when this returns.
+void inbound_handed(struct inbound *inbound);
 // Writes what waits.
 void inbound_flush(struct inbound *inbound);
 // The thread.

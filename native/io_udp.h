@@ -23,6 +23,7 @@ struct udp_message {
   uint16_t segment; // size of all packets but the last
   uint16_t count;
   uint8_t tos; // of the outer packets' headers
+  uint8_t lane; // the receiver's thread that they are for, as their SPIs say (steer.h)
   bool closed; // its last packet is shorter: no more can follow
 };
 
@@ -33,7 +34,7 @@ struct udp_out {
   uint8_t *slots; // message i lies in slot i
   unsigned count;
   size_t pending; // bytes
-  uint8_t tos;    // of what is queued from now on: part of what a message is
+  uint8_t tos, lane; // of what is queued from now on: part of what a message is
   struct udp_message messages[UDP_OUT_SLOTS];
 };
 
@@ -43,8 +44,8 @@ bool udp_configure(int fd, bool *gro);
 bool udp_kernel_esp(int fd);
 // False when memory ran out.
 bool udp_out_init(struct udp_out *out, int fd, struct worker *worker);
-// Room for a packet of `length` bytes to `peer`, with `out->tos`, which counts as queued; fill it before the next call. May send what
-// was queued before. Packets of one peer keep their order.
+// Room for a packet of `length` bytes to `peer`, with `out->tos` and `out->lane`, which counts as queued; fill it before the next
+// call. May send what was queued before. Packets of one peer and lane, so those of one SA, keep their order.
 uint8_t *udp_out_reserve(struct udp_out *out, const struct peer *peer, uint32_t length);
 // Sends all that is queued.
 void udp_out_flush(struct udp_out *out);
@@ -69,8 +70,8 @@ struct udp_in {
 };
 
 bool udp_in_init(struct udp_in *in, int fd);
-// Sleeps until there is something, takes what there is, and returns how many messages; -1 with errno.
-int udp_in_receive(struct udp_in *in);
+// Takes what there is, and returns how many messages; -1 with errno. Sleeps until there is something if `wait`.
+int udp_in_receive(struct udp_in *in, bool wait);
 struct udp_received udp_in_message(const struct udp_in *in, int index);
 // Who sent it.
 struct underlay udp_in_sender(const struct udp_in *in, int index);

@@ -72,7 +72,7 @@ bool udp_in_init(struct udp_in *in, int fd) {
   return true;
 }
 
-int udp_in_receive(struct udp_in *in) {
+int udp_in_receive(struct udp_in *in, bool wait) {
   for (int i = 0; i < UDP_IN_SLOTS; i++)
     in->headers[i].msg_hdr = (struct msghdr){
         .msg_name = &in->senders[i],
@@ -82,7 +82,7 @@ int udp_in_receive(struct udp_in *in) {
         .msg_control = in->control[i],
         .msg_controllen = sizeof in->control[i],
     };
-  return recvmmsg(in->fd, in->headers, UDP_IN_SLOTS, MSG_WAITFORONE, NULL);
+  return recvmmsg(in->fd, in->headers, UDP_IN_SLOTS, wait ? MSG_WAITFORONE : MSG_DONTWAIT, NULL);
 }
 
 struct udp_received udp_in_message(const struct udp_in *in, int index) {

@@ -24,17 +24,26 @@ static bool same_peer(const struct peer *a, const struct peer *b) {
   return a == b || (a->length == b->length && memcmp(&a->address, &b->address, a->length) == 0);
 }
 
-static bool fits(const struct udp_message *m, const struct peer *peer, uint8_t tos, uint32_t length) {
-  return !m->closed && m->tos == tos && length <= m->segment && m->count < UDP_MAX_SEGMENTS && m->used + length <= UDP_MAX_PAYLOAD &&
-         same_peer(m->peer, peer);
+static bool fits(const struct udp_message *m, uint8_t tos, uint32_t length) {
+  return !m->closed && m->tos == tos && length <= m->segment && m->count < UDP_MAX_SEGMENTS &&
+         m->used + length <= UDP_MAX_PAYLOAD;
+}
+
+// The newest message to that thread of that peer, if the packet may still become part of it.
+static struct udp_message *joinable(struct udp_out *out, const struct peer *peer, uint32_t length) {
+  for (unsigned i = out->count; i-- > 0;) {
+    struct udp_message *m = &out->messages[i];
+    if (m->lane == out->lane && same_peer(m->peer, peer)) return fits(m, out->tos, length) ? m : NULL;
+  }
+  return NULL;
 }
 
 uint8_t *udp_out_reserve(struct udp_out *out, const struct peer *peer, uint32_t length) {
-  struct udp_message *m = out->count == 0 ? NULL : &out->messages[out->count - 1];
-  if (m == NULL || !fits(m, peer, out->tos, length)) {
+  struct udp_message *m = joinable(out, peer, length);
+  if (m == NULL) {
     if (out->count == UDP_OUT_SLOTS || out->pending >= FLUSH_BYTES) udp_out_flush(out);
     m = &out->messages[out->count++];
-    *m = (struct udp_message){.peer = peer, .segment = (uint16_t)length, .tos = out->tos};
+    *m = (struct udp_message){.peer = peer, .segment = (uint16_t)length, .tos = out->tos, .lane = out->lane};
   }
   uint8_t *room = out->slots + (size_t)(m - out->messages) * UDP_SLOT + m->used;
   m->used += length;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// myelin-engine: started by the agent with descriptors 3 (TUN device), 4 (UDP socket), 5 (listening control socket).
+// myelin-engine: started by the agent with descriptors 3 (TUN device), 4 (UDP socket), 5 (listening control socket); with more
+// threads than one of either direction, then the others' queues of the TUN device, then their sockets of the port's group.
 // Takes them, gives everything else up, and carries packets until it is told to end or the device goes.
 #include <errno.h>
 #include <getopt.h>
@@ -20,7 +21,7 @@
 #include "probe.h"
 #include "vault.h"
 
-enum { TUN_FD = 3, UDP_FD = 4, CONTROL_FD = 5 };
+enum { TUN_FD = 3, UDP_FD = 4, CONTROL_FD = 5, MORE_FDS = 6 };
 
 static struct engine engine;
 static struct control control;
@@ -34,13 +35,14 @@ static uint64_t number(const char *text) {
 }
 
 static void parse_options(int argc, char **argv, struct engine_options *options) {
-  enum { AEAD, TIMEOUT, PACKETS, PAIR_BYTES, TOTAL_BYTES };
+  enum { AEAD, TIMEOUT, PACKETS, PAIR_BYTES, TOTAL_BYTES, THREADS };
   static const struct option known[] = {
       {"aead", required_argument, NULL, AEAD},
       {"hold-timeout-ms", required_argument, NULL, TIMEOUT},
       {"hold-packets", required_argument, NULL, PACKETS},
       {"hold-pair-bytes", required_argument, NULL, PAIR_BYTES},
       {"hold-bytes", required_argument, NULL, TOTAL_BYTES},
+      {"threads", required_argument, NULL, THREADS},
       {0},
   };
   for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -50,9 +52,22 @@ static void parse_options(int argc, char **argv, struct engine_options *options)
       case PACKETS: options->hold.packets_per_pair = (unsigned)number(optarg); break;
       case PAIR_BYTES: options->hold.bytes_per_pair = number(optarg); break;
       case TOTAL_BYTES: options->hold.bytes_total = number(optarg); break;
+      case THREADS: options->lanes = (unsigned)number(optarg); break;
       default: log_exit("unknown option", EINVAL);
     }
   }
+  if (options->lanes > LANES_MAX || (options->lanes & (options->lanes - 1)) != 0)
+    log_exit("threads have to be 1, 2, 4 or 8", EINVAL);
+}
+
+// Checks and prepares one lane's descriptors.
+static struct engine_ends configure_ends(unsigned lanes, unsigned lane, bool *gro) {
+  int tun_fd = lane == 0 ? TUN_FD : MORE_FDS + (int)lane - 1;
+  struct engine_ends ends = {.udp_fd = lane == 0 ? UDP_FD : MORE_FDS + (int)(lanes - 1 + lane - 1)};
+  if (!tun_configure(&ends.tun, tun_fd))
+    log_exit("descriptor 3 has to be a TUN device, IFF_NO_PI and IFF_VNET_HDR, and there has to be a queue for each thread", errno);
+  if (!udp_configure(ends.udp_fd, gro)) log_exit("descriptor 4 has to be a bound UDP socket, and there has to be one for each thread", errno);
+  return ends;
 }
 
 static void check_control_fd(void) {
@@ -95,30 +110,32 @@ static void start_thread(struct worker *worker, void *(*run)(void *), void *argu
 int main(int argc, char **argv) {
   struct engine_options options = {
       .aead = "auto",
+      .lanes = 1,
       .hold = {.packets_per_pair = 1024, .bytes_per_pair = 256 << 10, .bytes_total = 16 << 20, .timeout_ms = 5000},
   };
-  struct tun tun;
+  struct engine_ends ends[LANES_MAX];
   bool gro;
   signal(SIGPIPE, SIG_IGN);
   signal(SIGHUP, SIG_IGN); // the agent's terminal may go
   parse_options(argc, argv, &options);
-  close_range(CONTROL_FD + 1, ~0u, 0); // what else the agent had open is none of our business
+  close_range((unsigned)MORE_FDS + 2 * (options.lanes - 1), ~0u, 0); // what else the agent had open is none of our business
   mallopt(M_ARENA_MAX, 1); // a second arena would ask for the number of CPUs, which is not on the list of system calls
   if (!lockdown_process()) log_exit("cannot forbid core dumps", errno);
   if (!vault_adopt_libcrypto()) log_exit("libcrypto refused its allocator", 0);
   if (!aead_select(options.aead)) log_exit("no usable implementation of AES-256-GCM by that name", 0);
-  if (!tun_configure(&tun, TUN_FD)) log_exit("descriptor 3 has to be a TUN device, IFF_NO_PI and IFF_VNET_HDR", errno);
-  if (!udp_configure(UDP_FD, &gro)) log_exit("descriptor 4 has to be a bound UDP socket", errno);
+  for (unsigned lane = 0; lane < options.lanes; lane++) ends[lane] = configure_ends(options.lanes, lane, &gro);
   check_control_fd();
   int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd < 0 || !engine_init(&engine, &options, &tun, UDP_FD, gro, wake_fd)) log_exit("out of memory", errno);
+  if (wake_fd < 0 || !engine_init(&engine, &options, ends, gro, wake_fd)) log_exit("out of memory", errno);
   engine.kernel_esp = udp_kernel_esp(UDP_FD);
   if (!control_init(&control, &engine, CONTROL_FD, wake_fd)) log_exit("cannot watch the control socket", errno);
 
   if (!lockdown_privileges()) log_exit("cannot drop privileges", errno);
-  pthread_barrier_init(&barrier, NULL, 3);
-  start_thread(&engine.workers[WORKER_OUTBOUND], run_outbound, &engine.outbound);
-  start_thread(&engine.workers[WORKER_INBOUND], run_inbound, &engine.inbound);
+  pthread_barrier_init(&barrier, NULL, 2 * options.lanes + 1);
+  for (unsigned lane = 0; lane < options.lanes; lane++) {
+    start_thread(&engine.workers[WORKER_OUTBOUND + lane], run_outbound, &engine.outbound[lane]);
+    start_thread(&engine.workers[WORKER_INBOUND + lane], run_inbound, &engine.inbound[lane]);
+  }
   pthread_barrier_wait(&barrier);
   if (!lockdown_calls()) log_exit("cannot restrict system calls", errno);
   pthread_barrier_wait(&barrier);

@@ -9,6 +9,7 @@
 #include "esp.h"
 #include "log.h"
 #include "mtu.h"
+#include "steer.h"
 #include "tos.h"
 
 // Packets read before what was queued is sent, whatever else waits: bounds the delay, and the time to a quiescent state.
@@ -31,6 +32,7 @@ static void seal(struct outbound *o, struct sa *sa, const struct super *super, u
   uint8_t next_header = super->version == 4 ? NEXT_HEADER_IP4 : NEXT_HEADER_IP6;
   uint64_t bytes = 0;
   o->udp.tos = tos_of(super->packet);
+  o->udp.lane = (uint8_t)steer_spi(sa->spi);
   for (uint32_t i = 0; i < super->count; i++) {
     uint32_t inner = segment_length(super, i);
     uint8_t *packet = udp_out_reserve(&o->udp, peer, (uint32_t)esp_sealed_length(inner));
@@ -61,6 +63,7 @@ static void too_big(struct outbound *o, struct sa *sa, const struct super *super
   struct worker *worker = o->worker;
   if (mtu_may_fragment(super->packet) && most >= MTU_LEAST / 2) {
     o->udp.tos = tos_of(super->packet);
+    o->udp.lane = (uint8_t)steer_spi(sa->spi);
     for (uint32_t i = 0; i < super->count; i++) {
       uint32_t at = 0, length = segment_write(super, i, packet);
       COUNT(worker->counters.mtu_cut, 1);
@@ -109,15 +112,27 @@ static bool parse(struct outbound *o, struct super *super, const uint8_t *data, 
   return false;
 }
 
+// The pair's SA: one that admits the packet, or another thread's, of which nothing is looked at.
 static struct sa *admitted(struct outbound *o, const struct super *super) {
   struct sa *sa;
   // An SA that reaches its limit here is skipped by the next look-up.
   while ((sa = table_outbound(o->table, &super->pair)) != NULL) {
+    if (UNLIKELY(sa->lane != o->lane)) return sa;
     if (sa->spi != o->last_spi) sa_warm(sa, aead->hot); // while the packet is copied
     o->last_spi = sa->spi;
     if (sa_admits(sa, super->count, o->worker->notices)) return sa;
   }
   return NULL;
+}
+
+// A packet with the SA that was found for it.
+static void carry_or_hand_over(struct outbound *o, struct sa *sa, const struct super *super, const uint8_t *data,
+                               size_t length) {
+  if (LIKELY(sa->lane == o->lane)) return carry(o, sa, super);
+  if (handoff_put(o->handoff, o->lane, sa->lane, data, length, NULL))
+    COUNT(o->worker->counters.handed_over, 1);
+  else
+    worker_drop(o->worker, DROP_HANDOFF_FULL, 1, &(struct dropped){.pair = &super->pair});
 }
 
 // No SA: look again under the lock that installing takes, then keep the packet.
@@ -129,7 +144,7 @@ static void hold_or_seal(struct outbound *o, const struct super *super, const ui
   struct sa *sa = admitted(o, super);
   if (sa == NULL) drop = hold_add(o->hold, &super->pair, data, length, o->worker->now_ms, &fresh);
   pthread_mutex_unlock(&o->hold->lock);
-  if (sa != NULL) return carry(o, sa, super);
+  if (sa != NULL) return carry_or_hand_over(o, sa, super, data, length);
   uint64_t one = 1;
   if (fresh && write(o->worker->notices->wake_fd, &one, sizeof one) < 0) return; // full counter: awake already
   if (drop != DROP_NONE) worker_drop(o->worker, drop, 1, &(struct dropped){.pair = &super->pair});
@@ -141,9 +156,22 @@ void outbound_packet(struct outbound *o, const uint8_t *data, size_t length) {
   if (super.count > 1) COUNT(o->worker->counters.tun_super_packets, 1);
   struct sa *sa = admitted(o, &super);
   if (LIKELY(sa != NULL))
-    carry(o, sa, &super);
+    carry_or_hand_over(o, sa, &super, data, length);
   else
     hold_or_seal(o, &super, data, length);
+}
+
+bool outbound_handed(struct outbound *o) {
+  bool any = false;
+  for (unsigned from = 0; from < o->handoff->lanes; from++) {
+    struct handoff_note note;
+    size_t length;
+    if (from == o->lane) continue;
+    for (uint8_t *data; (data = handoff_next(o->handoff, from, o->lane, &length, &note)) != NULL; any = true)
+      outbound_packet(o, data, length);
+    handoff_done(o->handoff, from, o->lane);
+  }
+  return any;
 }
 
 static void release(struct outbound *o, struct sa *sa, struct held_pair *held) {
@@ -183,12 +211,21 @@ void outbound_give_back(struct outbound *o, const struct pair *pair) {
   hold_free(held);
 }
 
+// The first packet of a batch. With several lanes a thread also wakes for what others hand over, and then there may be none.
+static ssize_t first_packet(struct outbound *o) {
+  if (o->handoff->lanes == 1) return tun_read(&o->tun, o->buffer, true);
+  ssize_t length = tun_read(&o->tun, o->buffer, false);
+  if (length >= 0 || errno != EAGAIN) return length;
+  handoff_wait(o->handoff, o->lane, o->tun.fd);
+  return tun_read(&o->tun, o->buffer, false);
+}
+
 void *outbound_run(void *argument) {
   struct outbound *o = argument;
   struct worker *worker = o->worker;
   for (;;) {
     rcu_offline(&worker->reader);
-    ssize_t length = tun_read(&o->tun, o->buffer, true);
+    ssize_t length = first_packet(o);
     int error = errno;
     rcu_quiescent(worker->rcu, &worker->reader);
     worker_clock(worker);
@@ -200,7 +237,9 @@ void *outbound_run(void *argument) {
       length = tun_read(&o->tun, o->buffer, false);
       if (length < 0) COUNT(worker->counters.tun_read_empty, 1);
     }
+    outbound_handed(o);
     udp_out_flush(&o->udp);
+    handoff_wake(o->handoff, o->lane);
   }
   return NULL;
 }

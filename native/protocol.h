@@ -57,6 +57,8 @@ enum expiry_cause { CAUSE_BYTES = 0, CAUSE_PACKETS = 1, CAUSE_SEQUENCE = 2 };
 #define HELLO_FLAG_GRO 2    // the UDP socket coalesces what it receives
 #define HELLO_FLAG_LOCKED 4 // key memory is locked into RAM
 #define HELLO_FLAG_KERNEL_ESP 8 // the kernel takes ESP out of the UDP socket: this engine only holds packets
+#define HELLO_LANES_SHIFT 8     // threads of each direction; 0, in an older engine: one
+#define HELLO_LANES_MASK 0xf00
 
 #define PACKED __attribute__((packed))
 

@@ -7,7 +7,7 @@
 
 #include "common.h"
 
-#define RCU_MAX_READERS 16
+#define RCU_MAX_READERS 24
 
 struct rcu_reader {
   // The epoch of the last quiescent state, 0 while offline. On a line of its own: it is written once a batch.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The requests of the control protocol, one function each.
+#include <stdio.h>
+
 #include "engine.h"
 #include "esp.h"
+#include "steer.h"
 #include "vault.h"
 #include "wire.h"
 
@@ -58,6 +61,9 @@ static enum message_status install(struct engine *e, const struct wire_install *
     vault_free(peer);
     return STATUS_FULL;
   }
+  // An SA of both families is the thread's that its IPv4 pair is steered to.
+  const struct pair *steered = &sa->pairs[sa->has[0] ? 0 : 1].pair;
+  sa->lane = (sa->direction == DIRECTION_OUT ? steer_pair(steered) : steer_spi(sa->spi)) & (e->lanes - 1);
   atomic_store(&sa->most, paths_most(&e->paths, &peer->underlay));
   if (sa->direction == DIRECTION_OUT)
     outbound_install(&e->release, sa);
@@ -190,6 +196,24 @@ static const struct {
 #undef X
 };
 
+static struct wire_detail detail(const char *name, uint64_t value) {
+  struct wire_detail made = {.value = value};
+  strncpy(made.name, name, sizeof made.name);
+  return made;
+}
+
+// What threads of a direction have carried, each by itself: whether they share the work.
+static struct wire_detail *add_shares(const struct engine *e, struct wire_detail *to) {
+  char name[sizeof to->name + 1];
+  for (unsigned lane = 0; lane < e->lanes; lane++) {
+    snprintf(name, sizeof name, "sealed_by_thread_%u", lane);
+    *to++ = detail(name, COUNTED(e->workers[WORKER_OUTBOUND + lane].counters.sealed_packets));
+    snprintf(name, sizeof name, "opened_by_thread_%u", lane);
+    *to++ = detail(name, COUNTED(e->workers[WORKER_INBOUND + lane].counters.opened_packets));
+  }
+  return to;
+}
+
 static bool on_statistics(struct engine *e, const struct message *message) {
   struct wire_request m;
   if (message->length != sizeof m) return false;
@@ -203,14 +227,14 @@ static bool on_statistics(struct engine *e, const struct message *message) {
       .sas_in = e->table.count[DIRECTION_IN],
       .sas_out = e->table.count[DIRECTION_OUT],
       .drop_count = DROP_COUNT,
-      .detail_count = ARRAY_SIZE(details) + 1,
+      .detail_count = (uint16_t)(ARRAY_SIZE(details) + 1 + (e->lanes == 1 ? 0 : 2 * e->lanes)),
   };
   pthread_mutex_lock(&e->hold.lock);
   counters.held_pairs = e->hold.pair_count;
   counters.held_packets = e->hold.packet_count;
   counters.held_bytes = e->hold.packet_bytes;
   pthread_mutex_unlock(&e->hold.lock);
-  size_t length = sizeof counters + DROP_COUNT * sizeof(uint64_t) + (ARRAY_SIZE(details) + 1) * sizeof(struct wire_detail);
+  size_t length = sizeof counters + DROP_COUNT * sizeof(uint64_t) + counters.detail_count * sizeof(struct wire_detail);
   uint8_t *to = connection_append(&e->connection, MSG_COUNTERS, length);
   if (to == NULL) return true;
   memcpy(to, &counters, sizeof counters);
@@ -219,12 +243,10 @@ static bool on_statistics(struct engine *e, const struct message *message) {
     uint64_t count = engine_drops(e, i);
     memcpy(to, &count, sizeof count);
   }
-  for (size_t i = 0; i <= ARRAY_SIZE(details); i++, to += sizeof(struct wire_detail)) {
-    bool last = i == ARRAY_SIZE(details);
-    struct wire_detail detail = {.value = last ? vault_bytes() : sum(e, details[i].offset)};
-    strncpy(detail.name, last ? "vault_bytes" : details[i].name, sizeof detail.name);
-    memcpy(to, &detail, sizeof detail);
-  }
+  struct wire_detail *next = (struct wire_detail *)to; // packed: alignment is no matter
+  for (size_t i = 0; i < ARRAY_SIZE(details); i++) *next++ = detail(details[i].name, sum(e, details[i].offset));
+  if (e->lanes > 1) next = add_shares(e, next);
+  *next = detail("vault_bytes", vault_bytes());
   done(e, m.id, STATUS_OK, false);
   return true;
 }
@@ -273,7 +295,7 @@ static bool on_keepalive(struct engine *e, const struct message *message) {
   memcpy(&m, message->payload, sizeof m);
   bool reachable = udp_peer_address(&peer, underlay_from_wire(&m.peer), e->udp_ip6);
   if (reachable) {
-    e->release.udp.tos = 0;
+    e->release.udp.tos = e->release.udp.lane = 0;
     *udp_out_reserve(&e->release.udp, &peer, 1) = KEEPALIVE;
     udp_out_flush(&e->release.udp);
   }

@@ -49,6 +49,7 @@ struct sa {
   uint32_t spi;
   uint8_t salt[SA_SALT];
   uint8_t direction; // enum sa_direction
+  uint8_t lane;      // of the threads of its direction, the one that carries packets with it
   bool has[2];       // which of `pairs` there are
   struct sa_pair pairs[2]; // [0] IPv4, [1] IPv6
   struct sa *_Atomic spi_next; // inbound: chain of the SPI table

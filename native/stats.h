@@ -32,6 +32,7 @@ enum drop {
   DROP_DUMMY = 22,
   DROP_TUN_NOT_UNICAST = 23,
   DROP_ECN = 24,
+  DROP_HANDOFF_FULL = 25,
   DROP_COUNT
 };
 
@@ -47,6 +48,7 @@ enum drop {
   X(udp_messages_received)  /* messages they gave, each up to 64 ESP packets */                                        \
   X(tun_writes)             /* writes to the TUN device */                                                             \
   X(tun_segments_coalesced) /* packets that travelled in another's write */                                            \
+  X(handed_over)            /* packets that came to another thread than their SA's */                                  \
   X(keepalives)             /* NAT keepalives received (RFC 3948 section 2.3) */                                       \
   X(mtu_told)               /* senders told that a packet does not fit */                                              \
   X(mtu_cut)                /* packets cut into fragments because they do not fit */                                   \

@@ -146,8 +146,8 @@ static void address(struct flow *f) {
 static void transmit(void *context) {
   struct flow *f = context;
   address(f);
-  outbound_packet(&f->engine->outbound, f->frame, f->length);
-  udp_out_flush(&f->engine->outbound.udp);
+  outbound_packet(f->engine->outbound, f->frame, f->length);
+  udp_out_flush(&f->engine->outbound->udp);
 }
 
 static void receive(void *context) {
@@ -162,10 +162,10 @@ static void receive(void *context) {
     memcpy(copy, wire[i], wire_length[i]);
     for (size_t at = 0; at < wire_length[i]; at += wire_segment[i]) {
       size_t rest = wire_length[i] - at;
-      inbound_datagram(&f->engine->inbound, copy + at, rest < wire_segment[i] ? rest : wire_segment[i], &from);
+      inbound_datagram(f->engine->inbound, copy + at, rest < wire_segment[i] ? rest : wire_segment[i], &from);
     }
   }
-  inbound_flush(&f->engine->inbound);
+  inbound_flush(f->engine->inbound);
 }
 
 static void install(struct engine *e, unsigned i, uint8_t direction) {

@@ -56,14 +56,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(frame, data, length);
     if ((flags & 1) && length > sizeof(struct virtio_net_hdr))
       put_addresses(frame + sizeof(struct virtio_net_hdr), length - sizeof(struct virtio_net_hdr));
-    outbound_packet(&e->outbound, frame, length);
+    outbound_packet(e->outbound, frame, length);
     free(frame);
     data += length;
     size -= length;
     given++;
     if (sent.count > SINK_PACKETS - 2048) break; // a segment size of one makes thousands
   }
-  udp_out_flush(&e->outbound.udp);
+  udp_out_flush(&e->outbound->udp);
   struct counters *c = &e->workers[WORKER_OUTBOUND].counters;
   CHECK(open_all(in) == c->sealed_packets);
   uint64_t drops = 0;

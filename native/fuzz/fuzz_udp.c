@@ -84,8 +84,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *exact = malloc(datagram == 0 ? 1 : datagram);
     memcpy(exact, arena + used, datagram);
     unsigned before = written.count;
-    inbound_datagram(&e->inbound, exact, datagram, &sender);
-    inbound_flush(&e->inbound);
+    inbound_datagram(e->inbound, exact, datagram, &sender);
+    inbound_flush(e->inbound);
     unsigned alone = written.count - before;
     CHECK(alone <= 1);
     free(exact);
@@ -108,10 +108,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     // Where one ends is not kept: sealed packets start with the SPI.
     size_t end = at + 4;
     while (end < used && !(end + 4 <= used && load_be32(arena + end) == 0x10203040)) end++;
-    inbound_datagram(&e->inbound, arena + at, end - at, &sender);
+    inbound_datagram(e->inbound, arena + at, end - at, &sender);
     at = end;
   }
-  inbound_flush(&e->inbound);
+  inbound_flush(e->inbound);
   CHECK(packets_written() == c->opened_packets - opened);
 
   // And as one message of the socket, cut where its first byte says, whatever stands there by now.
@@ -119,8 +119,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *exact = malloc(used);
     memcpy(exact, arena, used);
     const struct udp_received received = {.data = exact, .length = (uint32_t)used, .segment = 1 + 7u * exact[0]};
-    inbound_message(&e->inbound, &received, &sender);
-    inbound_flush(&e->inbound);
+    inbound_message(e->inbound, &received, &sender);
+    inbound_flush(e->inbound);
     free(exact);
   }
   sa_destroy(out);

@@ -35,22 +35,40 @@ static void empty(struct engine *e) {
   }
   memset(e->drops_reported, 0, sizeof e->drops_reported);
   connection_reset(&e->connection, 0);
-  e->inbound.coalescer.count = 0;
-  e->outbound.udp.count = e->release.udp.count = 0;
-  e->outbound.udp.pending = e->release.udp.pending = 0;
-  e->outbound.complaints = e->release.complaints = 0;
+  for (unsigned lane = 0; lane < e->lanes; lane++) {
+    e->inbound[lane].coalescer.count = 0;
+    e->outbound[lane].udp.count = 0;
+    e->outbound[lane].udp.pending = 0;
+    e->outbound[lane].complaints = 0;
+    struct handoff_note note;
+    size_t length;
+    for (unsigned from = 0; from < e->lanes && e->lanes > 1; from++) {
+      if (from == lane) continue;
+      while (handoff_next(&e->sealing, from, lane, &length, &note) != NULL) handoff_done(&e->sealing, from, lane);
+      while (handoff_next(&e->opening, from, lane, &length, &note) != NULL) handoff_done(&e->opening, from, lane);
+    }
+  }
+  e->release.udp.count = 0;
+  e->release.udp.pending = 0;
+  e->release.complaints = 0;
   e->paths.fallback = e->paths.count = 0;
   e->ending = false;
 }
 
-struct engine *bed_engine(void) {
-  static struct engine *engine;
+struct engine *bed_engine(void) { return bed_engine_of(1); }
+
+struct engine *bed_engine_of(unsigned lanes) {
+  static struct engine *engines[LANES_MAX + 1];
+  struct engine *engine = engines[lanes];
   if (engine == NULL) {
     const struct engine_options options = {
+        .lanes = lanes,
         .hold = {.packets_per_pair = 4, .bytes_per_pair = 100000, .bytes_total = 300000, .timeout_ms = 5000}};
-    const struct tun tun = {.fd = SINK_TUN, .udp_offload = true, .read_nowait = true};
-    engine = aligned_alloc(CACHE_LINE, (sizeof *engine + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
-    CHECK(engine_init(engine, &options, &tun, SINK_UDP, true, eventfd(0, EFD_NONBLOCK)));
+    struct engine_ends ends[LANES_MAX];
+    for (unsigned lane = 0; lane < lanes; lane++)
+      ends[lane] = (struct engine_ends){{.fd = SINK_TUN, .udp_offload = true, .read_nowait = true}, SINK_UDP};
+    engine = engines[lanes] = aligned_alloc(CACHE_LINE, (sizeof *engine + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1));
+    CHECK(engine_init(engine, &options, ends, true, eventfd(0, EFD_NONBLOCK)));
   }
   empty(engine);
   sink_clear();

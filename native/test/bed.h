@@ -12,6 +12,8 @@ extern const struct pair bed_pair4, bed_pair6;
 
 // One engine for the whole process, made at the first call, emptied at every further one.
 struct engine *bed_engine(void);
+// The same with so many lanes, one for each number.
+struct engine *bed_engine_of(unsigned lanes);
 // A new SA with a fixed key for its SPI, of both pairs, not published. The inbound one opens what the outbound one seals.
 struct sa *bed_sa(uint8_t direction, uint32_t spi);
 struct sa *bed_sa_limited(uint8_t direction, uint32_t spi, const struct wire_lifetimes *limits);

@@ -22,5 +22,5 @@ uint32_t random_below(uint32_t bound);
 void random_bytes(void *to, size_t length);
 
 extern const struct test aead_tests[], checksum_tests[], coalesce_tests[], connection_tests[], esp_tests[], flow_tests[],
-    hold_tests[], mtu_tests[], rcu_tests[], replay_tests[], requests_tests[], sa_tests[], segment_tests[],
+    handoff_tests[], hold_tests[], mtu_tests[], rcu_tests[], replay_tests[], requests_tests[], sa_tests[], segment_tests[],
     tos_tests[], udp_tests[], vault_tests[], vector_tests[];

@@ -66,5 +66,6 @@ void layout_print(void) {
   DROP(DUMMY);
   DROP(TUN_NOT_UNICAST);
   DROP(ECN);
+  DROP(HANDOFF_FULL);
   DROP(COUNT);
 }

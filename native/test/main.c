@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
   printf("# SEED=%llu\n", (unsigned long long)state);
   if (!vault_adopt_libcrypto() || !aead_select("auto")) return 1;
   const struct test *suites[] = {aead_tests, checksum_tests, coalesce_tests, connection_tests, esp_tests,
-                                 flow_tests, hold_tests,     mtu_tests,        rcu_tests,      replay_tests,     requests_tests,
+                                 flow_tests, handoff_tests, hold_tests,     mtu_tests,        rcu_tests,      replay_tests,     requests_tests,
                                  sa_tests,   segment_tests,  tos_tests,        udp_tests,      vault_tests,
                                  vector_tests};
   for (size_t i = 0; i < sizeof suites / sizeof *suites; i++) run(suites[i], filter);

@@ -28,10 +28,10 @@ static void loop_back(struct engine *e) {
     size_t segment = sent.packets[i].segment == 0 ? sent.packets[i].length : sent.packets[i].segment;
     for (size_t at = 0; at < sent.packets[i].length; at += segment) {
       size_t rest = sent.packets[i].length - at;
-      inbound_datagram(&e->inbound, sent.packets[i].data + at, rest < segment ? rest : segment, &sender);
+      inbound_datagram(e->inbound, sent.packets[i].data + at, rest < segment ? rest : segment, &sender);
     }
   }
-  inbound_flush(&e->inbound);
+  inbound_flush(e->inbound);
 }
 
 static void a_super_packet_arrives_as_one(void) {
@@ -42,8 +42,8 @@ static void a_super_packet_arrives_as_one(void) {
     const struct bed_packet b = {.version = (uint8_t)version, .protocol = PROTOCOL_TCP, .flags = TCP_ACK | TCP_PSH,
                                  .payload = 40 * 1352, .options = 12};
     size_t length = tun_frame(&b, 1352);
-    outbound_packet(&e->outbound, frame, length);
-    udp_out_flush(&e->outbound.udp);
+    outbound_packet(e->outbound, frame, length);
+    udp_out_flush(&e->outbound->udp);
     CHECK(sent.count == 1 && sent.packets[0].segment == esp_sealed_length(1352 + 32 + (version == 4 ? 20 : 40)));
     loop_back(e);
     CHECK(written.count == 1 && written.packets[0].length == length);
@@ -65,14 +65,14 @@ static void dropped_by_reason(void) {
 #define DROPPED(reason, length)                                  \
   do {                                                           \
     uint64_t before = in->drops[reason];                         \
-    inbound_datagram(&e->inbound, junk, length, &sender);        \
+    inbound_datagram(e->inbound, junk, length, &sender);        \
     CHECK(in->drops[reason] == before + 1);                      \
   } while (0)
   DROPPED(DROP_UDP_TOO_SHORT, 0);
   DROPPED(DROP_UDP_TOO_SHORT, 3);
   DROPPED(DROP_NON_ESP, 200);
   junk[0] = 0xff;
-  inbound_datagram(&e->inbound, junk, 1, &sender);
+  inbound_datagram(e->inbound, junk, 1, &sender);
   CHECK(in->keepalives == 1);
   DROPPED(DROP_UDP_TOO_SHORT, ESP_MIN - 1);
   DROPPED(DROP_UNKNOWN_SPI, 200);
@@ -84,8 +84,8 @@ static void dropped_by_reason(void) {
   struct sa *out = bed_sa(DIRECTION_OUT, 700);
   table_insert(&e->table, out);
   const struct bed_packet b = {.version = 4, .protocol = PROTOCOL_UDP, .payload = 10};
-  for (int i = 0; i < 2; i++) outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
-  udp_out_flush(&e->outbound.udp);
+  for (int i = 0; i < 2; i++) outbound_packet(e->outbound, frame, tun_frame(&b, 0));
+  udp_out_flush(&e->outbound->udp);
   loop_back(e);
   CHECK(written.count == 1 && in->drops[DROP_EXPIRED_IN] == 1);
   CHECK(table_inbound(&e->table, 700)->drops[DROP_AUTHENTICATION] == 1);
@@ -104,9 +104,9 @@ static void first_packets_wait_and_go_in_order(void) {
   struct bed_packet b = {.version = 4, .protocol = PROTOCOL_UDP, .payload = 10};
   for (uint8_t i = 0; i < 3; i++) {
     b.fill = i;
-    outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
+    outbound_packet(e->outbound, frame, tun_frame(&b, 0));
   }
-  udp_out_flush(&e->outbound.udp);
+  udp_out_flush(&e->outbound->udp);
   CHECK(sent.count == 0 && e->hold.packet_count == 3);
   struct wire_acquire acquire = expect_acquire(e);
   struct pair pair = pair_from_wire(&acquire.pair);
@@ -123,8 +123,8 @@ static void first_packets_wait_and_go_in_order(void) {
   CHECK(talk_status(e, out.id) == STATUS_OK);
   CHECK(sent.count == 1 && e->hold.packet_count == 0 && e->hold.bytes_total == 0);
   b.fill = 3;
-  outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
-  udp_out_flush(&e->outbound.udp);
+  outbound_packet(e->outbound, frame, tun_frame(&b, 0));
+  udp_out_flush(&e->outbound->udp);
   loop_back(e);
   size_t at = 0; // all four came as one UDP super-packet, in order
   CHECK(written.count == 1);
@@ -137,13 +137,13 @@ static void failed_full_and_expired(void) {
   talk_connect(e);
   struct counters *out = &e->workers[WORKER_OUTBOUND].counters, *control = &e->workers[WORKER_CONTROL].counters;
   const struct bed_packet b = {.version = 6, .protocol = PROTOCOL_UDP, .payload = 10};
-  for (int i = 0; i < 6; i++) outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
+  for (int i = 0; i < 6; i++) outbound_packet(e->outbound, frame, tun_frame(&b, 0));
   CHECK(out->drops[DROP_HOLD_PAIR_FULL] == 2);
   struct wire_acquire acquire = expect_acquire(e);
   struct wire_fail fail = {.id = 1, .pair = acquire.pair};
   talk_send(e, MSG_FAIL, &fail, sizeof fail);
   CHECK(talk_status(e, 1) == STATUS_OK && control->drops[DROP_HOLD_FAILED] == 4 && e->hold.bytes_total == 0);
-  outbound_packet(&e->outbound, frame, tun_frame(&b, 0)); // asks again
+  outbound_packet(e->outbound, frame, tun_frame(&b, 0)); // asks again
   expect_acquire(e);
   e->hold.oldest->deadline_ms = 1;
   CHECK(engine_expire(e) == -1 && control->drops[DROP_HOLD_EXPIRED] == 1 && sent.count == 0);
@@ -157,10 +157,10 @@ static void given_back_as_they_came(void) {
   CHECK(first != NULL);
   size_t first_length = tun_frame(&b, 1000); // not cut yet, its checksum not made
   memcpy(first, frame, first_length);
-  outbound_packet(&e->outbound, frame, first_length);
+  outbound_packet(e->outbound, frame, first_length);
   b.fill = 7;
   size_t second_length = tun_frame(&b, 0);
-  outbound_packet(&e->outbound, frame, second_length);
+  outbound_packet(e->outbound, frame, second_length);
   struct wire_acquire acquire = expect_acquire(e);
   struct wire_release release = {.id = 1, .pair = acquire.pair};
   talk_send(e, MSG_RELEASE, &release, sizeof release);
@@ -171,7 +171,7 @@ static void given_back_as_they_came(void) {
   release.id = 2; // nothing waits: nothing happens
   talk_send(e, MSG_RELEASE, &release, sizeof release);
   CHECK(talk_status(e, 2) == STATUS_OK && written.count == 2);
-  outbound_packet(&e->outbound, frame, second_length); // the next packet asks again
+  outbound_packet(e->outbound, frame, second_length); // the next packet asks again
   expect_acquire(e);
   written.fail_all_with = EIO;
   release.id = 3;
@@ -188,13 +188,13 @@ static void at_the_hard_limit_packets_are_held_again(void) {
   talk_send_install(e, &m);
   CHECK(talk_status(e, m.id) == STATUS_OK);
   const struct bed_packet b = {.version = 4, .protocol = PROTOCOL_UDP, .payload = 10};
-  for (int i = 0; i < 3; i++) outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
+  for (int i = 0; i < 3; i++) outbound_packet(e->outbound, frame, tun_frame(&b, 0));
   engine_events(e);
   struct wire_expiry expiry;
   memcpy(&expiry, talk_expect(e, MSG_EXPIRY).payload, sizeof expiry);
   CHECK(expiry.kind == EXPIRY_SOFT && expiry.cause == CAUSE_PACKETS && expiry.sa.spi == 700);
-  for (int i = 0; i < 4; i++) outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
-  udp_out_flush(&e->outbound.udp);
+  for (int i = 0; i < 4; i++) outbound_packet(e->outbound, frame, tun_frame(&b, 0));
+  udp_out_flush(&e->outbound->udp);
   CHECK(e->hold.packet_count == 2 && e->workers[WORKER_OUTBOUND].counters.sealed_packets == 5);
   engine_events(e);
   memcpy(&expiry, talk_expect(e, MSG_EXPIRY).payload, sizeof expiry);
@@ -237,8 +237,8 @@ static void one_message_of_many_sas(void) {
     uint8_t *exact = malloc(length - cut);
     memcpy(exact, message, length - cut);
     const struct udp_received received = {.data = exact, .length = (uint32_t)(length - cut), .segment = (uint32_t)size};
-    inbound_message(&e->inbound, &received, &sender);
-    inbound_flush(&e->inbound);
+    inbound_message(e->inbound, &received, &sender);
+    inbound_flush(e->inbound);
     free(exact);
     sink_clear();
     uint64_t done = c->opened_packets - opened, strangers = c->drops[DROP_UNKNOWN_SPI] - unknown;
@@ -254,7 +254,7 @@ static void events_are_bounded(void) {
   uint8_t junk[100] = {9, 9};
   for (uint32_t i = 0; i < 10000; i++) {
     store_be32(junk, 1000 + i);
-    inbound_datagram(&e->inbound, junk, sizeof junk, &sender);
+    inbound_datagram(e->inbound, junk, sizeof junk, &sender);
     if (i % 100 == 0) engine_events(e);
   }
   engine_events(e);
@@ -266,7 +266,7 @@ static void events_are_bounded(void) {
   CHECK(unknown == 1 && drops == 1); // of one sender, within one tick of the clock
   CHECK(e->workers[WORKER_INBOUND].counters.drops[DROP_UNKNOWN_SPI] == 10000);
   e->workers[WORKER_INBOUND].now_ms += REPORT_INTERVAL_MS;
-  inbound_datagram(&e->inbound, junk, sizeof junk, &sender);
+  inbound_datagram(e->inbound, junk, sizeof junk, &sender);
   engine_events(e);
   struct wire_drop drop;
   memcpy(&drop, talk_expect(e, MSG_DROP).payload, sizeof drop);

@@ -130,8 +130,8 @@ static void senders_are_told(void) {
     limited(e, 1320);
     const struct bed_packet b = {.version = version, .protocol = PROTOCOL_UDP, .sport = 5, .dport = 6, .payload = 1350};
     size_t length = tun_frame(&b, 0);
-    outbound_packet(&e->outbound, frame, length);
-    udp_out_flush(&e->outbound.udp);
+    outbound_packet(e->outbound, frame, length);
+    udp_out_flush(&e->outbound->udp);
     CHECK(sent.count == 0 && written.count == 1);
     struct counters *c = &e->workers[WORKER_OUTBOUND].counters;
     CHECK(c->drops[DROP_TOO_BIG] == 1 && c->mtu_told == 1);
@@ -159,14 +159,14 @@ static void super_packets_too(void) {
   struct engine *e = bed_engine();
   limited(e, 1320);
   const struct bed_packet b = {.version = 4, .protocol = PROTOCOL_TCP, .flags = TCP_ACK, .payload = 20 * 1352, .options = 12};
-  outbound_packet(&e->outbound, frame, tun_frame(&b, 1352));
-  udp_out_flush(&e->outbound.udp);
+  outbound_packet(e->outbound, frame, tun_frame(&b, 1352));
+  udp_out_flush(&e->outbound->udp);
   CHECK(sent.count == 0 && written.count == 1);
   CHECK(e->workers[WORKER_OUTBOUND].counters.drops[DROP_TOO_BIG] == 20);
   sink_clear();
   // Once the sender heeds it, its packets pass.
-  outbound_packet(&e->outbound, frame, tun_frame(&b, 1320 - 52));
-  udp_out_flush(&e->outbound.udp);
+  outbound_packet(e->outbound, frame, tun_frame(&b, 1320 - 52));
+  udp_out_flush(&e->outbound->udp);
   CHECK(sent.count > 0 && written.count == 0);
 }
 
@@ -174,17 +174,17 @@ static void nobody_is_told_of_errors_and_later_fragments(void) {
   struct engine *e = bed_engine();
   limited(e, 576);
   const struct bed_packet icmp = {.version = 4, .protocol = 1, .payload = 1000, .fill = 3}; // its first byte: unreachable
-  outbound_packet(&e->outbound, frame, tun_frame(&icmp, 0));
+  outbound_packet(e->outbound, frame, tun_frame(&icmp, 0));
   CHECK(written.count == 0);
   const struct bed_packet echo = {.version = 4, .protocol = 1, .payload = 1000, .fill = 8};
-  outbound_packet(&e->outbound, frame, tun_frame(&echo, 0));
+  outbound_packet(e->outbound, frame, tun_frame(&echo, 0));
   CHECK(written.count == 1);
   // A packet that IPv6 has to carry whole is not complained of: nobody sends smaller ones.
   const struct bed_packet least = {.version = 6, .protocol = PROTOCOL_UDP, .payload = 1280 - 48};
-  outbound_packet(&e->outbound, frame, tun_frame(&least, 0));
+  outbound_packet(e->outbound, frame, tun_frame(&least, 0));
   CHECK(written.count == 1);
   // At most so many in a second.
-  for (int i = 0; i < 3000; i++) outbound_packet(&e->outbound, frame, tun_frame(&echo, 0));
+  for (int i = 0; i < 3000; i++) outbound_packet(e->outbound, frame, tun_frame(&echo, 0));
   CHECK(written.count == 1000);
 }
 
@@ -194,18 +194,18 @@ static void what_may_be_cut_is_carried(void) {
   table_insert(&e->table, bed_sa(DIRECTION_IN, 700));
   const struct bed_packet b = {.version = 4, .protocol = PROTOCOL_UDP, .may_fragment = true, .id = 9, .payload = 3000};
   size_t length = tun_frame(&b, 0) - sizeof(struct virtio_net_hdr), covered = 0;
-  outbound_packet(&e->outbound, frame, sizeof(struct virtio_net_hdr) + length);
-  udp_out_flush(&e->outbound.udp);
+  outbound_packet(e->outbound, frame, sizeof(struct virtio_net_hdr) + length);
+  udp_out_flush(&e->outbound->udp);
   CHECK(e->workers[WORKER_OUTBOUND].counters.mtu_cut == 1 && e->workers[WORKER_OUTBOUND].counters.drops[DROP_TOO_BIG] == 0);
   for (unsigned i = 0; i < sent.count; i++) {
     size_t segment = sent.packets[i].segment == 0 ? sent.packets[i].length : sent.packets[i].segment;
     CHECK(segment <= esp_sealed_length(700));
     for (size_t at = 0; at < sent.packets[i].length; at += segment) {
       size_t rest = sent.packets[i].length - at;
-      inbound_datagram(&e->inbound, sent.packets[i].data + at, rest < segment ? rest : segment, &sender);
+      inbound_datagram(e->inbound, sent.packets[i].data + at, rest < segment ? rest : segment, &sender);
     }
   }
-  inbound_flush(&e->inbound);
+  inbound_flush(e->inbound);
   for (unsigned i = 0; i < written.count; i++)
     covered += written.packets[i].length - sizeof(struct virtio_net_hdr) - IP4_HEADER;
   CHECK(covered == length - IP4_HEADER);
@@ -247,24 +247,24 @@ static void a_peer_that_moved_is_reported(void) {
   table_insert(&e->table, bed_sa(DIRECTION_IN, 700));
   const struct bed_packet b = {.version = 4, .protocol = PROTOCOL_UDP, .payload = 100};
   for (int i = 0; i < 3; i++) {
-    outbound_packet(&e->outbound, frame, tun_frame(&b, 0));
-    udp_out_flush(&e->outbound.udp);
+    outbound_packet(e->outbound, frame, tun_frame(&b, 0));
+    udp_out_flush(&e->outbound->udp);
   }
   CHECK(sent.count == 3);
   const struct underlay elsewhere = {sender.address, 61000};
   struct worker *worker = &e->workers[WORKER_INBOUND];
   uint32_t before = atomic_load(&worker->reports.written);
-  inbound_datagram(&e->inbound, sent.packets[1].data, sent.packets[1].length, &sender);
+  inbound_datagram(e->inbound, sent.packets[1].data, sent.packets[1].length, &sender);
   CHECK(atomic_load(&worker->reports.written) == before); // where it always was
-  inbound_datagram(&e->inbound, sent.packets[0].data, sent.packets[0].length, &elsewhere);
+  inbound_datagram(e->inbound, sent.packets[0].data, sent.packets[0].length, &elsewhere);
   CHECK(atomic_load(&worker->reports.written) == before); // older
   uint8_t forged[1600];
   memcpy(forged, sent.packets[2].data, sent.packets[2].length);
   forged[40] ^= 1;
-  inbound_datagram(&e->inbound, forged, sent.packets[2].length, &elsewhere);
+  inbound_datagram(e->inbound, forged, sent.packets[2].length, &elsewhere);
   CHECK(worker->counters.drops[DROP_AUTHENTICATION] == 1);
-  inbound_datagram(&e->inbound, sent.packets[2].data, sent.packets[2].length, &elsewhere);
-  inbound_flush(&e->inbound);
+  inbound_datagram(e->inbound, sent.packets[2].data, sent.packets[2].length, &elsewhere);
+  inbound_flush(e->inbound);
   engine_events(e);
   struct wire_moved moved;
   struct message message = talk_expect(e, MSG_MOVED);

@@ -54,14 +54,14 @@ static void through_the_tunnel(void) {
         table_insert(&e->table, bed_sa(DIRECTION_IN, 700));
         const uint8_t dscp = 46 << 2;
         size_t length = marked((uint8_t)version, dscp | inner, 100);
-        outbound_packet(&e->outbound, frame, length);
-        udp_out_flush(&e->outbound.udp);
+        outbound_packet(e->outbound, frame, length);
+        udp_out_flush(&e->outbound->udp);
         CHECK(sent.count == 1 && sent.packets[0].tos == (dscp | inner));
         // A router on the way may change all of it; the DSCP that the pods see stays theirs.
-        e->inbound.outer_tos = (10 << 2) | outer;
-        inbound_datagram(&e->inbound, sent.packets[0].data, sent.packets[0].length, &sender);
-        inbound_flush(&e->inbound);
-        e->inbound.outer_tos = 0;
+        e->inbound->outer_tos = (10 << 2) | outer;
+        inbound_datagram(e->inbound, sent.packets[0].data, sent.packets[0].length, &sender);
+        inbound_flush(e->inbound);
+        e->inbound->outer_tos = 0;
         uint8_t expected = figure4[inner][outer];
         CHECK(in->drops[DROP_ECN] == (expected == 9));
         CHECK(written.count == (expected != 9));
@@ -76,10 +76,10 @@ static void messages_have_one_mark(void) {
   struct engine *e = bed_engine();
   table_insert(&e->table, bed_sa(DIRECTION_OUT, 700));
   const uint8_t marks[] = {0, 0, 0, ECN_CE, ECN_CE, 184, 0};
-  for (size_t i = 0; i < sizeof marks; i++) outbound_packet(&e->outbound, frame, marked(4, marks[i], 100));
+  for (size_t i = 0; i < sizeof marks; i++) outbound_packet(e->outbound, frame, marked(4, marks[i], 100));
   // Refused as messages, they go packet by packet, each with its own.
   sent.fail_with = 22;
-  udp_out_flush(&e->outbound.udp);
+  udp_out_flush(&e->outbound->udp);
   CHECK(sent.count == sizeof marks);
   for (size_t i = 0; i < sizeof marks; i++) CHECK(sent.packets[i].tos == marks[i] && sent.packets[i].segment == 0);
 }

@@ -35,6 +35,8 @@ export interface DriverChoice {
   readonly espPort: number;
   readonly underlay: IpAddress;
   readonly uplink: string;
+  /** Of the engine, in each direction. */
+  readonly threads: number;
   /** Of the pods' devices. */
   readonly mtu: number;
   /** The datapath's paths into the carrier, given its index. */
@@ -125,6 +127,6 @@ async function offloadOf(uplink: string, logger: Logger): Promise<number | undef
   }
 }
 
-function engineOptions({ runDir, underlay, espPort, mtu }: DriverChoice) {
-  return { socketPath: `${runDir}/engine.sock`, address: underlay, port: espPort, mtu };
+function engineOptions({ runDir, underlay, espPort, mtu, threads }: DriverChoice) {
+  return { socketPath: `${runDir}/engine.sock`, address: underlay, port: espPort, mtu, threads };
 }

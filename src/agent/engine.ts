@@ -1,14 +1,16 @@
 import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { z } from 'zod';
 import { KernelError } from '../kernel/error.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
-import { findLink, ipBatch } from '../kernel/ip.ts';
+import { findLink, ip, ipBatch } from '../kernel/ip.ts';
 import { listenError } from '../kernel/listen.ts';
-import { listenUnix, openUdp } from '../kernel/sockets.ts';
+import { listenUnix } from '../kernel/sockets.ts';
 import { openTun } from '../kernel/tun.ts';
 import type { IpAddress } from '../model/address.ts';
 import type { TrafficSelector } from '../tunnel/driver.ts';
+import { Steering } from '../tunnel/engine/ends.ts';
 import { EngineDriver } from '../tunnel/engine/engine-driver.ts';
 import { spawnEngine } from '../tunnel/engine/spawn.ts';
 
@@ -22,6 +24,15 @@ const steadyMs = 1000;
 const endAttempts = 100;
 const endPauseMs = 20;
 
+/** What `ip -d link show` says of a TUN device. */
+const deviceShape = z.tuple([
+  z.object({
+    linkinfo: z
+      .object({ info_data: z.object({ multi_queue: z.boolean(), numqueues: z.number() }).partial().optional() })
+      .optional(),
+  }),
+]);
+
 export interface EngineOptions {
   readonly socketPath: string;
   /** Where ESP is received; `::` takes both families. */
@@ -31,6 +42,8 @@ export interface EngineOptions {
   readonly mtu: number;
   /** The engine leaves ESP to the kernel, holding the socket that gives it there, and packets that wait for a key. */
   readonly kernelEsp?: boolean;
+  /** That seal, and as many that open: 1, 2, 4 or 8. A running engine keeps those that it was started with. */
+  readonly threads?: number;
 }
 
 /**
@@ -49,8 +62,8 @@ export class Engine {
   readonly #keepEarly = (pair: TrafficSelector) => {
     this.#early.push(pair);
   };
-  /** The device, as this agent opened it; undefined where the engine was there before. */
-  #tunFd: number | undefined;
+  /** The device's queues, as this agent opened them; undefined where the engine was there before. */
+  #tunFds: readonly number[] | undefined;
   #startedAt = 0;
   #closed = false;
   #respawn: NodeJS.Timeout | undefined;
@@ -70,7 +83,7 @@ export class Engine {
    */
   static async open(options: EngineOptions, log: Logger): Promise<Engine> {
     const engine = new Engine(options, log);
-    const started = await engine.#startIfNone();
+    const started = await engine.#startIfNone(true);
     await engine.raiseMtu(options.mtu);
     await ipBatch([`link set dev ${tunnelDevice} txqueuelen 4096 addrgenmode none`, `link set dev ${tunnelDevice} up`]);
     await engine.driver.open();
@@ -114,8 +127,8 @@ export class Engine {
   }
 
   #letGo(): void {
-    if (this.#tunFd !== undefined) closeSync(this.#tunFd);
-    this.#tunFd = undefined;
+    for (const fd of this.#tunFds ?? []) closeSync(fd);
+    this.#tunFds = undefined;
   }
 
   /** Ends the engine itself. */
@@ -123,34 +136,39 @@ export class Engine {
     this.#closed = true;
     await this.driver.shutdown();
     this.#letGo();
-    for (let i = 0; i < endAttempts && isHeld(); i++) await sleep(endPauseMs);
+    for (let i = 0; i < endAttempts && (await isHeld()); i++) await sleep(endPauseMs);
   }
 
-  /** @returns Whether it had to be started: a TUN device or a port that is held by a process has its engine. */
-  async #startIfNone(): Promise<boolean> {
-    const { socketPath, address, port, kernelEsp = false } = this.#options;
+  /**
+   * @param mayRemake The device may be made anew, with another index, where it is of another kind than the threads want.
+   * @returns Whether it had to be started: a TUN device or a port that is held by a process has its engine.
+   */
+  async #startIfNone(mayRemake = false): Promise<boolean> {
+    const { socketPath, address, port, kernelEsp = false, threads = 1 } = this.#options;
     const held: number[] = [];
+    const steering = Steering.load();
     try {
-      const tunFd = this.#tunFd ?? openTun({ name: tunnelDevice, persist: true }).fds[0];
-      if (tunFd === undefined) throw new TypeError('a TUN device has a queue');
-      if (tunFd !== this.#tunFd) held.push(tunFd);
+      const tunFds = this.#tunFds ?? (await takeDevice(steering, threads, mayRemake));
+      if (tunFds === undefined) return false;
+      if (tunFds !== this.#tunFds) held.push(...tunFds);
       const kind = kernelEsp ? { espInUdp: true } : { gro: true };
-      const udp = openUdp({ address, port, ...kind, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
-      held.push(udp.fd);
+      const udp = { address, port, ...kind, mtuDiscover: 'do', bufferBytes: udpBufferBytes } as const;
+      const udpFds = steering.openSockets(udp, tunFds.length);
+      held.push(...udpFds);
       const controlFd = listenUnix(socketPath);
       held.push(controlFd);
-      await spawnEngine({ tunFd, udpFd: udp.fd, controlFd });
-      this.#tunFd = tunFd;
+      await spawnEngine({ tunFds, udpFds, controlFd });
+      this.#tunFds = tunFds;
       this.#startedAt = performance.now();
       return true;
     } catch (error) {
-      if (error instanceof KernelError && error.errno === 'EBUSY') return false;
       // The one that was started with this device lives, or has not quite gone.
       if (!(error instanceof KernelError && error.errno === 'EADDRINUSE')) throw error;
-      if (this.#tunFd !== undefined) return false;
+      if (this.#tunFds !== undefined) return false;
       throw listenError(error, { what: `UDP port ${port}`, host: address, option: '--esp-port' });
     } finally {
-      for (const fd of held) if (fd !== this.#tunFd) closeSync(fd);
+      steering.close();
+      for (const fd of held) if (this.#tunFds?.includes(fd) !== true) closeSync(fd);
     }
   }
 
@@ -174,8 +192,44 @@ export class Engine {
   }
 }
 
+/** What there is of the TUN device; undefined where it is not there. `queues` are those that processes have, as far as the kernel says. */
+async function deviceState(): Promise<{ multiQueue: boolean; queues: number } | undefined> {
+  if ((await findLink(tunnelDevice)) === undefined) return undefined;
+  const shown = deviceShape.parse(await ip(['-d', 'link', 'show', 'dev', tunnelDevice]));
+  const { multi_queue: multiQueue = false, numqueues: queues = 0 } = shown[0].linkinfo?.info_data ?? {};
+  return { multiQueue, queues };
+}
+
+/** @returns The device's queues, one for each thread; undefined where a process has it. */
+async function takeDevice(
+  steering: Steering,
+  threads: number,
+  mayRemake: boolean,
+): Promise<readonly number[] | undefined> {
+  const state = await deviceState();
+  if (state !== undefined && state.queues > 0) return undefined;
+  const wanted = threads > 1;
+  try {
+    if (state === undefined || state.multiQueue === wanted)
+      return steering.openQueues({ name: tunnelDevice, queues: threads, persist: true });
+    // Its index is in the datapath's configuration: with other threads it goes on as well as it can.
+    const queues = state.multiQueue ? threads : 1;
+    const fds = steering.openQueues({ name: tunnelDevice, queues, multiQueue: state.multiQueue, persist: true });
+    if (!mayRemake) return fds;
+    for (const fd of fds) closeSync(fd);
+    await ipBatch([`link del dev ${tunnelDevice}`]);
+    return steering.openQueues({ name: tunnelDevice, queues: threads, persist: true });
+  } catch (error) {
+    // Of one queue, which is another's.
+    if (error instanceof KernelError && error.errno === 'EBUSY') return undefined;
+    throw error;
+  }
+}
+
 /** Whether a process has the TUN device. */
-function isHeld(): boolean {
+async function isHeld(): Promise<boolean> {
+  const state = await deviceState();
+  if (state === undefined || state.multiQueue) return (state?.queues ?? 0) > 0;
   try {
     for (const fd of openTun({ name: tunnelDevice, persist: true }).fds) closeSync(fd);
     return false;

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { MyelinError } from '../model/error.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
@@ -29,6 +30,8 @@ export interface AgentOptions {
   readonly driver: 'auto' | 'engine' | 'xfrm';
   /** What `auto` takes where the machine has both. */
   readonly preferDriver: 'engine' | 'xfrm';
+  /** That seal in the engine, and as many that open. */
+  readonly threads: number;
   /** Which of the nodes' addresses tunnels run between; absent: this node's first. */
   readonly underlayFamily?: 4 | 6;
   /** 0: this node is behind no NAT. */
@@ -68,6 +71,17 @@ function seconds(text: string): number {
   const value = Number(text);
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number of seconds');
   return value;
+}
+
+function threads(text: string): number {
+  const value = Number(text);
+  if (![1, 2, 4, 8].includes(value)) throw new InvalidArgumentError('expected 1, 2, 4 or 8');
+  return value;
+}
+
+/** @returns How many seal, and how many open, where nobody says: together at most as many as there are processors. */
+export function threadsFor(processors: number): number {
+  return [8, 4, 2].find((each) => 2 * each <= processors) ?? 1;
 }
 
 function packets(text: string): number {
@@ -139,6 +153,12 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
       new Option('--prefer-driver <name>', 'what auto takes where the machine has both')
         .choices(['engine', 'xfrm'])
         .default('engine'),
+    )
+    .option(
+      '--threads <n>',
+      'that seal in the engine, and as many that open: 1, 2, 4 or 8',
+      threads,
+      threadsFor(availableParallelism()),
     )
     .addOption(
       new Option('--underlay-family <n>', 'which of the nodes’ addresses tunnels run between (default: of the first)')

@@ -13,9 +13,11 @@ const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
+const SO_REUSEPORT = 15;
 const SO_PEERCRED = 17;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
+const SO_ATTACH_REUSEPORT_EBPF = 52;
 const IPPROTO_IP = 0;
 const IPPROTO_IPV6 = 41;
 const IPPROTO_UDP = 17;
@@ -35,6 +37,8 @@ export interface UdpOptions {
   /** 0 lets the kernel choose. */
   readonly port: number;
   readonly ipv6Only?: boolean;
+  /** Other sockets of this user may be bound to the same address and port, if they say this too. */
+  readonly reusePort?: boolean;
   /** Receive several datagrams of one flow as one, with their size in a control message. */
   readonly gro?: boolean;
   readonly mtuDiscover?: keyof typeof mtuDiscover;
@@ -55,6 +59,7 @@ export function openUdp(options: UdpOptions): { fd: number; port: number } {
   const type = SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
   const fd = checked(raw.socket(v6 ? AF_INET6 : AF_INET, type, 0), 'open the socket', name);
   try {
+    if (options.reusePort === true) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1, name);
     if (v6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6Only === true ? 1 : 0, name);
     if (options.mtuDiscover !== undefined) {
       const mode = mtuDiscover[options.mtuDiscover];
@@ -74,6 +79,14 @@ export function openUdp(options: UdpOptions): { fd: number; port: number } {
     closeSync(fd);
     throw error;
   }
+}
+
+/**
+ * Has a program of type sk_reuseport choose, for each datagram, among all sockets that are bound to this one's address and port.
+ * @throws {KernelError} `Errno`
+ */
+export function steerSockets(fd: number, programFd: number): void {
+  setOption(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, programFd, 'a group of sockets');
 }
 
 /**

@@ -6,6 +6,7 @@ import { lastErrno, raw } from './ffi/libc.ts';
 const TUNSETIFF = 0x4004_54ca;
 const TUNSETPERSIST = 0x4004_54cb;
 const TUNSETOFFLOAD = 0x4004_54d0;
+const TUNSETSTEERINGEBPF = 0x8004_54e0;
 const flags = { tun: 0x0001, noPi: 0x1000, vnetHeader: 0x4000, multiQueue: 0x0100 } as const;
 const nameSize = 16;
 const ifreqSize = 40;
@@ -24,8 +25,10 @@ const offloadLadder = [
 export interface TunOptions {
   /** At most 15 bytes. */
   readonly name: string;
-  /** More than one makes the device multi-queue. 1 by default. */
+  /** 1 by default. */
   readonly queues?: number;
+  /** A device is multi-queue for life, whatever it has of them. True by default where there are several. */
+  readonly multiQueue?: boolean;
   /** Each packet is preceded by struct virtio_net_hdr (10 bytes); without, there are no offloads. True by default. */
   readonly vnetHeader?: boolean;
   /** The device stays when the last descriptor is closed. False by default. */
@@ -42,7 +45,8 @@ export interface Tun {
 
 /**
  * Makes (or takes over, where it persists) a TUN device in this process's network namespace.
- * @throws {KernelError} `Missing` where there is no /dev/net/tun; `Errno` (EPERM; EBUSY where another process holds it)
+ * @throws {KernelError} `Missing` where there is no /dev/net/tun; `Errno` (EPERM; EINVAL where it is there and multi-queue, or
+ * is not, against what is wanted; EBUSY where another process holds it: of a multi-queue device it only gets more queues)
  */
 export function openTun(options: TunOptions): Tun {
   const queues = options.queues ?? 1;
@@ -60,6 +64,17 @@ export function openTun(options: TunOptions): Tun {
   }
 }
 
+/**
+ * Has a program of type socket filter choose the queue of a multi-queue device that a packet comes out of; it sees the packet
+ * from its IP header on, and what it says counts modulo the number of queues.
+ * @param fd One of the device's queues.
+ * @throws {KernelError} `Errno`
+ */
+export function steerTun(fd: number, programFd: number, name: string): void {
+  const argument = new Uint8Array(Int32Array.of(programFd).buffer);
+  if (raw.ioctl(fd, TUNSETSTEERINGEBPF, argument) < 0) throw errnoError(lastErrno(), 'steer the TUN device', name);
+}
+
 function openQueue(options: TunOptions): number {
   const fd = openDevice();
   const request = new Uint8Array(ifreqSize);
@@ -70,7 +85,7 @@ function openQueue(options: TunOptions): number {
     flags.tun |
     flags.noPi |
     ((options.vnetHeader ?? true) ? flags.vnetHeader : 0) |
-    ((options.queues ?? 1) > 1 ? flags.multiQueue : 0);
+    ((options.multiQueue ?? (options.queues ?? 1) > 1) ? flags.multiQueue : 0);
   new DataView(request.buffer).setUint16(nameSize, wanted, true);
   if (raw.ioctl(fd, TUNSETIFF, request) < 0) {
     const error = errnoError(lastErrno(), 'make the TUN device', options.name);

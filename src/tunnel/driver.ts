@@ -122,6 +122,7 @@ export const tunnelDropReasons = {
     code: 23,
     text: 'a packet from the TUN device that is not between two ordinary unicast addresses',
   },
+  HANDOFF_FULL: { code: 25, text: 'the thread that has the security association is behind with what others handed it' },
   ECN: { code: 24, text: 'a router marked congestion on a packet whose sender cannot be told of it (RFC 6040)' },
 } as const satisfies Record<string, { code: number; text: string }>;
 
@@ -193,6 +194,10 @@ export class TunnelError extends MyelinError<TunnelErrorCode> {}
  */
 export interface TunnelDriver extends EventEmitter<TunnelDriverEvents> {
   readonly name: 'engine' | 'xfrm';
+  /**
+   * Which SPIs packets may have that this driver is to receive: makes one of a random number of 32 bits. Absent: any above 255.
+   */
+  readonly spiOf?: (random: number) => number;
   /** From here on packets with this SPI are opened. Install before the peer may send. */
   installInbound(sa: InboundSa): Promise<void>;
   /**

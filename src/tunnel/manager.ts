@@ -53,7 +53,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #notices: NodeNotices;
   readonly #nodes: NodeSessions;
   readonly #work: TlsWork;
-  readonly #spis = new RandomSpis();
+  readonly #spis: RandomSpis;
   readonly #holders = new SaHolders<Tunnel>();
   readonly #locals = new Map<string, LocalPod>();
   readonly #localAt = new Map<IpAddress, LocalPod>();
@@ -72,6 +72,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     const { trustDomain, groups = defaultGroups, timeoutMs = 5000, handshakePort = 4747 } = options;
     const { driver, hooks, logger, svid, resolver, bundles, nodeIdentity } = deps;
     this.#port = handshakePort;
+    this.#spis = new RandomSpis((random) => driver.spiOf?.(random) ?? random);
     this.#table = new TunnelTable(resolver);
     // From the first moment: the driver says once that packets wait.
     const acquire = (pair: TrafficSelector) => this.#acquire(pair);

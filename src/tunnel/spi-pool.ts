@@ -11,11 +11,17 @@ export class RandomSpis implements SpiPool {
   /** Drawn many at a time: one call costs as much for four bytes as for a thousand. */
   #drawn = Buffer.alloc(0);
   #at = 0;
+  readonly #shape: (random: number) => number;
+
+  /** @param shape Makes an SPI that the driver can receive of a random number of 32 bits. */
+  constructor(shape: (random: number) => number = (random) => random) {
+    this.#shape = shape;
+  }
 
   /** @throws {TunnelError} `DriverFull` when no free one can be found, which four billion make unlikely. */
   reserve(): number {
     for (let attempt = 0; attempt < 100; attempt++) {
-      const spi = this.#draw();
+      const spi = this.#shape(this.#draw());
       if (spi < lowest || this.#used.has(spi)) continue;
       this.#used.add(spi);
       return spi;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { assertBounded, LossLab, nodes, say } from '../support/lossless.ts';
 
@@ -12,7 +13,7 @@ const crashBudget = 1000;
 describe('what crashes cost', () => {
   let lab: LossLab;
   before(async () => {
-    lab = await LossLab.up();
+    lab = await LossLab.up({ extra: ['--threads', '2'] });
   });
   after(() => lab?.down());
 
@@ -20,6 +21,8 @@ describe('what crashes cost', () => {
     test(`a bounded number, when the engine of ${node} is killed`, async () => {
       const pair = await lab.pair();
       const outcome = await lab.during(pair, async (meter) => {
+        // The new one has its predecessor's queues of the device: two threads seal, two open, one talks to the agent.
+        assert.equal(readdirSync(`/proc/${lab.engineOf(node)}/task`).length, 5);
         process.kill(lab.engineOf(node), 'SIGKILL');
         await meter.progress(1000);
       });

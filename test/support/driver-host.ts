@@ -38,6 +38,7 @@ const opened = await openDriver(
   {
     driver: kind,
     preferDriver: 'engine',
+    threads: 1,
     runDir,
     espPort: 4500,
     underlay,

@@ -1,8 +1,8 @@
 import { closeSync, openSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { listenUnix, openUdp } from '../../src/kernel/sockets.ts';
-import { openTun } from '../../src/kernel/tun.ts';
+import { listenUnix } from '../../src/kernel/sockets.ts';
 import { parseIp } from '../../src/model/address.ts';
+import { Steering } from '../../src/tunnel/engine/ends.ts';
 import { type EngineProcessOptions, spawnEngine } from '../../src/tunnel/engine/spawn.ts';
 
 /**
@@ -17,19 +17,22 @@ const { values } = parseArgs({
     socket: { type: 'string', default: '' },
     binary: { type: 'string' },
     aead: { type: 'string' },
+    threads: { type: 'string', default: '1' },
     'hold-timeout-ms': { type: 'string' },
   },
 });
 
-const tun = openTun({ name: values.tun, persist: true });
-const udp = openUdp({ address: parseIp(values.address), port: Number(values.port) });
+const threads = Number(values.threads);
+const steering = Steering.load();
+const tunFds = steering.openQueues({ name: values.tun, persist: true, queues: threads });
+const udpFds = steering.openSockets({ address: parseIp(values.address), port: Number(values.port) }, threads);
+steering.close();
 const controlFd = listenUnix(values.socket);
-const [tunFd = -1] = tun.fds;
 const timeoutMs = values['hold-timeout-ms'];
 const aead = (['auto', 'ipsec-mb', 'libcrypto'] as const).find((name) => name === values.aead);
 const options: EngineProcessOptions = {
-  tunFd,
-  udpFd: udp.fd,
+  tunFds,
+  udpFds,
   controlFd,
   // Not ours: whoever started us waits for our standard error to close.
   stderr: openSync(`${values.socket}.log`, 'a'),
@@ -38,5 +41,5 @@ const options: EngineProcessOptions = {
   ...(timeoutMs === undefined ? {} : { hold: { timeoutMs: Number(timeoutMs) } }),
 };
 const engine = await spawnEngine(options);
-for (const fd of [tunFd, udp.fd, controlFd]) closeSync(fd);
+for (const fd of [...tunFds, ...udpFds, controlFd]) closeSync(fd);
 console.log(engine.pid);

@@ -29,6 +29,8 @@ export interface EngineLabOptions {
   /** Of the first node's engine; the second's is chosen by itself. */
   readonly aead?: string;
   readonly holdTimeoutMs?: number;
+  /** Of either engine, in each direction. Default 1. */
+  readonly threads?: number;
   /** Of the underlay. Default 4. */
   readonly underlay?: Family;
 }
@@ -127,10 +129,11 @@ export class EngineLab {
 
   /** Starts a node's engine through a process that stands in for the agent and has ended when this returns. */
   async startEngine(node: EngineNode): Promise<void> {
-    const { binary, aead, holdTimeoutMs } = this.#options;
+    const { binary, aead, holdTimeoutMs, threads = 1 } = this.#options;
     const args = [
       host,
       `--socket=${node.socket}`,
+      `--threads=${threads}`,
       ...(binary === undefined ? [] : [`--binary=${binary}`]),
       ...(aead === undefined || node !== this.nodes[0] ? [] : [`--aead=${aead}`]),
       ...(holdTimeoutMs === undefined ? [] : [`--hold-timeout-ms=${holdTimeoutMs}`]),

@@ -60,7 +60,9 @@ const variants: { name: string; options: EngineLabOptions; mebibytes: number }[]
   { name: 'the fastest AES-GCM', options: {}, mebibytes: 64 },
   { name: 'libcrypto at one end, over IPv6', options: { aead: 'libcrypto', underlay: 6 }, mebibytes: 32 },
   { name: 'jumbo frames', options: { mtu: 9000 }, mebibytes: 32 },
+  { name: 'two threads each way', options: { threads: 2 }, mebibytes: 32 },
   { name: 'under sanitizers', options: { binary: asanBinary }, mebibytes: 16 },
+  { name: 'under sanitizers, two threads each way', options: { binary: asanBinary, threads: 2 }, mebibytes: 8 },
 ];
 
 for (const { name, options, mebibytes } of variants)

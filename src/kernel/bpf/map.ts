@@ -13,6 +13,7 @@ export const mapTypes = {
   lruHash: 9,
   lruPercpuHash: 10,
   lpmTrie: 11,
+  reuseportSockets: 20,
   ringbuf: 27,
 } as const;
 

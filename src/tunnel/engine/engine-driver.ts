@@ -15,6 +15,7 @@ import {
   TunnelError,
   type UnderlayAddress,
 } from '../driver.ts';
+import { engineSpi } from '../spi-shape.ts';
 import { decodeMessage, type EngineHello, type EngineMessage } from './messages.ts';
 import {
   encodeFail,
@@ -55,6 +56,7 @@ const longestRetryMs = 1000;
  */
 export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements TunnelDriver {
   readonly name = 'engine';
+  readonly spiOf = (random: number) => engineSpi(random, this.#hello?.threads ?? 1);
   readonly #options: EngineDriverOptions;
   readonly #log: Logger;
   readonly #requests = new Map<number, Request>();

@@ -29,6 +29,8 @@ export interface EngineHello {
   readonly keysLocked: boolean;
   /** The kernel takes ESP out of the UDP socket: the engine only holds packets. */
   readonly kernelEsp: boolean;
+  /** That seal, and as many that open. */
+  readonly threads: number;
 }
 
 export type EngineStatus = 'ok' | TunnelErrorCode;
@@ -168,6 +170,7 @@ function decodeHello(reader: Reader): EngineHello {
     receiveOffload: (flags & 2) !== 0,
     keysLocked: (flags & 4) !== 0,
     kernelEsp: (flags & 8) !== 0,
+    threads: (flags >>> 8) & 0xf || 1,
   };
 }
 

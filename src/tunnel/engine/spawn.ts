@@ -7,10 +7,10 @@ import { TunnelError } from '../driver.ts';
 export const engineBinary = fileURLToPath(new URL('../../../build/native/myelin-engine', import.meta.url));
 
 export interface EngineProcessOptions {
-  /** A TUN device's descriptor, opened without packet information and with virtio-net headers. */
-  readonly tunFd: number;
-  /** A bound UDP socket's. */
-  readonly udpFd: number;
+  /** Of a TUN device, opened without packet information and with virtio-net headers: a queue for each thread of one direction. */
+  readonly tunFds: readonly number[];
+  /** Bound UDP sockets', one for each thread: `ends.ts` opens both. */
+  readonly udpFds: readonly number[];
   /** A listening Unix socket's, the one that an `EngineDriver` connects to. */
   readonly controlFd: number;
   /** Default `engineBinary`. */
@@ -40,11 +40,15 @@ export async function spawnEngine(options: EngineProcessOptions): Promise<ChildP
   const binary = options.binary ?? engineBinary;
   if (!existsSync(binary))
     throw new TunnelError('DriverDown', `${binary} is missing: run make -C native`, { data: { binary } });
+  const [tunFd, ...moreTuns] = options.tunFds;
+  const [udpFd, ...moreUdps] = options.udpFds;
+  if (tunFd === undefined || udpFd === undefined || moreTuns.length !== moreUdps.length)
+    throw new TypeError('an engine has a queue and a socket for each thread');
   const child = spawn(binary, engineArguments(options), {
     detached: true,
     env: {},
     cwd: '/',
-    stdio: ['ignore', 'ignore', options.stderr ?? 'inherit', options.tunFd, options.udpFd, options.controlFd],
+    stdio: ['ignore', 'ignore', options.stderr ?? 'inherit', tunFd, udpFd, options.controlFd, ...moreTuns, ...moreUdps],
   });
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);
@@ -56,9 +60,10 @@ export async function spawnEngine(options: EngineProcessOptions): Promise<ChildP
   return child;
 }
 
-function engineArguments({ aead, hold = {} }: EngineProcessOptions): string[] {
+function engineArguments({ aead, tunFds, hold = {} }: EngineProcessOptions): string[] {
   const values = {
     aead,
+    threads: tunFds.length === 1 ? undefined : tunFds.length,
     'hold-packets': hold.packetsPerPair,
     'hold-pair-bytes': hold.bytesPerPair,
     'hold-bytes': hold.bytes,
