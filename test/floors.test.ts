@@ -9,7 +9,7 @@ const floors: readonly (readonly string[])[] = [
   ['policy', 'kernel'],
   ['datapath', 'identity', 'api'],
   ['tunnel', 'endpoint', 'service', 'observe'],
-  ['agent', 'controller'],
+  ['agent', 'controller', 'proxy'],
   ['cli', 'lab'],
 ];
 /** The two rooms of the top floor that are one thing to a user: `myelin lab` and `myelin demo` are commands over the lab. */

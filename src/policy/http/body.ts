@@ -12,7 +12,7 @@ export type BodyState =
   | { readonly at: 'trailers'; readonly begun: string; readonly before: number };
 
 /** Trailers that would change how the request is read. */
-const framingNames = new Set(['content-length', 'transfer-encoding', 'host']);
+export const framingNames: ReadonlySet<string> = new Set(['content-length', 'transfer-encoding', 'host']);
 
 /** Before the first byte after the head. */
 export function bodyStart(framing: Framing): BodyState {

@@ -1,0 +1,35 @@
+import type { Socket } from 'node:net';
+import { errnoName } from './error.ts';
+import { lastErrno, raw } from './ffi/libc.ts';
+
+const IPPROTO_TCP = 6;
+const TCP_SAVED_SYN = 28;
+/** Ethernet, IPv6 and TCP headers at their longest, and extension headers besides. */
+const longest = 512;
+
+/**
+ * The packet that opened an accepted connection (tcp(7), TCP_SAVED_SYN), as its listening socket had the kernel keep it:
+ * with TCP_SAVE_SYN = 2 from its Ethernet header on. The kernel gives it once.
+ * @returns Its headers; undefined where none were kept (asked before, or the SYN was answered by a cookie).
+ */
+export function savedSyn(socket: Socket): Uint8Array | undefined {
+  const fd = descriptorOf(socket);
+  if (fd === undefined) return undefined;
+  const bytes = new Uint8Array(longest);
+  const length = Uint32Array.of(longest);
+  const result = raw.getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, bytes, new Uint8Array(length.buffer));
+  if (result < 0) {
+    // A socket that the peer has reset meanwhile has no more to say; neither has one with headers longer than any.
+    errnoName(lastErrno());
+    return undefined;
+  }
+  const [kept = 0] = length;
+  return kept === 0 ? undefined : bytes.subarray(0, kept);
+}
+
+/** Node has no way of its own to the descriptor of a socket. */
+function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
+  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
+  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
+}

@@ -1,0 +1,223 @@
+import { connect, type Socket } from 'node:net';
+import type { DropReason } from '../model/verdict.ts';
+import { optionFlags } from '../policy/image.ts';
+import type { Judge, Judgement, ProxiedConnection } from '../policy/proxy/judge.ts';
+import type { ProxyFlow } from '../policy/proxy/wire.ts';
+import type { Request } from '../policy/request.ts';
+import type { Counts } from './counts.ts';
+import type { Flows } from './flows.ts';
+import type { Limits } from './limits.ts';
+import type { PolicyInForce } from './policy.ts';
+
+/** Who is at both ends, as the datapath said it with the connection's first packet. */
+export interface Origin extends ProxiedConnection {
+  readonly clientPort: number;
+}
+
+/** What all connections share. */
+export interface Shared {
+  readonly policy: PolicyInForce;
+  readonly flows: Flows;
+  readonly counts: Counts;
+  readonly limits: Limits;
+  /** How a connection to the server is made. */
+  readonly open: (origin: Origin) => Socket;
+}
+
+/** What reads one protocol on a connection. */
+export interface Gate {
+  /** Policy is another one: what runs is judged again. */
+  policyChanged(): void;
+  /** What runs may end, nothing begins; whoever has nothing that runs closes. */
+  drain(): void;
+}
+
+/** Something that is said of a request: the rest is the connection's. */
+export type Said = Partial<
+  Pick<
+    ProxyFlow,
+    'method' | 'path' | 'status' | 'grpcStatus' | 'serverName' | 'latencyMs' | 'reason' | 'direction' | 'rule' | 'flags'
+  >
+> &
+  Pick<ProxyFlow, 'protocol' | 'verdict'>;
+
+/**
+ * Opens the connection to the server under the very addresses and ports that the client has and believes in: both ends
+ * see each other, and the datapath sees one connection.
+ */
+export function openTransparently({ client, clientPort, server, port }: Origin): Socket {
+  return connect({
+    host: server,
+    port,
+    localAddress: client,
+    localPort: clientPort,
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: 60_000,
+  });
+}
+
+/**
+ * One client's connection, and the one to its server once a request is allowed. When either breaks, the other is reset; when
+ * both have ended, it is over.
+ */
+export class Connection {
+  readonly client: Socket;
+  readonly origin: Origin;
+  readonly shared: Shared;
+  #server: Socket | undefined;
+  #judge: Judge;
+  #gate: Gate | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #over = false;
+  /** The client hears its last words, and ends the connection itself. */
+  #lingers = false;
+  readonly #onOver: () => void;
+
+  /** @param onOver Called once, when both sockets are closed. */
+  constructor(client: Socket, origin: Origin, judge: Judge, shared: Shared, onOver: () => void) {
+    this.client = client;
+    this.origin = origin;
+    this.shared = shared;
+    this.#judge = judge;
+    this.#onOver = onOver;
+    client.on('error', () => this.reset());
+    client.on('close', () => this.#closed(this.#server));
+  }
+
+  get server(): Socket | undefined {
+    return this.#server;
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  set gate(gate: Gate) {
+    this.#gate = gate;
+  }
+
+  judge(request: Request | undefined): Judgement {
+    return this.#judge.judge(request);
+  }
+
+  /** Policy is another one. @param judge Undefined: the connection is not judged any more, and ends. */
+  policyChanged(judge: Judge | undefined): void {
+    if (judge === undefined) {
+      this.reset();
+      return;
+    }
+    this.#judge = judge;
+    this.#gate?.policyChanged();
+  }
+
+  drain(): void {
+    this.#gate?.drain();
+  }
+
+  /**
+   * Judges again what has been let in. What denies may ask for such to be kept.
+   * @returns Whether it may go on.
+   */
+  stillAllowed(request: Request | undefined): boolean {
+    const { verdict, flags } = this.judge(request);
+    return verdict === 'allow' || (flags & optionFlags.keep) !== 0;
+  }
+
+  /** The connection to the server, which is opened when it is asked for first. */
+  openServer(): Socket {
+    if (this.#server !== undefined) return this.#server;
+    const server = this.shared.open(this.origin);
+    this.#server = server;
+    server.on('error', () => this.reset());
+    server.on('close', () => this.#closed(this.client));
+    const timer = setTimeout(() => this.reset(), this.shared.limits.connectMs);
+    server.once('connect', () => clearTimeout(timer));
+    server.once('close', () => clearTimeout(timer));
+    return server;
+  }
+
+  /** Waits so long for whatever is due, and then ends the connection; what was waited for before is forgotten. */
+  patience(ms: number | undefined, end: () => void = () => this.reset()): void {
+    clearTimeout(this.#timer);
+    this.#timer = ms === undefined || this.#over ? undefined : setTimeout(end, ms);
+  }
+
+  /** Ends both connections at once, so that nobody takes it for an orderly end. */
+  reset(): void {
+    if (!this.client.destroyed) this.client.resetAndDestroy();
+    if (this.#server !== undefined && !this.#server.destroyed) this.#server.resetAndDestroy();
+  }
+
+  /**
+   * The last that the client hears. What it says meanwhile is swallowed: a socket that is closed over what nobody read
+   * resets, and the reset would overtake the words.
+   */
+  lastWords(words: string | Uint8Array): void {
+    const { client } = this;
+    this.#lingers = true;
+    for (const event of ['data', 'drain', 'end']) client.removeAllListeners(event);
+    client.on('end', () => client.destroySoon());
+    client.end(words, () =>
+      this.patience(this.shared.limits.lingerMs, () => {
+        client.destroy();
+        this.#server?.destroy();
+      }),
+    );
+    client.resume();
+    if (client.readableEnded) client.destroySoon();
+    this.#server?.destroySoon();
+  }
+
+  /** Refuses what can not be read. */
+  refuse(reason: DropReason, protocol: ProxyFlow['protocol']): void {
+    this.shared.counts.refuse(reason);
+    this.#tell({ protocol, verdict: 'deny', reason });
+  }
+
+  /** Counts a request, and says it. */
+  say(said: Said): void {
+    if (said.verdict === 'allow') this.shared.counts.allowed++;
+    else this.shared.counts.denied++;
+    this.#tell(said);
+  }
+
+  #tell(said: Said): void {
+    const { client, clientPort, server, port, identity } = this.origin;
+    this.shared.flows.say({
+      time: Date.now(),
+      client,
+      clientPort,
+      server,
+      serverPort: port,
+      identity,
+      direction: 'ingress',
+      rule: 0,
+      flags: 0,
+      method: '',
+      path: '',
+      ...said,
+    });
+  }
+
+  /** One of the two is closed: the other gets what there still is for it, and is closed too. */
+  #closed(other: Socket | undefined): void {
+    if (other !== undefined && !other.destroyed) {
+      if (other === this.client && this.#lingers) return;
+      other.destroySoon();
+      // One that does not take what there is for it would be there for ever.
+      this.patience(this.shared.limits.idleMs);
+      return;
+    }
+    if (this.#over) return;
+    this.#over = true;
+    this.patience(undefined);
+    this.#onOver();
+  }
+}
+
+/** What a judgement is in a flow. */
+export function saidOf({ verdict, reason, direction, rule, flags }: Judgement): Omit<Said, 'protocol'> {
+  return { verdict, direction, rule, flags, ...(reason === undefined ? {} : { reason }) };
+}
