@@ -50,6 +50,7 @@
 #define TRACK_READ (1U << 6)       /* out: its requests are read */
 #define TRACK_FROM_PROXY (1U << 7) /* in: the packet comes from the proxy, in the name of its source */
 #define TRACK_PROXIED (1U << 8)    /* out: the packet is to go to the proxy */
+#define TRACK_KEEPS (1U << 9)      /* out: what does not let it in unread keeps connections that were */
 
 /* Who reads the requests of a connection. */
 enum ct_reader {
@@ -168,6 +169,8 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		query->mesh_set = track->sets[2];
 	}
 	reason = policy_decide(query);
+	if (query->flags & POLICY_KEEP)
+		track->flags |= TRACK_KEEPS;
 	if (!egress && (query->requests & ASKED_REQUESTS) && track->key.protocol == IPPROTO_TCP &&
 	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
 		__u32 rule = query->rule, flags = query->flags;
@@ -194,7 +197,8 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 	track->judged = reason ? 0 : direction;
 	track->name = query->name;
 	place->rule = query->rule;
-	place->flags = query->flags;
+	/* Where the kernel reads, it is each request that is logged. */
+	place->flags = track->reader == READER_KERNEL ? query->flags & ~POLICY_LOG : query->flags;
 	return reason;
 }
 
@@ -353,6 +357,23 @@ static __always_inline bool ct_outlives(struct ct_entry *entry, const struct pac
 }
 
 /*
+ * Whether a connection that was let in unread stays so, while policy would let it in for its requests by now. As above, but
+ * nothing is denied.
+ */
+static __always_inline bool ct_stays_unread(struct ct_entry *entry, const struct packet *packet,
+					    const struct track *track, __u32 revision, struct place *place)
+{
+	if (track->reader == READER_NONE || !(track->flags & TRACK_KEEPS) ||
+	    (entry->flags & (CT_BY_REQUEST | CT_PROXIED)) || entry->remote_identity != track->identity || ct_is_syn(packet))
+		return false;
+	__sync_fetch_and_or(&entry->flags, CT_KEPT);
+	entry->revision = revision;
+	place->rule = entry->rule;
+	place->flags = 0;
+	return true;
+}
+
+/*
  * Notes what judging a connection again has come to, where that lets it pass. What must go to the proxy and does not, or
  * goes there as somebody else, is over.
  */
@@ -450,7 +471,7 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 			}
 			return reason;
 		}
-		if (!reason)
+		if (!reason && !ct_stays_unread(entry, packet, track, revision, place))
 			ct_judged(entry, track, place, revision);
 	}
 	if (!exempt && !track->reply && ct_is_unread(packet, entry->flags))

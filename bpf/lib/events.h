@@ -67,6 +67,15 @@ SUBPROGRAM int log_due(__u32 rule, __u32 *unsaid)
 	return 1;
 }
 
+/* One more of the rule's is not said. */
+static __always_inline void log_missed(__u32 rule)
+{
+	struct log_limit *limit = bpf_map_lookup_elem(&log_limits, &rule);
+
+	if (limit)
+		__sync_fetch_and_add(&limit->unsaid, 1);
+}
+
 /* Not inlined: its prototype is what carries the layout of an event into the BTF. */
 static __noinline void event_submit(struct event *event)
 {

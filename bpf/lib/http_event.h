@@ -10,6 +10,7 @@
 enum http_said_kind {
 	SAID_PASSED = 0,
 	SAID_REFUSED = 1,
+	SAID_AUDITED = 2,
 };
 
 /* @returns Whether a request may be said now; `unsaid` is how many were not since the last. */
@@ -38,13 +39,23 @@ static __always_inline bool http_said_due(__u32 kind, __u32 *unsaid)
 	return true;
 }
 
+/* Whether the rule that decided has the request said, however many are. What it says goes into `said`. */
+static __always_inline bool http_log_due(const struct http_judgement *judgement, struct http_said *said)
+{
+	__u32 unlogged = 0;
+
+	said->logged = (judgement->flags & POLICY_LOG) && log_due(judgement->rule, &unlogged);
+	said->unlogged = unlogged;
+	return said->logged;
+}
+
 /* Not inlined: its prototype is what carries the layout of an event into the BTF. */
 static __noinline void http_event_submit(struct http_event *event)
 {
 	bpf_ringbuf_submit(event, 0);
 }
 
-/* Says a request. `reason` is FORWARDED, or why it was refused; a status of 0: there is none. */
+/* Says a request. `reason` is FORWARDED, or why it was, or would be, refused; a status of 0: there is none. */
 SUBPROGRAM int http_event_say(const struct ct_key *key, const struct http_said *said, __u32 ifindex, __u32 reason,
 			      __u32 status)
 {
@@ -67,9 +78,11 @@ SUBPROGRAM int http_event_say(const struct ct_key *key, const struct http_said *
 	endpoint = bpf_map_lookup_elem(&endpoints, &index);
 	v4 = addr_is_ipv4(&key->remote);
 	event->event.time_ns = bpf_ktime_get_ns();
-	event->event.kind = EVENT_REQUEST;
+	event->event.kind = said->kind;
 	event->event.direction = DIRECTION_INGRESS;
-	event->event.verdict = reason == FORWARDED ? VERDICT_ALLOW : VERDICT_DENY;
+	event->event.verdict = reason == FORWARDED || said->kind == EVENT_AUDIT ? VERDICT_ALLOW : VERDICT_DENY;
+	event->event.flags = said->logged ? EVENT_LOGGED : 0;
+	event->event.unsaid = said->unlogged;
 	event->event.reason = reason;
 	event->event.protocol = IPPROTO_TCP;
 	event->event.endpoint = key->endpoint;

@@ -7,7 +7,8 @@
 #include "http_match.h"
 #include "policy.h"
 
-static __always_inline bool http_query(const struct http_stream *stream, struct policy_query *query)
+/* Asks for the sets of the pod's ingress. @returns Whether policy can be asked at all; `audited`: also what is audited. */
+static __always_inline bool http_query(const struct http_stream *stream, struct policy_query *query, __u32 *audited)
 {
 	__u32 ifindex = stream->ifindex;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
@@ -22,6 +23,7 @@ static __always_inline bool http_query(const struct http_stream *stream, struct 
 	query->identity = entry->remote_identity;
 	query->port = bpf_ntohs(stream->connection.local_port);
 	query->protocol = IPPROTO_TCP;
+	*audited = endpoint->flags & ENDPOINT_AUDITED;
 	return true;
 }
 
@@ -78,9 +80,12 @@ static __always_inline void http_judge(const struct http_stream *stream, struct 
 		return;
 	judgement->reason = HTTP_DENIED;
 	__builtin_memset(query, 0, sizeof(*query));
-	if (!settings || !http_query(stream, query))
+	if (!settings || !http_query(stream, query, &judgement->audited))
 		return;
 	judgement->identity = query->identity;
+	judgement->sets[0] = query->admin_set;
+	judgement->sets[1] = query->network_set;
+	judgement->sets[2] = query->mesh_set;
 	judgement->revision = *(volatile __u32 *)&settings->revision;
 	reason = http_decide(request, query);
 	judgement->rule = query->rule;
@@ -90,8 +95,43 @@ static __always_inline void http_judge(const struct http_stream *stream, struct 
 	/* What comes after it is not read any more: policy must allow that whatever it is. */
 	if (request->flags & HTTP_UPGRADES) {
 		query->request = REQUEST_STRICT;
-		if (policy_decide(query) != FORWARDED)
+		if (policy_decide(query) != FORWARDED) {
+			judgement->rule = query->rule;
+			judgement->flags = query->flags;
 			return;
+		}
 	}
 	judgement->reason = FORWARDED;
+}
+
+/*
+ * Asks whether audited policies would have denied the request in `request`, which was let through and is still there.
+ * @returns Whether; `judgement` then says by which rule.
+ */
+SUBPROGRAM int http_would_deny(const struct http_stream *stream, struct http_request *request)
+{
+	struct http_judgement *judgement;
+	struct endpoint_audit *sets;
+	struct policy_query *query;
+	enum drop_reason reason;
+	__u32 id, audited;
+
+	if (!stream || !request)
+		return 0;
+	id = stream->connection.endpoint;
+	sets = bpf_map_lookup_elem(&audits, &id);
+	query = &request->query;
+	__builtin_memset(query, 0, sizeof(*query));
+	if (!sets || !http_query(stream, query, &audited))
+		return 0;
+	query->admin_set = sets->ingress_admin_set;
+	query->network_set = sets->ingress_set;
+	query->mesh_set = sets->ingress_mesh_set;
+	reason = http_decide(request, query);
+	if (reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT)
+		return 0;
+	judgement = &request->judgement;
+	judgement->rule = query->rule;
+	judgement->flags = query->flags;
+	return 1;
 }

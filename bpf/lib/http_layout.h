@@ -74,6 +74,8 @@ struct http_stream {
 	__u32 next;  /* the sequence number of the next byte */
 	__u32 name_hash; /* of a trailer's name so far */
 	__u32 revision;  /* that let it be no HTTP any more */
+	__u32 sets[3];   /* admin, network and mesh set that the last request was let through by; 0: none was */
+	__u32 pad;
 };
 
 #define HTTP_SAID_METHOD 16
@@ -88,7 +90,9 @@ struct http_said {
 	__u32 unsaid;   /* that should have been said before */
 	__u8 method_length;
 	__u8 path_length;
-	__u8 pad[6];
+	__u8 kind;      /* enum event_kind */
+	__u8 logged;    /* the rule wants it said in the log */
+	__u32 unlogged; /* how many it should have had said before */
 	__u8 method[HTTP_SAID_METHOD];
 	__u8 path[HTTP_SAID_PATH]; /* canonical, its beginning */
 };
@@ -138,7 +142,7 @@ struct http_answers {
 	struct http_said said;
 };
 
-/* An event of one request: what event_kind says EVENT_REQUEST of. */
+/* An event of one request: what event_kind says EVENT_REQUEST of; with EVENT_AUDIT, one that audited policies would deny. */
 struct http_event {
 	struct event event;
 	__u16 status; /* 0: it has none */
@@ -211,6 +215,8 @@ struct http_judgement {
 	__u32 flags;
 	__u32 identity; /* of who asks */
 	__u32 revision; /* of the policy that was asked */
+	__u32 sets[3];  /* that were asked */
+	__u32 audited;  /* there are others to be asked, about what these let through */
 	__u32 pad;
 };
 

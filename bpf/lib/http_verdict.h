@@ -2,28 +2,12 @@
 /* What becomes of a message: a head is judged, a piece of a body goes where its head went. */
 #pragma once
 
-#include "http_event.h"
-#include "http_judge.h"
+#include "http_order.h"
+#include "http_say.h"
 #include "http_stream.h"
 #include "proxied.h"
 
 #include "http_answer.h"
-
-#include <bpf/bpf_core_read.h>
-
-/* Of the kernel's structs, what is read; the places are this machine's kernel's (CO-RE). */
-struct sk_buff {
-	void *sk;
-	char cb[48];
-} __attribute__((preserve_access_index));
-
-struct tcp_skb_cb {
-	__u32 seq;
-} __attribute__((preserve_access_index));
-
-struct tcp_sock {
-	__u32 write_seq;
-} __attribute__((preserve_access_index));
 
 enum http_action {
 	HTTP_PASS = 0,
@@ -43,18 +27,6 @@ struct http_walk {
 	__u32 length; /* of the packet */
 };
 
-static __always_inline void http_count(enum drop_reason reason, __u32 bytes)
-{
-	__u32 index = reason * 2 + 1;
-	struct metric *metric = bpf_map_lookup_elem(&metrics, &index);
-
-	/* Not as packets are counted: this also runs where it can be interrupted. */
-	if (!metric)
-		return;
-	__sync_fetch_and_add(&metric->packets, 1);
-	__sync_fetch_and_add(&metric->bytes, bytes);
-}
-
 /* Makes ready for what follows a head. */
 static __always_inline void http_follow(struct http_stream *stream, const struct http_request *request)
 {
@@ -71,101 +43,20 @@ static __always_inline void http_follow(struct http_stream *stream, const struct
 	}
 }
 
-/* What may be said of the head in `request`; one that could not be read has neither method nor path. */
-static __always_inline void http_describe(struct http_request *request)
+/*
+ * Whether policy about the pod has changed since it let a request of the connection through, and what denies now wants
+ * both ends of connections told that were admitted before (POLICY_RESET).
+ */
+static __always_inline bool http_resets(const struct http_stream *stream, const struct http_judgement *judgement)
 {
-	const struct http_judgement *judgement = &request->judgement;
-	struct http_said *said = &request->said;
-	bool read = judgement->reason == FORWARDED || judgement->reason == HTTP_DENIED;
-	__u32 method = read ? request->method_length : 0;
-	__u32 path = read ? request->path_length : 0;
-
-	said->rule = judgement->rule;
-	said->identity = judgement->identity;
-	said->method_length = method > HTTP_SAID_METHOD ? HTTP_SAID_METHOD : method;
-	said->path_length = path > HTTP_SAID_PATH ? HTTP_SAID_PATH : path;
-	__builtin_memcpy(said->method, request->head, HTTP_SAID_METHOD);
-	__builtin_memcpy(said->path, request->target, HTTP_SAID_PATH);
-}
-
-/* A request goes to the pod: its answer is awaited, and perhaps said with it. */
-static __always_inline void http_passed(struct http_answers *answers, struct http_request *request)
-{
-	__u64 bit = 1ULL << (answers->asked & 63);
-	__u32 unsaid = 0;
-
-	if (request->flags & HTTP_IS_HEAD)
-		answers->heads |= bit;
-	else
-		answers->heads &= ~bit;
-	if (!*(volatile __u32 *)&answers->saying && http_said_due(SAID_PASSED, &unsaid)) {
-		http_describe(request);
-		request->said.number = answers->asked;
-		request->said.unsaid = unsaid;
-		request->said.started_ns = bpf_ktime_get_ns();
-		answers->said = request->said;
-		*(volatile __u32 *)&answers->saying = 1;
-	}
-	answers->passed = answers->asked + 1;
-	*(volatile __u32 *)&answers->asked = answers->asked + 1;
-}
-
-/* A request is refused, and said to be. `status` 0: the connection is reset for it. */
-static __always_inline void http_refused(const struct http_stream *stream, struct http_request *request, __u32 status,
-					 __u32 length)
-{
-	__u32 reason = request->judgement.reason;
-	__u32 unsaid = 0;
-
-	http_count(reason, length);
-	if (!http_said_due(SAID_REFUSED, &unsaid))
-		return;
-	http_describe(request);
-	request->said.unsaid = unsaid;
-	request->said.started_ns = 0;
-	http_event_say(&stream->connection, &request->said, stream->ifindex, reason, status);
+	return judgement->reason == HTTP_DENIED && (judgement->flags & POLICY_RESET) && stream->sets[1] != 0 &&
+	       (stream->sets[0] != judgement->sets[0] || stream->sets[1] != judgement->sets[1] ||
+		stream->sets[2] != judgement->sets[2]);
 }
 
 static __always_inline __u32 http_status(enum drop_reason reason)
 {
 	return reason == HTTP_DENIED ? 403 : reason == HTTP_HEAD_TOO_BIG ? 431 : 400;
-}
-
-/* What the pod has written on its socket so far, sent or not: the sequence number behind it. */
-static __always_inline bool http_written(struct __sk_buff *skb, __u32 *sequence)
-{
-	__u64 socket = 0;
-
-	/* The context is the kernel's packet; what it says of sockets by itself leaves this out. */
-	return bpf_probe_read_kernel(&socket, sizeof(socket), (void *)skb + bpf_core_field_offset(struct sk_buff, sk)) == 0 &&
-	       bpf_probe_read_kernel(sequence, sizeof(*sequence),
-				     (void *)(socket + bpf_core_field_offset(struct tcp_sock, write_seq))) == 0;
-}
-
-/*
- * Whether the answers to all that the pod was given are before what is written on its socket now: they have left, or the
- * last of them is on its way and has been written to its end. `ends` is another answer's only after one more has ended.
- */
-static __always_inline bool http_settled(const struct http_walk *walk, struct http_answers *answers)
-{
-	__u32 answered = *(volatile __u32 *)&answers->answered;
-	__u32 ends, written;
-
-	if (answers->phase >= ANSWER_REST)
-		return false;
-	if (answers->settled == answers->passed)
-		return true;
-	if ((__s32)(answered - answers->passed) < 0) {
-		if (answered + 1 != answers->passed || *(volatile __u8 *)&answers->phase != ANSWER_BODY ||
-		    !(*(volatile __u8 *)&answers->flags & ANSWER_ENDS))
-			return false;
-		ends = *(volatile __u32 *)&answers->ends;
-		if (!http_written(walk->skb, &written) || ends != written ||
-		    *(volatile __u32 *)&answers->answered != answered)
-			return false;
-	}
-	answers->settled = answers->passed;
-	return true;
 }
 
 /*
@@ -178,7 +69,7 @@ static __always_inline bool http_may_answer(const struct http_walk *walk, struct
 	__u32 room = progress->seen & SEEN(HTTP_ANSWER) ? walk->length - progress->at : walk->length;
 
 	return !(progress->seen & SEEN(HTTP_PASS)) && room >= ANSWER_SHORTEST && walk->length <= ANSWER_LONGEST &&
-	       http_settled(walk, answers);
+	       http_settled(walk->skb, answers);
 }
 
 /* The answer that is due is written over the packet up to `end`: only now is it known how long it may be. */
@@ -212,13 +103,16 @@ static __always_inline enum http_action http_head(struct http_walk *walk, __u32 
 	if (judgement->reason == FORWARDED) {
 		http_passed(answers, request);
 		http_follow(stream, request);
+		__builtin_memcpy(stream->sets, judgement->sets, sizeof(stream->sets));
 		if (request->flags & HTTP_UPGRADES) {
 			stream->phase = HTTP_IN_OTHER;
 			stream->revision = judgement->revision;
 		}
+		if (judgement->audited)
+			http_audit(stream, request, length);
 		return HTTP_PASS;
 	}
-	if (!http_may_answer(walk, answers)) {
+	if (http_resets(stream, judgement) || !http_may_answer(walk, answers)) {
 		http_refused(stream, request, 0, length);
 		return HTTP_RESET;
 	}
@@ -246,6 +140,7 @@ static __always_inline enum http_action http_other(struct http_stream *stream, s
 {
 	struct config *settings = config_get();
 	struct policy_query *query = &request->query;
+	__u32 audited;
 
 	if (!settings)
 		return HTTP_RESET;
@@ -254,7 +149,7 @@ static __always_inline enum http_action http_other(struct http_stream *stream, s
 	stream->revision = *(volatile __u32 *)&settings->revision;
 	__builtin_memset(query, 0, sizeof(*query));
 	query->request = REQUEST_STRICT;
-	return http_query(stream, query) && policy_decide(query) == FORWARDED ? HTTP_PASS : HTTP_RESET;
+	return http_query(stream, query, &audited) && policy_decide(query) == FORWARDED ? HTTP_PASS : HTTP_RESET;
 }
 
 static __always_inline enum http_action http_body(struct http_stream *stream)

@@ -335,7 +335,8 @@ enum event_kind {
 	EVENT_END = 2,
 	EVENT_PERIODIC = 3,
 	EVENT_DENY = 4,
-	EVENT_AUDIT = 5, /* passed, and `reason` and `rule` are what audited policies would have denied it by */
+	/* Passed, and `reason` and `rule` are what audited policies would have denied it by; of a request, a struct http_event. */
+	EVENT_AUDIT = 5,
 	EVENT_REQUEST = 6, /* an HTTP request: a struct http_event (http_layout.h) */
 };
 

@@ -110,7 +110,7 @@ export class EventReader {
     this.#ring = new RingBuffer(maps.events, (record) => {
       const decoded = record.length < event.size ? undefined : decodeEvent(event.decode(record));
       if (decoded === undefined) this.#undecodable++;
-      else onEvent(decoded.kind === 'request' ? { ...decoded, http: decodeRequest(record) } : decoded);
+      else onEvent(record.length >= event.size + httpSaid.size ? { ...decoded, http: decodeRequest(record) } : decoded);
     });
   }
 

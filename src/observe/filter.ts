@@ -99,7 +99,7 @@ function inNamespace(peer: FlowPeer, namespace: string): boolean {
 
 export function matchesFilter(flow: FlowEvent, filter: FlowFilter): boolean {
   const { source, destination } = flow;
-  if ((flow.kind === 'request') !== (filter.http === 'only')) return false;
+  if ((flow.http !== undefined) !== (filter.http === 'only')) return false;
   const verdict = flow.kind === 'audit' ? 'audit' : flow.verdict;
   if (filter.verdict !== undefined && verdict !== filter.verdict) return false;
   if (filter.port !== undefined && destination.port !== filter.port) return false;

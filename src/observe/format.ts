@@ -27,12 +27,12 @@ export function formatFlow(flow: FlowEvent, colour: boolean): string {
 }
 
 /** A request and its answer. */
-function exchangeOf({ http, durationNs }: FlowEvent): string {
+function exchangeOf({ kind, http, durationNs }: FlowEvent): string {
   if (http === undefined) return '';
   const request = http.method === '' ? 'unreadable' : `${http.method} ${http.path}`;
   const answer = http.status === undefined ? 'reset' : String(http.status);
   const time = durationNs === undefined ? '' : ` in ${(durationNs / 1e6).toFixed(1)} ms`;
-  return `${request} → ${answer}${time}${http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`}  `;
+  return `${request}${kind === 'audit' ? '' : ` → ${answer}${time}`}${http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`}  `;
 }
 
 /** What the rule has said where it decides, and how often that was left out. */
