@@ -39,7 +39,6 @@ struct config {
 #define ENDPOINT_REVOKED (1U << 1) /* nobody believes that it is who it was: nothing of it passes, in either direction */
 
 #define ENDPOINT_AUDITED (1U << 2) /* has sets in `audits` */
-#define ENDPOINT_PROXY (1U << 3)   /* requests to it are the proxy's to read, also those that the kernel could */
 
 struct endpoint {
 	__u32 id;
@@ -185,7 +184,7 @@ struct ct_entry {
 	__u32 class; /* of the other end of a proxied connection, as in identity_classes; 0: not known */
 };
 
-/* Who reads the requests to an endpoint's port that policy wants to have read. */
+/* Who reads the requests to an endpoint's port that the kernel could read as well. */
 struct proxy_port_key {
 	__u32 endpoint; /* id */
 	__u16 port;	/* host order */
@@ -194,7 +193,7 @@ struct proxy_port_key {
 
 enum proxy_mode {
 	PROXY_ALWAYS = 1, /* the proxy: what is spoken there is not HTTP/1.1 */
-	PROXY_NEVER = 2,  /* the kernel: somebody forbids the proxy */
+	PROXY_NEVER = 2,  /* the kernel, whatever comes: the proxy is forbidden */
 };
 
 struct service_key {

@@ -81,13 +81,13 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u32);
 } identity_classes SEC(".maps");
 
-/* enum proxy_mode of ports that are not left to what the endpoint is. */
+/* enum proxy_mode of ports, said by user space or learnt (proxied.h); one that is not in it is the kernel's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);

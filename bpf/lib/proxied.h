@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Whose requests the proxy reads, and what is kept of who makes them. Policy sends connections to the proxy by itself
- * (VERDICT_PROXY); those that the kernel could read go there where the endpoint or its port asks for it.
+ * (VERDICT_PROXY); those that the kernel could read go there where something is known of the port.
  */
 #pragma once
 
@@ -19,10 +19,8 @@ SUBPROGRAM int proxied_by_port(const struct endpoint *endpoint, __u32 port)
 	key.endpoint = endpoint->id;
 	key.port = port;
 	mode = bpf_map_lookup_elem(&proxy_ports, &key);
-	if (mode && *mode == PROXY_NEVER)
-		return 0;
-	/* Without the proxy a port that was noted is read by the kernel as before; a guest's sockets cannot be. */
-	return (endpoint->flags & ENDPOINT_PROXY) || (mode && *mode == PROXY_ALWAYS && settings->proxy_ifindex != 0);
+	/* Without a proxy the port is read by the kernel as before. */
+	return mode && *mode == PROXY_ALWAYS && settings->proxy_ifindex != 0;
 }
 
 /* @returns What class an identity number stands for, the same for every number of it; 0: not known. */

@@ -19,6 +19,7 @@ import { type LearntName, LearntNames } from './learnt.ts';
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
 import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
+import { type ProxyMode, type ProxyPort, ProxyPorts } from './proxy-ports.ts';
 import { type ServiceFront, type ServiceHere, ServiceTable, type TransportAddress } from './services.ts';
 import { surveyConnections } from './survey.ts';
 import { PathTable, type TunnelProof, TunnelTable } from './tunnels.ts';
@@ -37,6 +38,8 @@ export type DatapathSettings = Partial<
   Omit<Config, 'revision' | 'flags'> & {
     /** Tunnels are the kernel's: packets out of them carry the kernel's proof of the SA. */
     readonly xfrm: boolean;
+    /** Ports that HTTP/2 comes to are noted for the proxy, also while there is none. */
+    readonly proxyLearn: boolean;
   }
 >;
 
@@ -61,6 +64,7 @@ export class Datapath {
   readonly #policy: PolicyTable;
   readonly #names: LearntNames;
   readonly #services: ServiceTable;
+  readonly #proxyPorts: ProxyPorts;
   readonly #connections: ConnectionTable;
   readonly #events: EventReader;
   readonly #onEvent: (event: DatapathEvent) => void;
@@ -98,6 +102,7 @@ export class Datapath {
     this.#names = new LearntNames(maps, (id) => this.#endpoints.isLive(id));
     this.#policy = new PolicyTable(maps, this.#endpoints, this.#tunnels, deps.log, survey, this.#growth);
     this.#services = new ServiceTable(maps, deps.log, survey, this.#growth);
+    this.#proxyPorts = new ProxyPorts(maps);
     this.#connections = new ConnectionTable(maps, this.#endpoints, ({ uid }, family) => {
       const entry = this.policy.endpoints.get(uid);
       return (family === 4 ? entry?.identity4 : entry?.identity6) ?? reservedIdentity.any;
@@ -121,11 +126,11 @@ export class Datapath {
   }
 
   setConfig(settings: DatapathSettings): void {
-    const { xfrm, ...rest } = settings;
+    const { xfrm, proxyLearn, ...rest } = settings;
     const map = this.#objects.maps.config;
     const before = map.get(0);
     if (before === undefined) throw new TypeError('the array map config has no entry 0');
-    const flags = flagged(before.flags, configFlags.xfrm, xfrm);
+    const flags = flagged(flagged(before.flags, configFlags.xfrm, xfrm), configFlags.proxyLearn, proxyLearn);
     map.set(0, { ...before, ...rest, flags });
   }
 
@@ -155,6 +160,39 @@ export class Datapath {
   }
 
   /**
+   * Sends what is for the proxy to judge into its link, and lets out of it what belongs to that.
+   * @param ifindex The node's side of the link.
+   * @throws {KernelError} `Errno`
+   */
+  openProxy(ifindex: number): void {
+    this.#attach('from_proxy', ifindex, 'ingress');
+    this.setConfig({ proxyIfindex: ifindex });
+    this.#policy.classify();
+  }
+
+  /** There is no proxy any more: nothing passes that is for it to judge. */
+  closeProxy(): void {
+    const { proxyIfindex = 0 } = this.config ?? {};
+    this.setConfig({ proxyIfindex: 0 });
+    this.#attachments.forget(proxyIfindex);
+  }
+
+  /**
+   * Says who reads the requests to an endpoint's port that policy asks for and both could read; later connections go by it.
+   * @param mode Undefined: the kernel, until it learns better.
+   * @throws {KernelError} `Errno` where there are too many
+   */
+  setProxyPort(uid: string, port: number, mode: ProxyMode | undefined): void {
+    const endpoint = this.#endpoints.byUid(uid);
+    if (endpoint !== undefined) this.#proxyPorts.set(endpoint.id, port, mode);
+  }
+
+  /** What was said or learnt of endpoints' ports, also before this process; endpoints are by their ids. */
+  proxyPorts(): ProxyPort[] {
+    return this.#proxyPorts.all();
+  }
+
+  /**
    * Guards a pod's interface and lets pass what policy says, or nothing while policy does not know the pod. To be called
    * for a new interface before it is up, and for every interface there is before the first `applyPolicy` of a process.
    * @throws {KernelError} `Errno`
@@ -174,6 +212,7 @@ export class Datapath {
     if (removed !== undefined) {
       this.#forgetSockets(removed.ifindex);
       this.#attachments.forget(removed.ifindex);
+      this.#proxyPorts.keepOnly((id) => this.#endpoints.isLive(id));
     }
     for (const address of removed?.addresses ?? []) {
       this.#paths.forgetLocal(address);
@@ -195,6 +234,7 @@ export class Datapath {
   removeStrangers(): number[] {
     const removed = this.#endpoints.removeStrangers();
     for (const ifindex of removed) this.#forgetSockets(ifindex);
+    this.#proxyPorts.keepOnly((id) => this.#endpoints.isLive(id));
     return removed;
   }
 

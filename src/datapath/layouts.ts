@@ -69,7 +69,7 @@ export const endpoint = struct('endpoint', {
   addr6: addr,
 });
 export type Endpoint = Value<typeof endpoint>;
-export const endpointFlags = { ready: 1, revoked: 2, audited: 4, proxy: 8 } as const;
+export const endpointFlags = { ready: 1, revoked: 2, audited: 4 } as const;
 
 export const endpointAudit = struct('endpoint_audit', {
   ingressAdminSet: u32,

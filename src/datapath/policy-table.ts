@@ -6,6 +6,7 @@ import { diff, type PolicyOperation } from '../policy/diff.ts';
 import { type PolicyEntry, type PolicyImage, verdictCodes } from '../policy/image.ts';
 import { type Bridge, bridgesBetween } from './bridge.ts';
 import { fixedRoom, type Room } from './capacity.ts';
+import { ClassTable } from './classes.ts';
 import type { EndpointTable } from './endpoints.ts';
 import { DatapathError, RevisionRefused } from './error.ts';
 import { HttpTables } from './http-tables.ts';
@@ -46,6 +47,7 @@ export class PolicyTable {
   readonly #maps: PolicyMaps;
   readonly #endpoints: EndpointTable;
   readonly #tunnels: TunnelTable;
+  readonly #classes: ClassTable;
   readonly #log: Pick<Logger, 'warn'> | undefined;
   readonly #room: Room;
   #http: HttpTables;
@@ -71,6 +73,7 @@ export class PolicyTable {
     this.#maps = maps;
     this.#endpoints = endpoints;
     this.#tunnels = tunnels;
+    this.#classes = new ClassTable(maps);
     this.#http = new HttpTables(maps);
     this.#image = restoreImage(maps, survey);
   }
@@ -87,6 +90,20 @@ export class PolicyTable {
   /** Resolves when nothing of an earlier revision is in the maps any more. */
   get settled(): Promise<void> {
     return this.#cleanup;
+  }
+
+  /** Has the datapath know what its numbers stand for, from when there is a proxy on. @throws {KernelError} `Errno` */
+  classify(): void {
+    // Nobody knows what the numbers of the process before stood for; but the map does, if there was a proxy.
+    if (this.#restored) return;
+    const transaction = new Transaction();
+    try {
+      this.#classes.put(transaction, this.#image.identities);
+    } catch (error) {
+      transaction.rollback();
+      throw error;
+    }
+    this.#classes.note(this.#image.identities);
   }
 
   /**
@@ -109,7 +126,8 @@ export class PolicyTable {
     const leftovers = removals < 0 ? [] : operations.slice(removals);
     const bridges = await this.#makeRoom(old, next, changes);
     this.#prepareRequests(old, next, changes, bridges);
-    this.#change(old, changes, bridges, options.tunnelIdentity);
+    this.#change(old, next, changes, bridges, options.tunnelIdentity);
+    this.#classes.note(next.identities);
     this.#image = next;
     this.#restored = false;
     const revision = this.#bumpRevision();
@@ -136,6 +154,7 @@ export class PolicyTable {
 
   #change(
     old: PolicyImage,
+    next: PolicyImage,
     changes: readonly PolicyOperation[],
     bridges: readonly Bridge[],
     tunnelIdentity: TunnelIdentity | undefined,
@@ -150,6 +169,7 @@ export class PolicyTable {
       beforeFlip = false;
     };
     try {
+      this.#classes.put(transaction, next.identities);
       for (const { set, entries } of bridges) transaction.add(this.#maps.policy, this.#encode(set, entries));
       for (const operation of changes) {
         if (operation.kind === 'put-endpoint' || operation.kind === 'delete-endpoint') flip();
@@ -248,6 +268,7 @@ export class PolicyTable {
       for (const [key] of this.#encode(set, entries)) transaction.remove(this.#maps.policy, key);
     for (const operation of leftovers) this.#perform(transaction, operation, this.#image);
     this.#http.keepOnly(this.#image.ruleSets);
+    this.#classes.keepOnly(this.#image.identities);
   }
 
   #encode(set: number, entries: readonly PolicyEntry[]): (readonly [PolicyKey, PolicyValue])[] {
@@ -283,6 +304,7 @@ export class PolicyTable {
       { map: policy.name, entries: wanted === all ? bridged : needed },
       ...tables.map(({ table, entries }) => ({ map: table.name, entries })),
       ...this.#http.needs(next.ruleSets.values(), requests),
+      this.#classes.needs(next.identities),
     ]);
     for (const { table, entries } of tables) {
       const { name: map, capacity } = table;

@@ -47,7 +47,6 @@ test('numbers mean the same on both sides', () => {
   const constants: Readonly<Record<string, number>> = {
     CONFIG_XFRM: layouts.configFlags.xfrm,
     CONFIG_PROXY_LEARN: layouts.configFlags.proxyLearn,
-    ENDPOINT_PROXY: layouts.endpointFlags.proxy,
     CT_PROXIED: layouts.ctFlags.proxied,
     PROXY_ALWAYS: layouts.proxyModes.always,
     PROXY_NEVER: layouts.proxyModes.never,
