@@ -82,7 +82,7 @@ export class Agent {
 
     const flows = new FlowLog({ capacity: keptFlows, ringLosses: () => datapath.losses().ring });
     const datapath = Datapath.open(
-      { objectDir: objectDirectory, pinDir: options.bpfDir, onIncompatible: 'recreate' },
+      { objectDir: objectDirectory, pinDir: options.bpfDir, onIncompatible: 'recreate', ...options.mapSizes },
       {
         log: logger,
         onEvent: (event) => {

@@ -1,4 +1,5 @@
 import type { Datapath } from '../datapath/datapath.ts';
+import type { Usage } from '../datapath/usage.ts';
 import type { EndpointManager } from '../endpoint/manager.ts';
 import type { BundleStore } from '../identity/bundle.ts';
 import type { NodeCertificate } from '../identity/node-certificate.ts';
@@ -132,13 +133,7 @@ export class Conditions {
         usage.inUse >= usage.size ? `all ${usage.size} are in use` : undefined,
         `${usage.inUse} of ${usage.size} in use, ${usage.coolingDown} resting`,
       ),
-      condition(
-        'maps',
-        full.length === 0
-          ? undefined
-          : full.map(([map, { used, capacity }]) => `${map} has ${used} of ${capacity} entries`).join(', '),
-        'have room',
-      ),
+      condition('maps', mapProblem(full, datapath.growthProblem), 'have room'),
     ];
   }
 
@@ -177,6 +172,16 @@ export class Conditions {
       ? undefined
       : `${count} certificates of peers were not valid yet, the last of them lately: is a clock wrong, here or there?`;
   }
+}
+
+/** @param growth Why maps could not be made larger. */
+function mapProblem(full: readonly [string, Usage][], growth: string | undefined): string | undefined {
+  const words = full.map(
+    ([map, { used, capacity, most }]) =>
+      `${map} has ${used} of ${capacity} entries${most !== undefined && most <= capacity ? ', the most there may be' : ''}`,
+  );
+  if (growth !== undefined) words.push(`they could not be made larger: ${growth}`);
+  return words.length === 0 ? undefined : words.join(', ');
 }
 
 /** Certificates begin ten minutes before they are made; half of a minute is nobody's network any more. */

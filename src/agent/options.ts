@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { growingNames, grows } from '../datapath/capacity.ts';
 import { MyelinError } from '../model/error.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import { defaultRootNamespace } from '../policy/istio/scope.ts';
@@ -43,6 +44,8 @@ export interface AgentOptions {
   readonly httpSample: number;
   /** Of HTTP requests that pass, and of those that are refused, so many are flows on each CPU; the rest is counted. */
   readonly httpEventsPerSecond: number;
+  /** Of maps of the datapath that grow: how many entries they begin with, and may come to have. */
+  readonly mapSizes: MapSizes;
   readonly handshakePort: number;
   readonly espPort: number;
   /** What happens to a pod that no policy selects. */
@@ -58,6 +61,12 @@ export interface AgentOptions {
   /** Root may ask for the tunnels' keys (`myelin debug keys`). */
   readonly allowKeyExport: boolean;
   readonly logLevel: string;
+}
+
+/** By map name; what is not named is as src/datapath/capacity.ts and bpf/lib/maps.h say. */
+export interface MapSizes {
+  readonly maxEntries: Readonly<Record<string, number>>;
+  readonly mostEntries: Readonly<Record<string, number>>;
 }
 
 function port(text: string): number {
@@ -114,6 +123,27 @@ function prefixes(text: string): Prefix[] {
   } catch (error) {
     throw new InvalidArgumentError(error instanceof MyelinError ? error.message : String(error));
   }
+}
+
+/** `policy=1024..65536,peers=256`; either number may be left away. */
+function mapSizes(text: string): MapSizes {
+  const maxEntries: Record<string, number> = {};
+  const mostEntries: Record<string, number> = {};
+  for (const part of text.split(',')) {
+    const [, name = '', first = '', , last = ''] = /^(\w+)=(\d*)(\.\.(\d+))?$/.exec(part) ?? [];
+    if (!grows(name))
+      throw new InvalidArgumentError(`expected MAP=BEGIN..MOST with a map of ${[...growingNames].join(', ')}`);
+    for (const [digits, record] of [
+      [first, maxEntries],
+      [last, mostEntries],
+    ] as const) {
+      const value = Number(digits);
+      if (digits !== '' && (value < 1 || value > 2 ** 24))
+        throw new InvalidArgumentError('expected 1 to 16777216 entries');
+      if (digits !== '') record[name] = value;
+    }
+  }
+  return { maxEntries, mostEntries };
 }
 
 const defaultRunDir = '/run/myelin';
@@ -175,6 +205,14 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .option('--dns-max-ttl-seconds <n>', 'and at most', seconds, 86_400)
     .option('--http-sample <n>', 'of so many HTTP requests that pass, one is shown; 0: none', wholeNumber, 1)
     .option('--http-events-per-second <n>', 'how many HTTP requests are shown, for each CPU', wholeNumber, 100)
+    .addOption(
+      new Option(
+        '--map-sizes <list>',
+        'entries that maps begin with, and may come to have: policy=1024..65536,peers=256',
+      )
+        .default({ maxEntries: {}, mostEntries: {} }, 'as they are built')
+        .argParser(mapSizes),
+    )
     .option('--handshake-port <port>', 'TCP port of handshakes', port, 4747)
     .option('--esp-port <port>', 'UDP port of ESP', port, 4500)
     .addOption(

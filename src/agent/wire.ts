@@ -13,7 +13,16 @@ export const conditionSchema = z.object({
   message: z.string(),
 });
 
-const gauge = z.object({ used: z.number(), capacity: z.number() });
+const gauge = z.object({
+  used: z.number(),
+  capacity: z.number(),
+  /** Of the kernel's memory. */
+  bytes: z.number().optional(),
+  /** How many entries the map may come to have; absent of one that does not grow. */
+  most: z.number().optional(),
+  /** What its capacity was in the beginning; absent where it has not grown. */
+  grownFrom: z.number().optional(),
+});
 
 export const statusSchema = z.object({
   node: z.string(),

@@ -26,6 +26,12 @@ async function status(flags: StatusFlags): Promise<void> {
   if (reports.some((report) => report.conditions.some(({ ok }) => !ok))) process.exitCode = 1;
 }
 
+type Usage = StatusReport['policy']['maps'][string];
+
+function formatUsage({ used, capacity, grownFrom }: Usage): string {
+  return `${used} of ${capacity}${grownFrom === undefined ? '' : ` (grown from ${grownFrom})`}`;
+}
+
 function formatStatus(report: StatusReport): string {
   const age = formatDuration(Date.now() - Date.parse(report.startedAt));
   const lines = [`${paint('bold', report.node)}  ${report.driver} driver, up ${age}, ${report.endpoints} endpoints`];
@@ -36,13 +42,13 @@ function formatStatus(report: StatusReport): string {
     `  policy        revision ${policy.revision}: ${policy.policies} policies, ${policy.ruleSets} rule sets, ${policy.identities} identities`,
     `  tunnels       ${tunnels.up} up, ${tunnels.opening} opening, ${tunnels.failed} failed${counts('; refused: ', tunnels.refusals)}`,
   );
-  const entries = Object.entries(policy.maps).map(([map, { used, capacity }]) => `${map} ${used} of ${capacity}`);
-  lines.push(`  map entries   ${entries.join(', ')}`);
-  for (const [map, { used, capacity }] of Object.entries(policy.maps))
-    if (used > capacity / 2)
-      lines.push(
-        paint('yellow', `  map ${map} is ${Math.round((100 * used) / capacity)} % full (${used} of ${capacity})`),
-      );
+  const maps = Object.entries(policy.maps);
+  lines.push(`  map entries   ${maps.map(([map, usage]) => `${map} ${formatUsage(usage)}`).join(', ')}`);
+  const bytes = maps.reduce((sum, [, usage]) => sum + (usage.bytes ?? 0), 0);
+  if (bytes > 0) lines.push(`  map memory    ${(bytes / 2 ** 20).toFixed(1)} MiB of these`);
+  for (const [map, { used, capacity, most = capacity }] of maps)
+    if (used > most / 2)
+      lines.push(paint('yellow', `  map ${map} is ${Math.round((100 * used) / most)} % full (${used} of ${most})`));
   const drops = [
     ...Object.entries(report.drops.datapath).map(([reason, packets]) => ({ where: 'datapath', reason, packets })),
     ...Object.entries(report.drops.tunnel).map(([reason, packets]) => ({ where: 'tunnel', reason, packets })),

@@ -91,7 +91,7 @@ export class MapGrowth implements Room {
   /** Grows in the background where maps are so full that there soon will be need. */
   consider(needs: readonly Need[]): void {
     if (this.#waiting > 0 || Date.now() < this.#restUntil) return;
-    if (Object.keys(this.#wanted(needs)).length > 0) void this.#enqueue(needs);
+    if (this.#unfinished !== undefined || Object.keys(this.#wanted(needs)).length > 0) void this.#enqueue(needs);
   }
 
   #capacity({ map, entries }: Need): number {

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import koffi from 'koffi';
 import { errnoError } from '../error.ts';
 import { layouts, libbpf, readName, structs, type TestRunOpts } from '../ffi/libbpf.ts';
@@ -56,6 +57,17 @@ export class BpfProgram {
   constructor(fd: number, name: string) {
     this.fd = fd;
     this.name = name;
+  }
+
+  /**
+   * Opens a program that is in the kernel, whoever loaded it: one that `queryTc` found.
+   * @returns It, and what gives up the handle.
+   * @throws {KernelError} `Errno` (ENOENT)
+   */
+  static openById(id: number): { readonly program: BpfProgram } & Disposable {
+    const fd = libbpf.prog_get_fd_by_id(id);
+    if (fd < 0) throw errnoError(-fd, 'open a program', `program ${id}`);
+    return { program: new BpfProgram(fd, `${id}`), [Symbol.dispose]: () => closeSync(fd) };
   }
 
   /** @throws {KernelError} `Errno` */

@@ -212,6 +212,7 @@ export const libbpf = {
   btf_free: bind<(btf: Pointer) => void>('void btf__free(void *btf)'),
 
   map_get_fd_by_id: bind<(id: number) => number>('int bpf_map_get_fd_by_id(uint32_t id)'),
+  prog_get_fd_by_id: bind<(id: number) => number>('int bpf_prog_get_fd_by_id(uint32_t id)'),
   obj_get: bind<(path: string) => number>('int bpf_obj_get(const char *path)'),
   obj_pin: bind<(fd: number, path: string) => number>('int bpf_obj_pin(int fd, const char *path)'),
   obj_info: bind<(fd: number, info: Uint8Array, length: Uint32Array) => number>(
