@@ -10,7 +10,7 @@ import { assertLossless, LossLab, nodes, say } from '../support/lossless.ts';
 describe('nothing is lost while keys are replaced', () => {
   let lab: LossLab;
   before(async () => {
-    lab = await LossLab.up({ rekeySeconds: 4 });
+    lab = await LossLab.up({ rekeySeconds: 4, extra: ['--threads', '2'] });
   });
   after(() => lab?.down());
 
