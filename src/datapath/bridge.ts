@@ -79,6 +79,9 @@ function mergePlain(same: readonly PolicyEntry[], origins: number): PolicyEntry 
   const passed = same.some(({ verdict }) => verdict === 'pass') ? mergePassed(same, origins) : undefined;
   if (passed !== undefined) return passed;
   const denies = same.filter(({ verdict }) => verdict === 'deny');
+  // The proxy judges by who it is now, whatever is allowed below; so of one it may judge all of them.
+  const proxied = same.filter(({ verdict }) => verdict === 'proxy');
+  if (denies.length === 0 && proxied.length > 0) return proxied.reduce((a, b) => (b.precedence > a.precedence ? b : a));
   // Denied if any is denied, as surely as the surest; allowed only if all are, as weakly as the weakest.
   const candidates = denies.length > 0 ? denies : same.length === origins ? same : [];
   const [first, ...others] = candidates;

@@ -36,7 +36,8 @@ export interface MapQuery {
 }
 
 export interface MapVerdict {
-  readonly verdict: 'allow' | 'deny';
+  /** `proxy`: the proxy judges what is asked on the connection. */
+  readonly verdict: 'allow' | 'deny' | 'proxy';
   /** Set where the verdict is deny. */
   readonly reason?: DropReason;
   /** `reservedRules.none` where no rule decided. */
@@ -81,6 +82,7 @@ export function evaluateMaps(maps: PolicyMaps & Pick<DatapathMaps, 'names'>, que
   if (byNetwork?.verdict === 'deny') return byNetwork;
   const byMesh = ask('mesh');
   if (byMesh?.verdict === 'deny') return byMesh;
+  if (byMesh?.verdict === 'proxy' && byNetwork?.verdict !== 'proxy') return byMesh;
   return byNetwork ?? byMesh ?? allow(reservedRules.none);
 }
 
@@ -107,6 +109,7 @@ function askSet(maps: PolicyMaps, setId: number, query: MapQuery, identity: Iden
     if (number !== undefined) consider(maps.httpAlternatives.get(first + number));
   }
   if (best?.verdict === verdictCodes.allow) return { verdict: 'allow', rule: best.rule, identity };
+  if (best?.verdict === verdictCodes.proxy) return { verdict: 'proxy', rule: best.rule, identity };
   if (best !== undefined && best.verdict !== verdictCodes.pass) return deny('POLICY_DENIED_EXPLICIT', best.rule);
   return (set.flags & ruleSetFlags.isolated) === 0 ? undefined : deny('POLICY_DENIED', set.rule);
 }

@@ -134,7 +134,8 @@ export function restoreImage(maps: DatapathMaps, survey: Survey = surveyConnecti
 
 function verdictOf(code: number, cell: number): PolicyEntry['verdict'] {
   if (code === verdictCodes.none && cell !== 0) return 'none';
-  return code === verdictCodes.allow ? 'allow' : code === verdictCodes.pass ? 'pass' : 'deny';
+  const known = (['allow', 'pass', 'proxy'] as const).find((verdict) => verdictCodes[verdict] === code);
+  return known ?? 'deny';
 }
 
 function placeholder(number: IdentityNumber): IdentityClass {

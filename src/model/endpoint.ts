@@ -24,6 +24,8 @@ export interface PodView extends PodRef {
   /** At most one of each family; none until the pod has its network. */
   readonly addresses: readonly IpAddress[];
   readonly namedPorts: readonly NamedPort[];
+  /** Whether what policy asks of its requests is never, or always, left to the proxy. Absent: what only the proxy reads. */
+  readonly proxy?: 'never' | 'required';
   /** Shares its node's network: it has no endpoint and no tunnel of its own. */
   readonly hostNetwork: boolean;
 }

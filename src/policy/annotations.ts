@@ -7,6 +7,7 @@ export const policyAnnotations = {
   'myelin.dev/established': ['re-evaluate', 'keep', 'reset'],
   'myelin.dev/denied': ['drop', 'reject'],
   'myelin.dev/mode': ['enforce', 'audit'],
+  'myelin.dev/proxy': ['auto', 'never', 'required'],
   'myelin.dev/log': undefined,
   'myelin.dev/description': undefined,
 } as const;
@@ -67,11 +68,13 @@ function optionsOf(said: Partial<Record<Annotation, string>>): PolicyOptions {
   const established = pick(policyAnnotations['myelin.dev/established'], said['myelin.dev/established']);
   const denied = pick(policyAnnotations['myelin.dev/denied'], said['myelin.dev/denied']);
   const mode = pick(policyAnnotations['myelin.dev/mode'], said['myelin.dev/mode']);
+  const proxy = pick(policyAnnotations['myelin.dev/proxy'], said['myelin.dev/proxy']);
   const { 'myelin.dev/log': log, 'myelin.dev/description': description } = said;
   return {
     ...(established === undefined ? {} : { established }),
     ...(denied === undefined ? {} : { denied }),
     ...(mode === undefined ? {} : { mode }),
+    ...(proxy === undefined ? {} : { proxy }),
     ...(log === undefined ? {} : { log }),
     ...(description === undefined ? {} : { description }),
   };

@@ -160,8 +160,8 @@ export function decideGate(
 /** The rule as it stands for this request, or for a connection of which no request is known; undefined where it does not. */
 function asAsked(rule: Rule, request: Request | undefined): Rule | undefined {
   if (request === undefined) return withoutRequests(rule);
-  // No kind has rules that pass over some HTTP requests; such a one denies them all.
-  if (request.kind === 'http' && rule.verdict === 'pass') return withoutRequests(rule);
+  // No kind has rules that pass over some requests but DNS questions; such a one denies them all.
+  if (request.kind !== 'dns' && rule.verdict === 'pass') return withoutRequests(rule);
   if (rule.verdict !== 'allow' && mayBeWithin(request, rule.requests)) return withoutRequests(rule);
   return matchesAnyRequest(request, rule.requests) ? rule : undefined;
 }

@@ -191,8 +191,11 @@ export interface PolicyEntry {
   /** 32 bits unsigned; of the entries that match, the highest decides. No two rules of one set have the same. */
   readonly precedence: number;
   readonly rule: number;
-  /** `pass`: as if no entry had matched. `none`: only rules that ask something of requests stand here. */
-  readonly verdict: 'allow' | 'deny' | 'pass' | 'none';
+  /**
+   * `pass`: as if no entry had matched. `none`: only rules that ask something of requests stand here. `proxy`: the rule asks
+   * something of requests that only the proxy reads, so the proxy judges the connection by all rules; of TCP only.
+   */
+  readonly verdict: 'allow' | 'deny' | 'pass' | 'proxy' | 'none';
   /** `optionFlags`. */
   readonly flags: number;
   /** Which alternatives of the set's matcher stand here beside it, in order; absent: none. */

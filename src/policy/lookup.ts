@@ -25,7 +25,8 @@ import type { HttpRequest } from './request.ts';
 
 /** What an image says of the first packet of a connection, at one pod's interface. */
 export interface LookupResult {
-  readonly verdict: 'allow' | 'deny';
+  /** `proxy`: the connection is led through the proxy, which judges what is asked on it. */
+  readonly verdict: 'allow' | 'deny' | 'proxy';
   /** Set where the verdict is deny. */
   readonly reason?: DropReason;
   /** `PolicyImage.rules` says what it stands for; `reservedRules.none` where no rule decided. */
@@ -107,13 +108,16 @@ export function lookup(
     // Where both gates allow, the first one that has a rule for it is named.
     const byMesh = ask('mesh', assumed);
     if (byMesh?.verdict === 'deny') return byMesh;
+    if (byMesh?.verdict === 'proxy' && byNetwork?.verdict !== 'proxy') return byMesh;
     return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
   };
   const readable = direction === 'ingress' && number === protocolNumbers.TCP;
-  if (readable && request !== undefined) return decided(request);
   const strictly = decided('strict');
-  if (strictly.verdict === 'allow' || !readable) return strictly;
+  if (strictly.verdict === 'proxy' || !readable) return strictly;
+  if (request === undefined && strictly.verdict === 'allow') return strictly;
   const atBest = decided('lenient');
+  if (strictly.verdict === 'deny' && atBest.verdict === 'proxy') return atBest;
+  if (request !== undefined) return decided(request);
   return atBest.verdict === 'allow' ? { ...strictly, byRequest: true } : { ...strictly, atBest };
 }
 
@@ -127,7 +131,7 @@ function askSet(set: RuleSet, whom: Whom, protocol: number, port: number, assume
   if (highest !== undefined && highest.verdict !== 'pass') {
     const { verdict, rule, flags, entry } = highest;
     const decided = { rule, flags, identity, entry };
-    return verdict === 'allow' ? { verdict, ...decided } : { verdict, reason: 'POLICY_DENIED_EXPLICIT', ...decided };
+    return verdict === 'deny' ? { verdict, reason: 'POLICY_DENIED_EXPLICIT', ...decided } : { verdict, ...decided };
   }
   if ((set.flags & ruleSetFlags.isolated) === 0) return undefined;
   return {
@@ -181,7 +185,7 @@ function matchedBits(prefix: Prefix, address: IpAddress): number {
 /** An entry, or an alternative that stands at one, as something that decides. */
 interface Candidate {
   readonly precedence: number;
-  readonly verdict: 'allow' | 'deny' | 'pass';
+  readonly verdict: 'allow' | 'deny' | 'pass' | 'proxy';
   readonly rule: number;
   readonly flags: number;
   readonly entry: PolicyEntry;

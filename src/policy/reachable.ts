@@ -61,7 +61,7 @@ function workOut(set: RuleSet, identity: IdentityNumber): Outcomes {
   const heard = [...entries, ...alternatives].filter(({ precedence }) => precedence >= floor);
   const fallsThrough = floor < 0 && (set.flags & ruleSetFlags.isolated) === 0;
   return {
-    allows: heard.some(({ verdict }) => verdict === 'allow'),
+    allows: heard.some(({ verdict }) => verdict === 'allow' || verdict === 'proxy'),
     leaves: fallsThrough || heard.some(({ verdict }) => verdict === 'pass'),
   };
 }

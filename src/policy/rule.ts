@@ -53,6 +53,9 @@ export interface Limit {
   readonly reason: string;
 }
 
+/** Who reads requests: `never` the proxy; always the proxy (`required`); the kernel what it can, else the proxy (`auto`). */
+export type ProxyUse = 'auto' | 'never' | 'required';
+
 export interface PolicyOptions {
   /** What happens to a connection that was admitted and that this policy now denies. Default `re-evaluate`: it is denied. */
   readonly established?: 're-evaluate' | 'keep' | 'reset';
@@ -60,6 +63,8 @@ export interface PolicyOptions {
   readonly denied?: 'drop' | 'reject';
   /** An audited policy decides nothing; what it would have denied is said in events. Default `enforce`. */
   readonly mode?: 'enforce' | 'audit';
+  /** Default `auto`. */
+  readonly proxy?: ProxyUse;
   /** What is said where the policy as a whole denies, and where rules of it decide that have no text of their own. */
   readonly log?: string;
   readonly description?: string;

@@ -31,7 +31,7 @@ export function imageOf(rules: readonly ProxyRule[], isolationFlags = 0): ProxyI
   return {
     endpoints: [{ addresses: [server], identity4: identityNumber(301), identity6: identityNumber(0), ingress: 0 }],
     sides: [{ network: { rules, isolated: { rule: 9, flags: isolationFlags } } }],
-    known: [[256, 400]],
+    identities: Array.from({ length: 145 }, (_, i) => [identityNumber(256 + i), `class ${256 + i}`] as const),
     implied: [],
     rules: [
       [7, 'the rule'],

@@ -66,14 +66,17 @@ export function assertAgreement(view: ClusterView, image: PolicyImage, flow: Pol
     const seen = direction === 'egress' ? { ...flowSeen, destination: known } : { ...flowSeen, source: known };
     const expected = expectedOutcome(image, decideSide(view, seen, direction), numbers);
     const { verdict, reason, rule } = found;
-    assert.deepEqual(
-      { verdict, rule, ...(reason === undefined ? {} : { reason }) },
-      expected,
-      `${direction} of ${subject.pod.uid}`,
-    );
+    // What the proxy judges is held against the reference in proxy/judge.test.ts.
+    if (verdict !== 'proxy')
+      assert.deepEqual(
+        { verdict, rule, ...(reason === undefined ? {} : { reason }) },
+        expected,
+        `${direction} of ${subject.pod.uid}`,
+      );
     compared++;
     if (image.endpoints.get(subject.pod.uid)?.audit === undefined) continue;
     const told = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true, { names, ...asked });
+    if (told.verdict === 'proxy') continue;
     assert.deepEqual(
       { verdict: told.verdict, rule: told.rule, ...(told.reason === undefined ? {} : { reason: told.reason }) },
       expectedOutcome(image, decideSide(asIfEnforced(view), seen, direction), numbers),

@@ -1,5 +1,4 @@
 import { everyPort } from '../../model/port.ts';
-import type { Direction } from '../../model/verdict.ts';
 import type { RequestMatch } from '../request.ts';
 import type { IcmpMatch, PortMatch } from '../rule.ts';
 import { type LimitAt, requestsOf } from './requests.ts';
@@ -24,7 +23,6 @@ export interface PortsSpec {
 export function matchPorts(
   { toPorts, icmps }: PortsSpec,
   verdict: 'allow' | 'deny',
-  direction: Direction,
 ): { matches: PortsMatch[]; limits: LimitAt[] } {
   const limits: LimitAt[] = [];
   if (!toPorts?.length && !icmps?.length) return { matches: [{ ports: 'any' }], limits };
@@ -40,7 +38,7 @@ export function matchPorts(
         every ||= verdict === 'deny';
       }
     }
-    const { requests, limits: own } = requestsOf(rule, direction);
+    const { requests, limits: own } = requestsOf(rule);
     for (const { path, reason } of own) limits.push({ path: ['toPorts', index, ...path], reason });
     if (every) matches.push({ ports: 'any' });
     else if (ports.length > 0 && requests?.length !== 0)

@@ -1,4 +1,3 @@
-import type { Direction } from '../../model/verdict.ts';
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
 
@@ -14,10 +13,8 @@ export interface RequestsOf {
   readonly limits: readonly LimitAt[];
 }
 
-const closed = 'connections that only this rule would allow are denied';
-
-/** What one entry of `toPorts` asks of requests. HTTP is read where it arrives, in clear. */
-export function requestsOf(spec: PortRuleSpec, direction: Direction): RequestsOf {
+/** What one entry of `toPorts` asks of requests. HTTP is read in clear; of TLS, the name of the server. */
+export function requestsOf(spec: PortRuleSpec): RequestsOf {
   const { ports, rules, serverNames, terminatingTLS, originatingTLS, listener } = spec;
   const limits: LimitAt[] = [];
   const limit = (reason: string, ...path: (string | number)[]): void => {
@@ -27,7 +24,6 @@ export function requestsOf(spec: PortRuleSpec, direction: Direction): RequestsOf
   let requests: RequestMatch[] | undefined;
   if (names !== undefined) {
     requests = [{ kind: 'tls', serverNames: names }];
-    limit(`TLS is not read: ${closed}`, 'serverNames');
   }
   if (rules?.http?.length) {
     requests = rules.http.flatMap((rule, index) => {
@@ -35,7 +31,6 @@ export function requestsOf(spec: PortRuleSpec, direction: Direction): RequestsOf
       for (const { path, reason } of own) limit(reason, 'rules', 'http', index, ...path);
       return match === undefined ? [] : [match];
     });
-    if (direction === 'egress') limit(`requests are read by the pod that answers them: ${closed}`, 'rules', 'http');
   }
   if (rules?.dns?.length) {
     requests = [{ kind: 'dns', names: rules.dns.map(toDomain) }];

@@ -135,7 +135,7 @@ function toRules(origin: Origin, rule: DirectedRule, limits: Limits): Rule[] {
   const ref = { kind, namespace, name, direction, ...(list === direction ? {} : { list }), index };
   const found = matchPeers(rule.peers, origin.scope, verdict, origin.services);
   add(found.limits);
-  const { matches, limits: ofPorts } = matchPorts(rule.ports, verdict, direction);
+  const { matches, limits: ofPorts } = matchPorts(rule.ports, verdict);
   add(ofPorts);
   const denied = rule.peers.requires?.length ? [required(rule.peers, origin, ref, add)] : [];
 

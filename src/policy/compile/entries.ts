@@ -37,18 +37,25 @@ export function compileEntries(
 ): PolicyEntry[] {
   const entries = new Map<number, PolicyEntry>();
   const asked = new AskedRequests();
-  for (const [rank, { rule, flags, number, identities, named, http }] of rules.entries()) {
+  for (const [rank, { rule, flags, number, identities, named, http, proxied }] of rules.entries()) {
     const verdict = passes(rule) ? 'pass' : rule.verdict === 'allow' ? 'allow' : 'deny';
     const precedence = precedenceOf(rule, rank);
     if (http !== undefined) asked.begin(http.length, precedence);
+    const set = (match: EntryMatch, said: Pick<PolicyEntry, 'verdict' | 'precedence'>): void => {
+      const key = entryKey(match);
+      if (!entries.has(key)) entries.set(key, { ...match, ...said, rule: number, flags });
+    };
     const add = (identity: IdentityNumber, { protocol, port, length }: Block): void => {
       const match = { identity, protocol, port, portLength: length };
-      const key = entryKey(match);
-      // Requests are read on TCP only: what a rule allows by them of anything else is nothing, and it denies all of it.
-      const unread = http !== undefined && protocol !== 0 && protocol !== protocolNumbers.TCP;
-      if (http !== undefined && !unread) asked.add(key, match);
-      else if (!entries.has(key) && !(unread && verdict === 'allow'))
-        entries.set(key, { ...match, precedence, rule: number, verdict, flags });
+      const tcp = protocol === protocolNumbers.TCP;
+      if (http !== undefined && (tcp || protocol === 0)) asked.add(entryKey(match), match);
+      else if (http === undefined && !proxied) set(match, { verdict, precedence });
+      else {
+        if (tcp || protocol === 0)
+          set({ ...match, protocol: protocolNumbers.TCP }, { verdict: 'proxy', precedence: precedence + 1 });
+        // Requests are read on TCP only: what a rule allows by them of anything else is nothing, and it denies all of it.
+        if (!tcp && verdict !== 'allow') set(match, { verdict: 'deny', precedence });
+      }
     };
     const ports = rule.ports === 'any' ? [] : rule.ports;
     const blocks = rule.ports === 'any' ? [everything] : ports.flatMap((match) => blocksOf(match, ownPorts));
@@ -61,10 +68,14 @@ export function compileEntries(
   return asked.among(withoutShadowed(entries), entries);
 }
 
-/** The order in which rules decide, as entries and alternatives have it. @param rank Of the rule in its set. */
+/**
+ * The order in which rules decide, as entries and alternatives have it. What is one higher is the rule's too: for TCP, where
+ * it stands beside what it says of every protocol.
+ * @param rank Of the rule in its set.
+ */
 export function precedenceOf({ level }: Rule, rank: number): number {
   // Not by shifting: the top bit would make the number negative.
-  return levels[level] * ranks + (ranks - 1 - rank);
+  return levels[level] * ranks + (ranks - 2 - 2 * rank);
 }
 
 /**

@@ -40,6 +40,21 @@ const noSets: SetIds = {
   egressMeshSet: noSet,
 };
 
+/** The rules that a set was compiled from, for those who judge by rules and not by entries. */
+export interface MadeOf {
+  /** In the order in which they decide. */
+  readonly rules: readonly NumberedRule[];
+  /** Ingress: the named ports of the endpoint. */
+  readonly ownPorts: PodView['namedPorts'];
+}
+
+const made = new WeakMap<RuleSet, MadeOf>();
+
+/** @returns Undefined for a set that was restored from maps. */
+export function madeOf(set: RuleSet): MadeOf | undefined {
+  return made.get(set);
+}
+
 /** What a set was made of, to know without compiling whether it would come out the same. */
 const originOf = new WeakMap<RuleSet, readonly NumberedRule[]>();
 
@@ -115,7 +130,7 @@ export class RuleSets {
       direction,
       stage,
       this.#isolationRule(asked.isolation),
-      asked.rules.map(({ rule }) => this.#numberOf(rule.ref)).join(),
+      asked.rules.map(({ rule, proxied }) => `${this.#numberOf(rule.ref)}${proxied ? 'p' : ''}`).join(),
       direction === 'ingress' ? namedPortsKey(asked.rules, ownPorts) : '',
     ].join(' ');
     const known = this.#byKey.get(key);
@@ -163,15 +178,20 @@ export class RuleSets {
       ...(unread === undefined ? {} : { unread }),
     };
     originOf.set(set, asked);
+    made.set(set, { rules: numbered, ownPorts });
     return set;
   }
 
-  #resolve({ rule, flags, http }: AskedRule, direction: Direction): NumberedRule {
+  #resolve({ rule, flags, http, proxied }: AskedRule, direction: Direction): NumberedRule {
     const identities = this.#peers.identitiesOf(rule);
     const named = direction === 'egress' && rule.ports !== 'any' && rule.ports.some(isNamed);
     const spelt = rule.peers === 'any' ? this.#peers.withNamedPorts : identities;
     const number = this.#numberOf(rule.ref);
-    return { rule, flags, number, identities, named: named ? spelt : [], ...(http === undefined ? {} : { http }) };
+    return {
+      ...{ rule, flags, number, identities, named: named ? spelt : [] },
+      ...(http === undefined ? {} : { http }),
+      ...(proxied === undefined ? {} : { proxied }),
+    };
   }
 
   #numberOf(ref: RuleRef): number {
@@ -245,13 +265,13 @@ function withMatcher(rules: readonly NumberedRule[]): Readable {
     return http.map(() => ({ precedence: precedenceOf(rule, rank), rule: number, verdict, flags }));
   });
   if (alternatives.length === 0) return { rules };
-  const made = tablesFor(rules.flatMap(({ http = [] }) => http));
-  if (made.ok) return { rules, matcher: { alternatives, tables: made.value } };
+  const tables = tablesFor(rules.flatMap(({ http = [] }) => http));
+  if (tables.ok) return { rules, matcher: { alternatives, tables: tables.value } };
   const strictly = rules.flatMap(({ http, ...asked }): NumberedRule[] => {
     const rule = http === undefined ? asked.rule : withoutRequests(asked.rule);
     return rule === undefined ? [] : [{ ...asked, rule }];
   });
-  return { rules: strictly, unread: made.reason };
+  return { rules: strictly, unread: tables.reason };
 }
 
 /** @returns The identities that are peers of others of the rules now; undefined where the rules are not the same. */

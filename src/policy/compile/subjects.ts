@@ -3,9 +3,9 @@ import { labelsKey } from '../../model/labels.ts';
 import type { Direction, RuleRef } from '../../model/verdict.ts';
 import { differences } from '../../model/versions.ts';
 import { deniesByDefault, enforced } from '../decide.ts';
-import { readableRequests } from '../http/readable.ts';
 import { optionFlags, type Stage } from '../image.ts';
 import { isAbout, selectsPod } from '../match.ts';
+import { readerOf } from '../proxy/reader.ts';
 import type { DomainPattern } from '../request/domain.ts';
 import type { HttpMatch } from '../request.ts';
 import {
@@ -14,19 +14,25 @@ import {
   type Gate,
   type PeerMatch,
   type Policy,
+  type ProxyUse,
   policyRef,
   type Rule,
   withoutRequests,
 } from '../rule.ts';
 import type { ClusterView } from '../view.ts';
 import { push } from './lists.ts';
+import { withProxy } from './proxied.ts';
 
 /** A rule as it is enforced, with the `optionFlags` of it and its policy. */
 export interface AskedRule {
   readonly rule: Rule;
   readonly flags: number;
-  /** Only for requests that are one of these, where they can be read. */
+  /** Only for requests that are one of these, where the kernel reads them. */
   readonly http?: readonly HttpMatch[];
+  /** What it asks of requests the proxy reads. */
+  readonly proxied?: true;
+  /** Its policy forbids the proxy. */
+  readonly never?: true;
 }
 
 /** What is asked at one stage. */
@@ -86,7 +92,7 @@ export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<P
   const sides = new Map<PodView, SubjectSides>();
   for (const pod of pods) {
     const at = byAddress ? pod.addresses.join() : '';
-    const key = `${pod.namespace} ${pod.serviceAccount} ${labelsKey(pod.labels)} ${at}`;
+    const key = `${pod.namespace} ${pod.serviceAccount} ${labelsKey(pod.labels)} ${pod.proxy ?? ''} ${at}`;
     let own = found.get(key);
     if (own === undefined) {
       const candidates = [...(byNamespace.get(pod.namespace) ?? []), ...anywhere];
@@ -97,7 +103,8 @@ export function subjectSides(view: ClusterView, pods: readonly PodView[]): Map<P
       const about = ({ rule }: AskedRule): boolean => isAbout(view, rule, pod);
       const sidesBy = (all: Policy[]): Record<Direction, SubjectSide> => {
         all.sort(comparePolicies);
-        return { egress: side(all, 'egress', about, byDefault), ingress: side(all, 'ingress', about, byDefault) };
+        const by = (direction: Direction) => side(all, direction, about, byDefault, pod.proxy ?? 'auto');
+        return { egress: by('egress'), ingress: by('ingress') };
       };
       own = { ...sidesBy(policies), ...(told.length === 0 ? {} : { audited: sidesBy([...policies, ...told]) }) };
       found.set(key, own);
@@ -116,6 +123,7 @@ function side(
   direction: Direction,
   about: (rule: AskedRule) => boolean,
   denyByDefault: boolean,
+  proxy: ProxyUse,
 ): SubjectSide {
   const own = (gate: Gate): Policy[] => policies.filter((policy) => policy.gate === gate);
   const ordered = <R extends AskedRule>(rules: readonly R[]): R[] =>
@@ -124,7 +132,7 @@ function side(
       .sort((a, b) => compareRules(a.rule, b.rule));
   const asksNames = direction === 'egress' && policies.some(isAboutQuestions);
   const rulesOf = (gate: Gate): StageRules => ({
-    rules: ordered(own(gate).flatMap(askedOf)),
+    rules: ordered(own(gate).flatMap((policy) => askedOf(policy, proxy))),
     isolation: isolationBy(own(gate), direction),
     ...(asksNames ? { questions: ordered(own(gate).flatMap(questionsOf)) } : {}),
   });
@@ -139,11 +147,12 @@ function side(
     isolation,
     ...(network.questions === undefined ? {} : { questions: network.questions.filter(which) }),
   });
-  return {
+  const parts = {
     ...(hasRules(part(isAdmin, undefined)) ? { admin: part(isAdmin, undefined) } : {}),
     network: part(after, network.isolation ?? (denyByDefault ? { by: 'default' } : undefined)),
     ...(hasRules(mesh) || mesh.isolation !== undefined ? { mesh } : {}),
   };
+  return proxy === 'never' ? parts : withProxy(parts);
 }
 
 function hasRules({ rules, questions = [] }: StageRules): boolean {
@@ -174,20 +183,30 @@ function questionsOf(policy: Policy): readonly QuestionRule[] {
   return made;
 }
 
-/** By policy, which is never changed in place. */
-const asked = new WeakMap<Policy, readonly AskedRule[]>();
+/** By policy, which is never changed in place, and by what the pod says of the proxy. */
+const asked: Readonly<Record<ProxyUse, WeakMap<Policy, readonly AskedRule[]>>> = {
+  auto: new WeakMap(),
+  never: new WeakMap(),
+  required: new WeakMap(),
+};
 
-function askedOf(policy: Policy): readonly AskedRule[] {
-  const known = asked.get(policy);
+/** @param ofPod What the pod says of the proxy; the policy has a say too, unless the pod forbids it. */
+function askedOf(policy: Policy, ofPod: ProxyUse): readonly AskedRule[] {
+  const known = asked[ofPod].get(policy);
   if (known !== undefined) return known;
+  const ofPolicy = policy.options?.proxy ?? 'auto';
+  const use = ofPod === 'never' || ofPolicy === 'never' ? 'never' : ofPod === 'required' ? ofPod : ofPolicy;
   const flags = flagsOf(policy);
   const made = policy.rules.flatMap((given): AskedRule[] => {
-    const http = readableRequests(given);
-    const rule = http === undefined ? withoutRequests(given) : given;
-    const options = { flags: flags | logOf(given), ...(http === undefined ? {} : { http }) };
+    const options = { flags: flags | logOf(given) };
+    const reader = readerOf(given, use);
+    if (reader.by === 'proxy') return [{ rule: given, ...options, proxied: true }];
+    if (reader.by === 'kernel')
+      return [{ rule: given, ...options, http: reader.http, ...(use === 'never' ? { never: true } : {}) }];
+    const rule = withoutRequests(given);
     return rule === undefined ? [] : [{ rule, ...options }];
   });
-  asked.set(policy, made);
+  asked[ofPod].set(policy, made);
   return made;
 }
 

@@ -91,11 +91,21 @@ const workLimit = 3_000_000;
  * @returns Why there are none, to follow "the policy": it asks for too much, or for what bytes do not tell.
  */
 export function compileMatcher(matches: readonly HttpMatch[]): Result<RequestTables, string> {
+  const made = attempt(matches);
+  return made instanceof Error ? refusal(made.message) : success(made);
+}
+
+/** Why there are no tables for a match by itself; `ofRoom`: for want of room only, so that whoever has more could tell. */
+export function whyNoTables(match: HttpMatch): { readonly reason: string; readonly ofRoom: boolean } | undefined {
+  const made = attempt([match]);
+  return made instanceof Error ? { reason: made.message, ofRoom: made instanceof TooManyStates } : undefined;
+}
+
+function attempt(matches: readonly HttpMatch[]): RequestTables | RegexError | NotByBytes | TooManyStates {
   try {
-    return success(new Tables(matches).make());
+    return new Tables(matches).make();
   } catch (error) {
-    if (error instanceof RegexError || error instanceof NotByBytes || error instanceof TooManyStates)
-      return refusal(error.message);
+    if (error instanceof RegexError || error instanceof NotByBytes || error instanceof TooManyStates) return error;
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 import type { HttpMatch } from '../request.ts';
 import type { Rule } from '../rule.ts';
-import { compileMatcher, type RequestTables } from './matcher.ts';
+import { compileMatcher, type RequestTables, whyNoTables } from './matcher.ts';
 
 /** No request; and where a rule asks for it, requests are read, so that nothing but HTTP passes. */
 const never: HttpMatch = { kind: 'http', method: { some: [] } };
@@ -23,15 +23,22 @@ export function readableRequests(rule: Rule): readonly HttpMatch[] | undefined {
 
 /** Why a match by itself is none that the datapath can tell, to follow "the policy"; undefined where it can. */
 export function unreadable(match: HttpMatch): string | undefined {
-  const known = problems.get(match);
-  if (known !== undefined) return known.reason;
-  const made = compileMatcher([match]);
-  const problem = made.ok ? {} : { reason: made.reason };
-  problems.set(match, problem);
-  return problem.reason;
+  return problemOf(match)?.reason;
 }
 
-const problems = new WeakMap<HttpMatch, { readonly reason?: string }>();
+/** Whether a match by itself is one that the datapath has no room for, while whoever has could tell. */
+export function isTooBig(match: HttpMatch): boolean {
+  return problemOf(match)?.ofRoom === true;
+}
+
+const problems = new WeakMap<HttpMatch, ReturnType<typeof whyNoTables>>();
+
+function problemOf(match: HttpMatch): ReturnType<typeof whyNoTables> {
+  if (problems.has(match)) return problems.get(match);
+  const problem = whyNoTables(match);
+  problems.set(match, problem);
+  return problem;
+}
 
 /** Without TLS no name of a server was asked for. */
 function mayBeInClear({ serverName }: HttpMatch): boolean {

@@ -90,7 +90,7 @@ function toRules(scope: Scope, rule: AuthorizationRule, index: number, context: 
   const unreadable = unreadableConditions(when, at, context);
   const requests = when.filter(isRequestCondition);
   for (const field of unreadPlaces(rule, at))
-    limits.push({ field, reason: `TLS is not read, so ${consequence(reading)}` });
+    limits.push({ field, reason: `requests within TLS are not read, so ${consequence(reading)}` });
   // As in Istio: over TCP an ALLOW rule that asks for anything of HTTP is no rule at all, whatever its alternatives.
   const asksRequest =
     requests.length > 0 ||
@@ -136,8 +136,12 @@ function toPeers(alternatives: readonly (readonly PeerMatch[])[]): readonly Peer
   });
 }
 
-/** Where in a rule something is asked that only a TLS connection's own words can tell; HTTP in clear is read. */
+/** Where a rule asks for a TLS connection's name beside something of the requests that are within it. */
 function unreadPlaces(rule: AuthorizationRule, at: string): string[] {
+  const asksRequest =
+    (rule.when ?? []).some((condition) => isRequestCondition(condition) && condition.key !== 'connection.sni') ||
+    (rule.to ?? []).some(({ operation }) => requestFields(operation).length > 0);
+  if (!asksRequest) return [];
   return (rule.when ?? []).flatMap(({ key }, i) => (key === 'connection.sni' ? [`${at}.when[${i}]`] : []));
 }
 

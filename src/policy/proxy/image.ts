@@ -12,8 +12,11 @@ export interface ProxyImage {
   readonly endpoints: readonly ProxyEndpoint[];
   /** What is asked of endpoints' connections, shared by those of which the same is asked. */
   readonly sides: readonly ProxySide[];
-  /** The identities that are somebody's, as ranges in order. What is in none is older or newer than this image. */
-  readonly known: readonly NumberRange[];
+  /**
+   * The identities that are somebody's, with what is equal for equal classes of peers, also of another agent's images:
+   * numbers change where an agent starts anew. A number that is not there is older or newer than this image.
+   */
+  readonly identities: readonly (readonly [number: IdentityNumber, key: string])[];
   /** For numbers of patterns: the patterns that every name of theirs is one of, too. */
   readonly implied: readonly (readonly [pattern: IdentityNumber, others: readonly IdentityNumber[]])[];
   /** Rules by number, in words. */

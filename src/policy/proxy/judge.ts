@@ -58,7 +58,7 @@ export function candidates(image: ProxyImage, connection: ProxiedConnection): Ju
     familyOf(address) === 4 ? endpoint.identity4 : endpoint.identity6;
   const clientIdentity = source === undefined ? connection.identity : ownOf(source, client);
   const serverIdentity = destination === undefined ? connection.identity : ownOf(destination, server);
-  const somebody = [clientIdentity, serverIdentity].every((identity) => isKnown(image, identity));
+  const somebody = [clientIdentity, serverIdentity].every((identity) => isKnown(at, identity));
   const self = source !== undefined && source === destination;
   const sides: Side[] = [];
   if (!self && source?.egress !== undefined) {
@@ -159,10 +159,9 @@ function askStage(
 
 /** What a rule that is about the connection says of the request; undefined: nothing. */
 function verdictFor({ verdict, requests }: ProxyRule, request: Request | undefined): ProxyRule['verdict'] | undefined {
-  if (requests === undefined) return verdict;
+  if (requests === undefined || verdict === 'pass') return verdict;
   if (request === undefined) return verdict === 'allow' ? undefined : 'deny';
-  if (request.kind === 'http' && verdict === 'pass') return 'deny';
-  if (verdict !== 'allow' && mayBeWithin(request, requests)) return 'deny';
+  if (verdict === 'deny' && mayBeWithin(request, requests)) return 'deny';
   return matchesAnyRequest(request, requests) ? verdict : undefined;
 }
 
@@ -172,9 +171,9 @@ function reasonFor(request: Request | undefined, byRule: boolean): DropReason {
 }
 
 /** Who is not a class of the image's is one of the few that have none. */
-function isKnown({ known }: ProxyImage, identity: IdentityNumber): boolean {
+function isKnown({ identities }: Index, identity: IdentityNumber): boolean {
   if (identity === reservedIdentity.any) return false;
-  return identity < firstFreeIdentity || holds(known, identity);
+  return identity < firstFreeIdentity || identities.has(identity);
 }
 
 function holds(ranges: readonly NumberRange[], number: number): boolean {
@@ -192,6 +191,7 @@ function holds(ranges: readonly NumberRange[], number: number): boolean {
 
 interface Index {
   readonly byAddress: ReadonlyMap<IpAddress, ProxyEndpoint>;
+  readonly identities: ReadonlyMap<IdentityNumber, string>;
   readonly implied: ReadonlyMap<IdentityNumber, readonly IdentityNumber[]>;
   readonly rules: ReadonlyMap<number, string>;
 }
@@ -203,6 +203,7 @@ function indexOf(image: ProxyImage): Index {
   if (known !== undefined) return known;
   const index: Index = {
     byAddress: new Map(image.endpoints.flatMap((one) => one.addresses.map((address) => [address, one] as const))),
+    identities: new Map(image.identities),
     implied: new Map(image.implied),
     rules: new Map(image.rules),
   };

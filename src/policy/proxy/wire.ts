@@ -84,7 +84,7 @@ export const proxyImageSchema: z.ZodType<ProxyImage, unknown> = z.strictObject({
     }),
   ),
   sides: z.array(z.strictObject({ admin: stage.exactOptional(), network: stage, mesh: stage.exactOptional() })),
-  known: z.array(range),
+  identities: z.array(z.tuple([identity, z.string()])),
   implied: z.array(z.tuple([identity, z.array(identity)])),
   rules: z.array(z.tuple([z.number(), z.string()])),
 });

@@ -85,9 +85,9 @@ test('a bare list of Cilium’s rules is checked too', () => {
 test('what is not enforced as it is written is said', () => {
   assertFound(
     cilium(
-      '{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "7070", protocol: TCP}], rules: {http: [{}]}}]}]}',
+      '{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: "7070", protocol: TCP}], rules: {kafka: [{}]}}]}]}',
     ),
-    /^warning limit CiliumNetworkPolicy shop\/p spec.egress\[0\].toPorts\[0\].rules.http: /,
+    /^warning limit CiliumNetworkPolicy shop\/p spec.egress\[0\].toPorts\[0\].rules.kafka: /,
   );
   assertFound(
     cilium(

@@ -163,16 +163,10 @@ for (const [name, spec, field] of invalid)
 
 const limited: readonly [name: string, spec: unknown, field: string][] = [
   [
-    'HTTP of those who ask',
-    out({ toPorts: [{ ports: [port], rules: { http: [{ method: 'GET' }] } }] }),
-    'spec.egress[0].toPorts[0].rules.http',
-  ],
-  [
     'DNS on another port',
     out({ toPorts: [{ ports: [{ port: '5353' }], rules: { dns: [{ matchPattern: '*' }] } }] }),
     'spec.egress[0].toPorts[0].rules.dns',
   ],
-  ['server names', toPorts({ ports: [port], serverNames: ['a.example'] }), 'spec.ingress[0].toPorts[0].serverNames'],
   ['Kafka', toPorts({ ports: [port], rules: { kafka: [{ topic: 'a' }] } }), 'spec.ingress[0].toPorts[0].rules.kafka'],
   [
     'other protocols',

@@ -14,11 +14,16 @@ const node = 'node-1';
 
 /** A policy that lets requests for these paths reach `shop/cart` on port 80. */
 function reads(...paths: readonly string[]): readonly Policy[] {
+  return readsWith({}, ...paths);
+}
+
+/** @param annotations Of the policy. */
+function readsWith(annotations: Readonly<Record<string, string>>, ...paths: readonly string[]): readonly Policy[] {
   const cilium = policyKinds.find(({ kind }) => kind === 'CiliumNetworkPolicy') ?? assert.fail('there is the kind');
   const parsed = cilium.parse({
     apiVersion: 'cilium.io/v2',
     kind: 'CiliumNetworkPolicy',
-    metadata: { name: 'reads', namespace: 'shop' },
+    metadata: { name: 'reads', namespace: 'shop', annotations },
     spec: {
       endpointSelector: { matchLabels: { app: 'cart' } },
       ingress: [
@@ -59,8 +64,17 @@ test('who may only make some requests may shake hands', () => {
 
 const words = Array.from({ length: 26 }, (_, i) => `.*word${String.fromCharCode(97 + i)}.*`);
 
-test('what is too big is taken strictly, and said', () => {
+test('what is too big for the datapath is the proxy’s', () => {
   const policies = reads(...words);
+  assert.equal(policies[0]?.limits, undefined);
+  const image = compile(clusterWith(policies), node);
+  assert.equal(asks(image, '/worda'), 'proxy');
+  assert.equal(couldTalk(image, 'shop/cart', [parseIp('10.244.2.1')]), true);
+  assert.equal(setOf(image).matcher, undefined);
+});
+
+test('what is too big is taken strictly where the proxy is forbidden, and said', () => {
+  const policies = readsWith({ 'myelin.dev/proxy': 'never' }, ...words);
   assert.deepEqual(
     policies[0]?.limits?.map(({ field }) => field),
     ['spec'],
