@@ -182,7 +182,7 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 			reason = lenient;
 			track->reader = READER_KERNEL;
 			/* Of some requests the proxy would have to say. */
-			if ((query->requests & ASKED_PROXY) || (opens && proxied_by_port(endpoint, query->port)))
+			if ((query->requests & ASKED_PROXY) || (opens && (proxied_by_port(endpoint, query->port) || proxied_by_client(&track->key))))
 				reason = POLICY_PROXIED;
 		} else {
 			query->rule = rule;

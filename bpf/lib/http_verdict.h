@@ -112,8 +112,14 @@ static __always_inline enum http_action http_head(struct http_walk *walk, __u32 
 			http_audit(stream, request, length);
 		return HTTP_PASS;
 	}
-	if (http_resets(stream, judgement) || !http_may_answer(walk, answers)) {
+	if (http_resets(stream, judgement)) {
 		http_refused(stream, request, 0, length);
+		return HTTP_RESET;
+	}
+	if (!http_may_answer(walk, answers)) {
+		http_refused(stream, request, 0, length);
+		if (judgement->reason == HTTP_DENIED)
+			proxied_learn_client(&stream->connection);
 		return HTTP_RESET;
 	}
 	http_refused(stream, request, http_status(judgement->reason), length);
@@ -218,8 +224,10 @@ static __always_inline enum http_action http_walk(struct http_walk *walk)
 		return HTTP_RESET;
 	if (seen == SEEN(HTTP_PASS))
 		return HTTP_PASS;
-	if (seen & SEEN(HTTP_PASS))
+	if (seen & SEEN(HTTP_PASS)) {
+		proxied_learn_client(&walk->stream->connection);
 		return HTTP_RESET;
+	}
 	if (!(seen & SEEN(HTTP_ANSWER)))
 		return HTTP_DROP;
 	return http_write(walk, walk->length) ? HTTP_ANSWER : HTTP_RESET;

@@ -191,6 +191,14 @@ struct proxy_port_key {
 	__u16 pad;
 };
 
+/* Who should have been answered by the kernel in a way that it cannot: its next connections are the proxy's. */
+struct proxy_client_key {
+	__u32 endpoint; /* id, of whom it talks to */
+	struct addr remote;
+	__u16 port;	/* host order */
+	__u16 pad;
+};
+
 enum proxy_mode {
 	PROXY_ALWAYS = 1, /* the proxy: what is spoken there is not HTTP/1.1 */
 	PROXY_NEVER = 2,  /* the kernel, whatever comes: the proxy is forbidden */

@@ -96,6 +96,14 @@ struct {
 	__type(value, __u32);
 } proxy_ports SEC(".maps");
 
+/* When they were noted last, in nanoseconds since boot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct proxy_client_key);
+	__type(value, __u64);
+} proxy_clients SEC(".maps");
+
 /*
  * What rules ask of requests (layout.h). Arrays, because a request's every byte is a look-up: 13.5 MiB a node, of which
  * http_rows takes 9.8, http_accepts 2, http_cells 1. A thousand paths of 30 letters that have half of them in common are

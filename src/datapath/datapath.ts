@@ -19,7 +19,7 @@ import { type LearntName, LearntNames } from './learnt.ts';
 import { type DatapathMetrics, readMetrics } from './metrics.ts';
 import { type DatapathObjects, loadObjects, type ObjectOptions, type ProgramName } from './objects.ts';
 import { type AppliedRevision, type ApplyOptions, PolicyTable } from './policy-table.ts';
-import { type ProxyMode, type ProxyPort, ProxyPorts } from './proxy-ports.ts';
+import { type ProxyClient, type ProxyMode, type ProxyPort, ProxyPorts } from './proxy-ports.ts';
 import { type ServiceFront, type ServiceHere, ServiceTable, type TransportAddress } from './services.ts';
 import { surveyConnections } from './survey.ts';
 import { PathTable, type TunnelProof, TunnelTable } from './tunnels.ts';
@@ -190,6 +190,11 @@ export class Datapath {
   /** What was said or learnt of endpoints' ports, also before this process; endpoints are by their ids. */
   proxyPorts(): ProxyPort[] {
     return this.#proxyPorts.all();
+  }
+
+  /** Whose next connections the proxy is to read, because of what became of one that the kernel read. */
+  proxyClients(): ProxyClient[] {
+    return this.#proxyPorts.clients();
   }
 
   /**

@@ -178,6 +178,13 @@ export const ctFlags = { proxied: 64 } as const;
 
 export const proxyPortKey = struct('proxy_port_key', { endpoint: u32, port: u16, pad: pad(2, 'u16') });
 export type ProxyPortKey = Value<typeof proxyPortKey>;
+export const proxyClientKey = struct('proxy_client_key', {
+  endpoint: u32,
+  remote: someAddr,
+  port: u16,
+  pad: pad(2, 'u16'),
+});
+export type ProxyClientKey = Value<typeof proxyClientKey>;
 /** `enum proxy_mode`. */
 export const proxyModes = { always: 1, never: 2 } as const;
 
@@ -297,6 +304,7 @@ export const structs: readonly Struct<unknown>[] = [
   ctKey,
   ctEntry,
   proxyPortKey,
+  proxyClientKey,
   serviceKey,
   service,
   backendKey,

@@ -46,6 +46,8 @@ export interface DatapathMaps {
   readonly connections: TypedMap<layouts.CtKey, layouts.CtEntry>;
   readonly identityClasses: TypedMap<number, number>;
   readonly proxyPorts: TypedMap<layouts.ProxyPortKey, number>;
+  /** When the proxy was wanted for a client last, in nanoseconds since boot. */
+  readonly proxyClients: TypedMap<layouts.ProxyClientKey, bigint>;
   readonly services: TypedMap<layouts.ServiceKey, layouts.ServiceValue>;
   readonly backends: TypedMap<layouts.BackendKey, layouts.ServiceEnd>;
   readonly serviceFronts: TypedMap<number, layouts.ServiceEnd>;
@@ -263,6 +265,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
     connections: new TypedMap(map('ct'), layouts.ctKey, layouts.ctEntry),
     identityClasses: new TypedMap(map('identity_classes'), layouts.number32, layouts.number32),
     proxyPorts: new TypedMap(map('proxy_ports'), layouts.proxyPortKey, layouts.number32),
+    proxyClients: new TypedMap(map('proxy_clients'), layouts.proxyClientKey, layouts.number64),
     services: new TypedMap(map('services'), layouts.serviceKey, layouts.service),
     backends: new TypedMap(map('backends'), layouts.backendKey, layouts.serviceEnd),
     serviceFronts: new TypedMap(map('service_fronts'), layouts.number32, layouts.serviceEnd),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { proxyModes } from '../../src/datapath/layouts.ts';
 import { parseIp } from '../../src/model/address.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import { parseCiliumPolicy } from '../../src/policy/cilium/parse.ts';
@@ -20,8 +21,8 @@ after(() => node.close());
 const address = parseIp('10.244.1.9');
 const client = parseIp('203.0.113.9');
 const pods = new Map([['shop/web', pod('shop/web', { app: 'web' }, 'node-1', [address])]]);
-/** `CT_BY_REQUEST`, `CT_READ`. */
-const flags = { byRequest: 4, read: 8 } as const;
+/** `CT_BY_REQUEST`, `CT_READ`, `CT_PROXIED`. */
+const flags = { byRequest: 4, read: 8, proxied: 64 } as const;
 
 function cilium(name: string, spec: object): readonly Policy[] {
   const parsed = parseCiliumPolicy('CiliumNetworkPolicy', {
@@ -67,6 +68,10 @@ class Connection {
       payload: new TextEncoder().encode(payload),
     });
     return node.send(this.#pod, frame(frames.from(this.#pod), ip({ source: address, destination: client }, packet)));
+  }
+
+  get endpoint(): number {
+    return this.#pod.id;
   }
 
   get flags(): number {
@@ -124,4 +129,27 @@ test('what is allowed whatever the request is, or denied whatever it is, is not 
   assert.equal(both.receives('A', 'anything').action, 'pass');
   const neither = new Connection(others);
   assert.equal(neither.receives('S').reason, 'POLICY_DENIED');
+});
+
+test('who could not be answered by the kernel goes to the proxy next, for an hour, where there is one and it is not forbidden', () => {
+  const hour = 3_600_000_000_000n;
+  const opens = (change: { ago?: bigint; by?: string; never?: boolean } = {}) => {
+    const connection = new Connection(reads);
+    const at = { endpoint: connection.endpoint, port: 80 };
+    const noted = process.hrtime.bigint() - (change.ago ?? 0n);
+    node.maps.proxyClients.set({ ...at, remote: parseIp(change.by ?? client) }, noted);
+    if (change.never === true) node.maps.proxyPorts.set(at, proxyModes.never);
+    connection.receives('S');
+    return connection.flags;
+  };
+  assert.equal(opens(), flags.byRequest, 'there is no proxy');
+  node.configure({ proxyIfindex: 77 });
+  try {
+    assert.equal(opens(), flags.proxied);
+    assert.equal(opens({ never: true }), flags.byRequest, 'it is forbidden');
+    assert.equal(opens({ ago: hour + 1_000_000_000n }), flags.byRequest, 'the hour is over');
+    assert.equal(opens({ by: '203.0.113.10' }), flags.byRequest, 'it was somebody else');
+  } finally {
+    node.configure({});
+  }
 });

@@ -53,6 +53,17 @@ test('what would be answered before, or into, another answer is not: the connect
   const behind = await pods.say('mixed', [get('/open/a') + get('/closed/b')], 2);
   assert.equal(behind.state, 'reset', JSON.stringify(behind));
   assert.ok(!behind.text.includes('403'));
+  assert.deepEqual(pods.datapath.proxyClients(), [], 'nobody said that there may be a proxy');
+  pods.datapath.setConfig({ proxyLearn: true });
+  const again = await pods.say('mixed again', [get('/closed/b') + get('/open/a')], 2);
+  assert.equal(again.state, 'reset', JSON.stringify(again));
+  assert.deepEqual(
+    pods.datapath.proxyClients().map(({ port, remote }) => [port, remote]),
+    [[8000, '10.244.1.1']],
+  );
+  // While there is none, the kernel goes on.
+  assert.deepEqual(statusesOf(await pods.say('mixed anew', [get('/closed/b')])), [403]);
+  pods.datapath.setConfig({ proxyLearn: false });
 });
 
 test('a long body does not keep what comes behind it', async () => {
