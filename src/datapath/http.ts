@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { attachToSockets, CgroupLink } from '../kernel/bpf/attach.ts';
+import { attachToSockets, ProgramLink } from '../kernel/bpf/attach.ts';
 import type { BpfMap } from '../kernel/bpf/map.ts';
 import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
 import { cgroupRoot } from '../kernel/cgroup.ts';
@@ -52,7 +52,7 @@ export class HttpReader {
   #object: LoadedObject;
   /** What was in force until `replace`. */
   #before: LoadedObject | undefined;
-  readonly #link: CgroupLink;
+  readonly #link: ProgramLink;
   /** Where a stream has what of its own. */
   readonly #place: { readonly connection: number; readonly connectionEnd: number; readonly ifindex: number };
 
@@ -84,14 +84,14 @@ export class HttpReader {
       putReader(object);
       attachToSockets(object.program('http_entry'), sockets);
       const pin = pinDir === undefined ? undefined : join(pinDir, linkName);
-      return new HttpReader(object, CgroupLink.sockOps(object.program('http_accept'), group, pin));
+      return new HttpReader(object, ProgramLink.sockOps(object.program('http_accept'), group, pin));
     } catch (error) {
       object.close();
       throw error;
     }
   }
 
-  private constructor(object: LoadedObject, link: CgroupLink) {
+  private constructor(object: LoadedObject, link: ProgramLink) {
     this.#object = object;
     this.#link = link;
     const members = new Map(object.spec.btf.struct('http_stream')?.members.map((member) => [member.name, member]));

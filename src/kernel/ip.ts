@@ -21,12 +21,19 @@ export async function bridge(args: readonly string[], options: NetnsOptions = {}
 /**
  * Runs many `ip` commands in one process; the first that fails ends it.
  * @param lines Each without the leading `ip`.
+ * @param options.family What lines are about that do not say so by an address, such as `rule`.
  * @throws {KernelError} `Command` whose `data.line` is the line that failed
  */
-export async function ipBatch(lines: readonly string[], options: NetnsOptions = {}): Promise<void> {
+export async function ipBatch(
+  lines: readonly string[],
+  { family, ...options }: NetnsOptions & { readonly family?: 4 | 6 } = {},
+): Promise<void> {
   if (lines.length === 0) return;
   try {
-    await run('ip', ['-batch', '-'], { ...options, input: `${lines.join('\n')}\n` });
+    await run('ip', [...(family === undefined ? [] : [`-${family}`]), '-batch', '-'], {
+      ...options,
+      input: `${lines.join('\n')}\n`,
+    });
   } catch (error) {
     if (!(error instanceof KernelError) || error.code !== 'Command') throw error;
     const stderr = String(error.data.stderr);

@@ -64,12 +64,13 @@ export function listNamespaces(directory: string): string[] {
 }
 
 /**
- * The number that BPF programs know a namespace by, never given twice while the machine runs. This thread enters the
- * namespace and leaves it again before anything else of it runs.
+ * Does something in another network namespace: this thread enters it, and leaves it again before anything else of it runs.
+ * Sockets that are opened there stay there; paths below /proc/sys/net are that namespace's.
  * @param path Of the namespace's file.
- * @throws {KernelError} `Errno` (ENOENT; EINVAL where it is no network namespace)
+ * @param action Synchronous.
+ * @throws {KernelError} `Errno` (ENOENT; EINVAL where it is no network namespace), and what `action` throws
  */
-export function namespaceCookie(path: string): bigint {
+export function inNamespace<T>(path: string, action: () => T): T {
   const open = (name: string) => {
     try {
       return openSync(name, 'r');
@@ -83,7 +84,7 @@ export function namespaceCookie(path: string): bigint {
     try {
       checked(raw.setns(other, CLONE_NEWNET), 'enter the network namespace', path);
       try {
-        return readCookie(path);
+        return action();
       } finally {
         checked(raw.setns(own, CLONE_NEWNET), 'leave the network namespace', path);
       }
@@ -93,6 +94,15 @@ export function namespaceCookie(path: string): bigint {
   } finally {
     closeSync(own);
   }
+}
+
+/**
+ * The number that BPF programs know a namespace by, never given twice while the machine runs.
+ * @param path Of the namespace's file.
+ * @throws {KernelError} `Errno` (ENOENT; EINVAL where it is no network namespace)
+ */
+export function namespaceCookie(path: string): bigint {
+  return inNamespace(path, () => readCookie(path));
 }
 
 function readCookie(path: string): bigint {

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import type { IpAddress } from '../model/address.ts';
 import { familyOf, ipToBytes } from '../model/address.ts';
 import { errnoError } from './error.ts';
-import { checked, lastErrno, raw } from './ffi/libc.ts';
+import { checked, lastErrno, memoryOf, raw } from './ffi/libc.ts';
 
 const AF_UNIX = 1;
 const AF_INET = 2;
@@ -13,6 +13,8 @@ const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
 const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_NOSIGNAL = 0x4000;
 const SO_REUSEPORT = 15;
 const SO_PEERCRED = 17;
 const SO_SNDBUFFORCE = 32;
@@ -117,11 +119,38 @@ export function listenUnix(path: string, backlog = 16): number {
  * @returns A descriptor of its own, which the caller closes or passes on; undefined where the socket is closed already.
  */
 export function takeSocket(socket: Socket): number | undefined {
-  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
-  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
-  const own = typeof fd === 'number' && fd >= 0 ? checked(raw.dup(fd), 'duplicate', 'an accepted socket') : undefined;
+  const fd = descriptorOf(socket);
+  const own = fd === undefined ? undefined : checked(raw.dup(fd), 'duplicate', 'an accepted socket');
   socket.destroy();
   return own;
+}
+
+/** Of a socket that is in Node's hands; undefined where it is closed. */
+function descriptorOf(socket: Socket): number | undefined {
+  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
+  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
+  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
+}
+
+/**
+ * Writes a short message to a connected Unix socket together with a descriptor (SCM_RIGHTS), of which the other process gets a copy.
+ * Nothing else may be waiting to be written.
+ * @throws {KernelError} `Errno` (EAGAIN: its buffer is full; EBADF: it is closed)
+ */
+export function sendDescriptor(socket: Socket, message: Uint8Array, fd: number): void {
+  // struct iovec, struct cmsghdr with one int, struct msghdr, as on every 64-bit architecture.
+  const vector = new BigUint64Array([memoryOf(message), BigInt(message.length)]);
+  const control = new Uint8Array(24);
+  const view = new DataView(control.buffer);
+  view.setBigUint64(0, 20n, true);
+  view.setInt32(8, SOL_SOCKET, true);
+  view.setInt32(12, SCM_RIGHTS, true);
+  view.setInt32(16, fd, true);
+  const vectorBytes = new Uint8Array(vector.buffer);
+  const header = new BigUint64Array([0n, 0n, memoryOf(vectorBytes), 1n, memoryOf(control), 24n, 0n]);
+  const own = descriptorOf(socket) ?? -1;
+  const sent = checked(raw.sendmsg(own, new Uint8Array(header.buffer), MSG_NOSIGNAL), 'send', 'a descriptor');
+  if (sent !== message.length) throw errnoError(11, 'send', 'a descriptor');
 }
 
 /** @returns Who is at the other end of a connected Unix socket (SO_PEERCRED). */
@@ -134,14 +163,15 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
   return { pid, uid, gid };
 }
 
-function setOption(fd: number, level: number, option: number, value: number, object: string): void {
+/** Sets an option that is a number. @throws {KernelError} `Errno` */
+export function setOption(fd: number, level: number, option: number, value: number, object: string): void {
   const bytes = new Uint8Array(Int32Array.of(value).buffer);
   if (raw.setsockopt(fd, level, option, bytes, 4) < 0)
     throw errnoError(lastErrno(), `set socket option ${level}/${option}`, object);
 }
 
 /** struct sockaddr_in or sockaddr_in6. */
-function socketAddress(ip: IpAddress, port: number): Uint8Array {
+export function socketAddress(ip: IpAddress, port: number): Uint8Array {
   const v6 = familyOf(ip) === 6;
   const bytes = new Uint8Array(v6 ? 28 : 16);
   const view = new DataView(bytes.buffer);
