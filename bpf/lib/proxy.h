@@ -6,7 +6,7 @@
  * there is one rule: what comes from anywhere else goes to the proxy, what comes from the proxy goes on (from_proxy.bpf.c).
  *
  * The frame tells the proxy whose connection it is, in the source MAC address, which it reads from the saved SYN
- * (TCP_SAVE_SYN): src/datapath/proxy-syn.ts.
+ * (TCP_SAVE_SYN): src/proxy/origin.ts.
  *
  *   byte 0     bits 7–3: bits 20–16 of the pattern; bit 2: seen from the client; bit 1: locally administered
  *   bytes 1–2  bits 15–0 of the pattern: the DNS name by which the destination was admitted, from 1; 0: none
@@ -17,7 +17,7 @@
 #include "conntrack.h"
 #include "deliver.h"
 
-/* Both ends of the pair, in every namespace the same; src/datapath/proxy-plumbing.ts. */
+/* Both ends of the pair, in every namespace the same; src/datapath/proxy-wiring.ts. */
 #define PROXY_MAC { 0x02, 0x4d, 0x59, 0x4c, 0x50, 0x02 }
 
 #define PROXY_SEEN_FROM_CLIENT 0x04

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { TestLab, TestPod } from './lab.ts';
+import type { Source, TestLab } from './lab.ts';
 
 const program = join(import.meta.dirname, 'talk-program.ts');
 const node = [process.execPath, '--disable-warning=ExperimentalWarning', program];
@@ -25,12 +25,13 @@ export class Talker {
   }
 
   /** @param args `serve PORT`, or nothing. */
-  static async start(lab: TestLab, pod: TestPod, ...args: readonly string[]): Promise<Talker> {
+  static async start(lab: Pick<TestLab, 'command'>, pod: Source, ...args: readonly string[]): Promise<Talker> {
     const [file = '', ...rest] = await lab.command(pod, [...node, ...args]);
     const child = spawn(file, rest, { stdio: ['pipe', 'pipe', 'inherit'] });
     child.stdin.on('error', () => {});
     const talker = new Talker(child);
-    if ((await talker.#ready) !== 'ready') throw new Error(`nobody talks in ${pod.namespace}/${pod.name}`);
+    if ((await talker.#ready) !== 'ready')
+      throw new Error(`nobody talks in ${typeof pod === 'string' ? pod : `${pod.namespace}/${pod.name}`}`);
     return talker;
   }
 
