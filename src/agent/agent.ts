@@ -31,6 +31,10 @@ import { type AgentOptions, stateDirectory } from './options.ts';
 import { ClusterPeers } from './peers.ts';
 import { PolicyLoop } from './policy-loop.ts';
 import { Proofs } from './proofs.ts';
+import { flowOfRequest } from './proxy/flows.ts';
+import { type PortHint, portHints } from './proxy/hints.ts';
+import { HintedPorts } from './proxy/ports.ts';
+import { NodeProxy } from './proxy/proxy.ts';
 import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
@@ -109,7 +113,11 @@ export class Agent {
     };
 
     // What came from the API so far is not the whole cluster: nothing acts on it before every first list is in.
-    const services = new Serial(() => datapath.applyServices(serviceFronts(feed.services, feed.slices)), logger);
+    let hints: readonly PortHint[] | undefined;
+    const services = new Serial(() => {
+      hints = undefined;
+      return datapath.applyServices(serviceFronts(feed.services, feed.slices));
+    }, logger);
     await cluster.start();
 
     const self = await waitForSelf(cluster, options.node, logger);
@@ -136,11 +144,47 @@ export class Agent {
       xfrm: driver.driver.name === 'xfrm',
       reportIntervalNs,
       denyIntervalNs,
+      proxyLearn: true,
     });
     datapath.sayRequests({ every: options.httpSample, perSecond: options.httpEventsPerSecond });
     datapath.attachUplink(uplink.ifindex);
     if (driver.carrier === undefined) datapath.attachTunnel(driver.ifindex);
     else datapath.attachKernelTunnel(driver.carrier, driver.ifindex);
+
+    const ports = new HintedPorts({
+      datapath,
+      hints: () => {
+        hints ??= portHints(feed.services, feed.slices);
+        return hints;
+      },
+      pod: (uid) => state.pod(uid),
+    });
+    const proxy = new NodeProxy(
+      {
+        socketPath: join(options.runDir, 'proxy.sock'),
+        netns: options.proxyNetns,
+        objectDir: objectDirectory,
+        pinDir: options.bpfDir,
+        mtu: uplink.podMtu,
+        every: options.httpSample,
+        perSecond: options.httpEventsPerSecond,
+      },
+      {
+        datapath,
+        portsNeedIt: () => ports.refresh(),
+        onFlows: (requests, lost) => {
+          flows.countProxy(lost);
+          for (const request of requests) {
+            const flow = flowOfRequest(request, names);
+            flows.push(flow);
+            sayFlow(flow, logger);
+          }
+        },
+        logger,
+      },
+    );
+    this.#closers.push(() => proxy.close());
+    await proxy.adopt().catch((error: unknown) => logger.error({ err: error }, 'the proxy that runs cannot be used'));
 
     const proofs = new Proofs(datapath, (uid, address) => identityOf(datapath.policy, uid, address));
     const policy = new PolicyLoop({
@@ -156,6 +200,7 @@ export class Agent {
         rules.retire(before.rules);
       },
       onApplied: () => {
+        proxy.policyApplied(datapath.policy, datapath.revision);
         proofs.refresh();
         tunnels.policyChanged();
       },
@@ -252,6 +297,7 @@ export class Agent {
     this.#closers.push(() => mtus.close());
     await mtus.start();
     this.#every(lookMs, async () => mtus.look(), logger);
+    this.#every(lookMs, async () => proxy.look(), logger);
 
     await endpoints.reconcile();
     for (const endpoint of endpoints.list()) pods.prepare(endpoint);
@@ -315,6 +361,7 @@ export class Agent {
       quarantine,
       nodeCertificate,
       controller,
+      proxy,
     });
     const metrics = new AgentMetrics({
       datapath,
@@ -325,6 +372,7 @@ export class Agent {
       bundles,
       nodeCertificate,
       quarantine,
+      proxy,
       conditions: () => conditions.all(),
     });
     const reports = new Reports({
@@ -340,6 +388,7 @@ export class Agent {
       metrics,
       conditions,
       keyRing,
+      proxy,
     });
     const questions = new QuestionServer(reports, logger);
     await questions.start(join(options.runDir, 'agent.sock'));

@@ -12,6 +12,8 @@ import { AddressIndex } from './address-index.ts';
 
 /** On a Namespace: `allow` or `deny` for its pods that no policy selects; anything else denies. */
 export const defaultVerdictAnnotation = 'myelin.dev/default-verdict';
+/** On a Pod: `never` or `required`, or `auto`; anything else is `never`, the strictest (docs/HTTP.md). */
+export const proxyAnnotation = 'myelin.dev/proxy';
 /** On a Namespace: `node` where its pods may share a handshake of their node's (docs/TUNNELS.md); anything else is `pod`. */
 export const breachRadiusAnnotation = 'myelin.dev/breach-radius';
 
@@ -252,7 +254,15 @@ function podView(pod: Live<Pod>, localAddresses: readonly IpAddress[] | undefine
     addresses: localAddresses ?? reported,
     namedPorts: namedPorts(spec.containers),
     hostNetwork: spec.hostNetwork === true,
+    ...proxyUse(metadata.annotations?.[proxyAnnotation], spec.runtimeClassName),
   };
+}
+
+/** The sockets of a sandboxed guest are not the host's: where its annotation leaves it open, only the proxy can read. */
+function proxyUse(said: string | undefined, runtimeClass: string | undefined): Pick<PodView, 'proxy'> {
+  if (said === 'required') return { proxy: 'required' };
+  if (said !== undefined && said !== 'auto') return { proxy: 'never' };
+  return runtimeClass === undefined || runtimeClass === '' ? {} : { proxy: 'required' };
 }
 
 function namedPorts(containers: PodSpec['containers']): NamedPort[] {

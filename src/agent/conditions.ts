@@ -11,6 +11,7 @@ import type { TunnelDriver } from '../tunnel/driver.ts';
 import type { TunnelManager } from '../tunnel/manager.ts';
 import type { ApiFeed } from './api-feed.ts';
 import type { PolicyLoop } from './policy-loop.ts';
+import type { NodeProxy, ProxyState } from './proxy/proxy.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { Serial } from './serial.ts';
 import type { SettingsFeed } from './settings-feed.ts';
@@ -38,6 +39,7 @@ export interface ConditionsDeps {
   readonly quarantine: Quarantine;
   readonly nodeCertificate: NodeCertificate;
   readonly controller: ControllerHealth;
+  readonly proxy: Pick<NodeProxy, 'state'>;
 }
 
 /** A map that is fuller than this wants attention before the next revision is refused. */
@@ -70,6 +72,7 @@ export class Conditions {
       quarantine,
       controller,
       nodeCertificate,
+      proxy,
     } = this.#deps;
     const { health } = feed;
     const silent = Date.now() - health.lastContact > silenceMs;
@@ -107,6 +110,7 @@ export class Conditions {
           : `${datapath.httpUnavailable}: connections that policy admits for their HTTP requests are closed`,
         'are read',
       ),
+      condition('proxy', proxyProblem(proxy.state), proxyWords(proxy.state)),
       condition(
         'settings',
         settings.problems.length === 0 ? undefined : `the strictest hold: ${settings.problems.join('; ')}`,
@@ -190,6 +194,19 @@ const mostSkewMs = 30_000;
 const earlyMs = 600_000;
 
 const iso = (time: number) => `${new Date(time).toISOString().slice(0, 19)}Z`;
+
+/** Until there is one, nothing passes that it is to judge. */
+function proxyProblem({ needed, running, problem }: ProxyState): string | undefined {
+  if (!needed && !running) return undefined;
+  if (!running) return `connections that policy leaves to it are closed: ${problem ?? 'it does not run'}`;
+  return problem;
+}
+
+function proxyWords({ running, pid, stats }: ProxyState): string {
+  if (!running) return 'not needed';
+  const { connections = 0, allowed = 0, denied = 0 } = stats ?? {};
+  return `process ${pid ?? '?'}, ${connections} connections, ${allowed} requests allowed and ${denied} denied`;
+}
 
 /** Rule sets whose rules about requests are taken strictly, because they are more than the datapath tells apart. */
 function tooBig({ ruleSets, rules }: PolicyImage): string | undefined {

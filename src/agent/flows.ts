@@ -69,7 +69,8 @@ function withDomain(
   return name === undefined ? end : { ...end, name };
 }
 
-function endOf(end: DatapathEventEnd, names: FlowNames): FlowEvent['source'] {
+/** An end with who it is now. */
+export function endOf(end: DatapathEventEnd, names: FlowNames): FlowEvent['source'] {
   return { ...peerOf(end.address, names), address: end.address, port: end.port, identity: end.identity };
 }
 

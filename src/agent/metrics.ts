@@ -6,6 +6,7 @@ import type { SvidStore } from '../identity/svid-store.ts';
 import type { FlowLog } from '../observe/flow-log.ts';
 import type { TunnelDriver } from '../tunnel/driver.ts';
 import type { TunnelManager } from '../tunnel/manager.ts';
+import type { NodeProxy } from './proxy/proxy.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { StatusReport } from './wire.ts';
 
@@ -18,6 +19,7 @@ export interface MetricsDeps {
   readonly bundles: BundleStore;
   readonly nodeCertificate: NodeCertificate;
   readonly quarantine: Quarantine;
+  readonly proxy: Pick<NodeProxy, 'state'>;
   readonly conditions: () => Promise<StatusReport['conditions']>;
 }
 
@@ -34,6 +36,7 @@ export class AgentMetrics {
     this.#tunnels(deps);
     this.#handshakes(deps);
     this.#identity(deps);
+    this.#proxy(deps);
     this.#gauge(
       'condition',
       '1 where a condition of `myelin status` is well, 0 where it is not',
@@ -192,6 +195,33 @@ export class AgentMetrics {
       add({ kind: 'identity' }, spiffeIds.size);
     });
     this.#gauge('revoked_pods', 'Pods of this node that are cut off', [], (add) => add({}, quarantine.held.length));
+  }
+
+  #proxy({ proxy }: MetricsDeps): void {
+    this.#gauge('proxy_needed', '1 where policy leaves connections to the proxy', [], (add) =>
+      add({}, proxy.state.needed ? 1 : 0),
+    );
+    this.#gauge('proxy_running', '1 where the proxy runs', [], (add) => add({}, proxy.state.running ? 1 : 0));
+    this.#gauge('proxy_connections', 'Connections through the proxy', [], (add) =>
+      add({}, proxy.state.stats?.connections ?? 0),
+    );
+    this.#gauge('proxy_streams', 'Streams of HTTP/2 through the proxy', [], (add) =>
+      add({}, proxy.state.stats?.streams ?? 0),
+    );
+    this.#counter('proxy_requests_total', 'Requests that the proxy judged', ['verdict'], (add) => {
+      const { stats } = proxy.state;
+      if (stats === undefined) return;
+      add({ verdict: 'allow' }, stats.allowed);
+      add({ verdict: 'deny' }, stats.denied);
+    });
+    this.#counter(
+      'proxy_refused_total',
+      'Connections that the proxy refused unjudged, by reason',
+      ['reason'],
+      (add) => {
+        for (const [reason, count] of Object.entries(proxy.state.stats?.refused ?? {})) add({ reason }, count);
+      },
+    );
   }
 
   #gauge(...what: What): void {

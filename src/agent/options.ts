@@ -14,6 +14,8 @@ export interface AgentOptions {
   readonly stateDir?: string;
   /** Where the datapath is pinned; on a bpffs. */
   readonly bpfDir: string;
+  /** Path of the network namespace of this node's proxy, made when it is needed. */
+  readonly proxyNetns: string;
   readonly uplink: string;
   /** What the underlay takes, where that is less than the uplink's MTU. */
   readonly underlayMtu?: number;
@@ -162,6 +164,11 @@ export function agentCommand(action: (options: AgentOptions) => Promise<void>): 
     .option('--run-dir <dir>', 'sockets', defaultRunDir)
     .option('--state-dir <dir>', 'what must outlive a reboot (default: /var/lib/myelin, or another --run-dir)')
     .option('--bpf-dir <dir>', 'where the datapath is pinned', '/sys/fs/bpf/myelin')
+    .option(
+      '--proxy-netns <path>',
+      'the network namespace of the proxy, where one is needed',
+      '/run/netns/myelin-proxy',
+    )
     .option('--uplink <device>', 'the device that reaches the other nodes', 'eth0')
     .option('--underlay-mtu <bytes>', 'what the underlay takes, where that is less than the uplink’s MTU', mtu)
     .addOption(new Option('--kubeconfig <file>', 'how to reach the API').env('KUBECONFIG').makeOptionMandatory())

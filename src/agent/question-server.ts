@@ -30,6 +30,8 @@ export interface Answers {
   why(question: WhyQuestion): WhyAnswer;
   metrics(): Promise<string>;
   trace(question: TraceQuestion): Promise<TraceAnswer>;
+  /** Another proxy takes the place of the one that there is, which goes on until its connections have ended. */
+  replaceProxy(): Promise<void>;
   /** @throws {MyelinError} `NotAllowed` */
   keys(): Promise<KeyReport[]>;
   readonly flows: FlowLog;
@@ -95,6 +97,9 @@ export class QuestionServer {
       }
       case 'POST /tunnels/trace':
         return reply(response, await answers.trace(traceQuestionSchema.parse(await readJson(request))));
+      case 'POST /proxy/replace':
+        await answers.replaceProxy();
+        return reply(response, {});
       case 'POST /debug/keys':
         return reply(response, await answers.keys());
       case 'POST /why':

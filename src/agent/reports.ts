@@ -17,6 +17,7 @@ import type { LocalPods } from './local-pods.ts';
 import type { AgentMetrics } from './metrics.ts';
 import type { AgentOptions } from './options.ts';
 import type { PolicyLoop } from './policy-loop.ts';
+import type { NodeProxy } from './proxy/proxy.ts';
 import type { Answers } from './question-server.ts';
 import { answerTrace } from './trace.ts';
 import { answerWhy } from './why.ts';
@@ -46,6 +47,7 @@ export interface ReportsDeps {
   readonly conditions: Conditions;
   /** Absent unless the agent was started to have one. */
   readonly keyRing: KeyRing | undefined;
+  readonly proxy: Pick<NodeProxy, 'replace'>;
 }
 
 const { version } = z
@@ -79,6 +81,10 @@ export class Reports implements Answers {
     if (keyRing === undefined)
       throw new MyelinError('NotAllowed', 'keys cannot be read: the agent was not started with --allow-key-export');
     return await keyRing.export();
+  }
+
+  async replaceProxy(): Promise<void> {
+    await this.#deps.proxy.replace();
   }
 
   why(question: WhyQuestion): WhyAnswer {

@@ -1,6 +1,7 @@
 import { familyOf, type IpAddress, tryParseIp } from '../model/address.ts';
 import { type PodView, podName } from '../model/endpoint.ts';
 import { MyelinError } from '../model/error.ts';
+import { firstNameIdentity, reservedIdentity } from '../model/identity.ts';
 import { type Direction, dropReasons, formatRule, type SideDecision } from '../model/verdict.ts';
 import {
   decideSide,
@@ -10,9 +11,12 @@ import {
   type ResolvedFlow,
   resolveFlow,
 } from '../policy/decide.ts';
+import { asReadAtSource } from '../policy/explain.ts';
 import { type HeadAnswer, parseHead } from '../policy/http/parse.ts';
 import type { ClusterView, PolicyImage } from '../policy/image.ts';
 import { type LookupResult, lookup } from '../policy/lookup.ts';
+import { buildProxyImage } from '../policy/proxy/build.ts';
+import { candidates } from '../policy/proxy/judge.ts';
 import type { HttpRequest } from '../policy/request.ts';
 import type { WhyAnswer, WhyQuestion } from './wire.ts';
 
@@ -103,14 +107,18 @@ function answerFor(
   const whole = resolveFlow(view, flow);
   const notes: string[] = [];
   const sides = (['egress', 'ingress'] as const).map((direction) => {
-    // A request is read by who answers it; to who makes it, it is a connection.
-    const { request: _, ...unread } = whole;
-    const resolved = direction === 'egress' ? unread : whole;
+    const resolved = direction === 'egress' ? asReadAtSource(whole) : whole;
     const decision = decideSide(view, resolved, direction);
     const [subject, peer] =
       direction === 'egress' ? [resolved.source, resolved.destination] : [resolved.destination, resolved.source];
     const found = compiledAnswer(context, direction, subject, peer, resolved);
-    const compiled = found?.verdict;
+    const compiled = found?.verdict === 'proxy' ? proxied(context, direction, whole, found) : found?.verdict;
+    if (found?.verdict === 'proxy')
+      notes.push(
+        request === undefined
+          ? `  by ${direction} policy the connection is led through the node’s proxy, which judges its requests one by one: ask with --http "GET /"`
+          : `  by ${direction} policy the connection is led through the node’s proxy, which judges the request`,
+      );
     if (found?.byRequest === true)
       notes.push('  the connection is let in, and its HTTP requests are judged one by one: ask with --http "GET /"');
     if (direction === 'ingress' && head?.kind === 'refused')
@@ -168,6 +176,28 @@ function compiledAnswer(
     return undefined;
   const seen = { names, ...(request?.kind === 'http' ? { request } : {}) };
   return lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, seen);
+}
+
+/** What the proxy says in one direction; of a connection of which no request is known, what it says of the worst. */
+function proxied(
+  { image }: WhyContext,
+  direction: Direction,
+  { source, destination, port, request }: ResolvedFlow,
+  { identity, entry }: LookupResult,
+): 'allow' | 'deny' | undefined {
+  if (image === undefined || source.address === undefined || destination.address === undefined) return undefined;
+  const pattern = (entry?.identity ?? 0) >= firstNameIdentity ? entry?.identity : undefined;
+  const judge = candidates(buildProxyImage(image).image, {
+    client: source.address,
+    server: destination.address,
+    port,
+    identity,
+    pattern: pattern ?? reservedIdentity.any,
+    seenFrom: direction === 'egress' ? 'client' : 'server',
+  });
+  const said = judge.judge(request);
+  // Egress first: what ingress denies, egress has allowed.
+  return said.direction === direction ? said.verdict : 'allow';
 }
 
 /** The request as the datapath would read it. */

@@ -53,7 +53,12 @@ export const statusSchema = z.object({
   /** Packets dropped by the datapath and by the tunnel driver, by reason. */
   drops: z.object({ datapath: z.record(z.string(), z.number()), tunnel: z.record(z.string(), z.number()) }),
   /** Telemetry that was lost, by cause. */
-  losses: z.object({ ring: z.number(), overwritten: z.number(), slowFollower: z.number() }),
+  losses: z.object({
+    ring: z.number(),
+    overwritten: z.number(),
+    slowFollower: z.number(),
+    proxy: z.number().default(0),
+  }),
 });
 export type StatusReport = z.infer<typeof statusSchema>;
 

@@ -1,5 +1,5 @@
 import { controllerUrl, pkiPaths } from './pki.ts';
-import { type HostPlan, type LabPlan, ports } from './plan.ts';
+import { type HostPlan, type LabPlan, namespacePath, ports } from './plan.ts';
 import type { LaunchOptions } from './process.ts';
 import { agentCommand, compileCache, nodeCommand, repository } from './repository.ts';
 import type { LabState } from './state.ts';
@@ -58,6 +58,7 @@ export const services = {
           ...['--node', node.name],
           ...['--run-dir', nodeDirectory(plan, node)],
           ...['--bpf-dir', `${plan.bpf}/${node.name}`],
+          ...['--proxy-netns', proxyNamespace(plan, node)],
           ...['--uplink', 'eth0'],
           ...['--kubeconfig', pki.kubeconfig(node.name)],
           ...['--controller', controllerUrl(plan)],
@@ -87,7 +88,12 @@ export function nodeDirectory(plan: LabPlan, node: { readonly name: string }): s
   return `${plan.directory}/${node.name}`;
 }
 
-/** What a node runs itself: the agent, and the engine that the agent starts and that outlives it. */
+/** The network namespace of a node's proxy, which goes with the lab's others. */
+export function proxyNamespace(plan: LabPlan, node: { readonly name: string }): string {
+  return namespacePath(plan.name, `proxy-${node.name}`);
+}
+
+/** What a node runs itself: the agent, and the engine and the proxy that the agent starts and that outlive it. */
 export function nodeCgroup(plan: LabPlan, node: { readonly name: string }): string {
   return `${plan.cgroup}/${node.name}/system`;
 }

@@ -32,6 +32,10 @@ export interface HttpExchange {
   readonly path: string;
   /** Absent where it had none: the connection was reset. */
   readonly status?: number;
+  /** Of gRPC: what the answer's trailers said, or who refused it. */
+  readonly grpcStatus?: number;
+  /** No request, but a TLS connection, and the server that its client named. */
+  readonly tls?: { readonly serverName?: string };
   /** How many requests should have been said before this one and were not, because it was too much. */
   readonly unsaid: number;
 }

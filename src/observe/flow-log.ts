@@ -9,6 +9,8 @@ export interface FlowLosses {
   readonly overwritten: number;
   /** A follower read too slowly and was skipped ahead. */
   readonly slowFollower: number;
+  /** The proxy had nobody to say them to, and no room to keep them. */
+  readonly proxy: number;
 }
 
 type Follower = (flow: FlowEvent) => void;
@@ -23,6 +25,7 @@ export class FlowLog {
   #next = 0;
   #overwritten = 0;
   #slow = 0;
+  #proxy = 0;
 
   /**
    * @param options.capacity Flows kept.
@@ -68,7 +71,12 @@ export class FlowLog {
     this.#slow++;
   }
 
+  /** The proxy says how many flows it could not keep. */
+  countProxy(lost: number): void {
+    this.#proxy += lost;
+  }
+
   get losses(): FlowLosses {
-    return { ring: this.#ringLosses(), overwritten: this.#overwritten, slowFollower: this.#slow };
+    return { ring: this.#ringLosses(), overwritten: this.#overwritten, slowFollower: this.#slow, proxy: this.#proxy };
   }
 }

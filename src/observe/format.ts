@@ -29,10 +29,13 @@ export function formatFlow(flow: FlowEvent, colour: boolean): string {
 /** A request and its answer. */
 function exchangeOf({ kind, http, durationNs }: FlowEvent): string {
   if (http === undefined) return '';
-  const request = http.method === '' ? 'unreadable' : `${http.method} ${http.path}`;
-  const answer = http.status === undefined ? 'reset' : String(http.status);
   const time = durationNs === undefined ? '' : ` in ${(durationNs / 1e6).toFixed(1)} ms`;
-  return `${request}${kind === 'audit' ? '' : ` → ${answer}${time}`}${http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`}  `;
+  const unsaid = http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`;
+  if (http.tls !== undefined) return `TLS ${http.tls.serverName ?? 'without a name'}${unsaid}  `;
+  const request = http.method === '' ? 'unreadable' : `${http.method} ${http.path}`;
+  const grpc = http.grpcStatus === undefined ? '' : ` grpc ${http.grpcStatus}`;
+  const answer = http.status === undefined ? 'reset' : `${http.status}${grpc}`;
+  return `${request}${kind === 'audit' ? '' : ` → ${answer}${time}`}${unsaid}  `;
 }
 
 /** What the rule has said where it decides, and how often that was left out. */

@@ -50,9 +50,7 @@ export interface Explanation {
 /** Says who decides about a flow and why: what `myelin why` prints. Same decision as `decide`, of what each side can see. */
 export function explain(view: ClusterView, flow: PolicyFlow): Explanation {
   const resolved = resolveFlow(view, flow);
-  // HTTP is read by who answers it; to who asks, it is a connection.
-  const { request, ...unread } = resolved;
-  const egress = explainSide(view, request?.kind === 'http' ? unread : resolved, 'egress');
+  const egress = explainSide(view, asReadAtSource(resolved), 'egress');
   const ingress = explainSide(view, resolved, 'ingress');
   const allowed = egress.side.decision.verdict === 'allow' && ingress.side.decision.verdict === 'allow';
   const { source, destination, protocol, port } = resolved;
@@ -64,6 +62,13 @@ export function explain(view: ClusterView, flow: PolicyFlow): Explanation {
     ...describeAudit(wouldDeny(view, flow)),
   ].join('\n');
   return { verdict: allowed ? 'allow' : 'deny', egress: egress.side, ingress: ingress.side, text };
+}
+
+/** What a pod asks is read by the proxy; where the pod forbids that, it is a connection and no more. */
+export function asReadAtSource(flow: ResolvedFlow): ResolvedFlow {
+  const { request, ...unread } = flow;
+  if (request === undefined || request.kind === 'dns') return flow;
+  return flow.source.kind === 'pod' && flow.source.pod.proxy === 'never' ? unread : flow;
 }
 
 /** What audited policies would make of it. */

@@ -49,6 +49,7 @@ class Ear {
         metrics: unasked,
         trace: unasked,
         keys: unasked,
+        replaceProxy: unasked,
       },
       pino({ level: 'silent' }),
     );

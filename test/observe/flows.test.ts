@@ -88,7 +88,7 @@ test('the log keeps the newest flows in order and counts what it overwrote', () 
           log.recent({}, limit).map((f) => f.packets),
           expected,
         );
-        assert.deepEqual(log.losses, { ring: 7, overwritten: pushed - kept, slowFollower: 0 });
+        assert.deepEqual(log.losses, { ring: 7, overwritten: pushed - kept, slowFollower: 0, proxy: 0 });
       },
     ),
   );

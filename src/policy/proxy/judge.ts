@@ -17,6 +17,11 @@ export interface ProxiedConnection {
   readonly identity: IdentityNumber;
   /** The pattern of DNS names that the datapath's decision was by; 0: by none. */
   readonly pattern: IdentityNumber;
+  /**
+   * At whose interface the datapath found that the proxy is to judge. At the server's: the client's policy has allowed the
+   * connection whatever is said on it, perhaps by a name that the proxy is not told. Default: the client's.
+   */
+  readonly seenFrom?: 'client' | 'server';
 }
 
 /** What is said of one request. */
@@ -61,7 +66,7 @@ export function candidates(image: ProxyImage, connection: ProxiedConnection): Ju
   const somebody = [clientIdentity, serverIdentity].every((identity) => isKnown(at, identity));
   const self = source !== undefined && source === destination;
   const sides: Side[] = [];
-  if (!self && source?.egress !== undefined) {
+  if (!self && source?.egress !== undefined && connection.seenFrom !== 'server') {
     const patterns =
       connection.pattern === 0 || destination !== undefined
         ? []

@@ -1,0 +1,54 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { MyelinError } from '../../model/error.ts';
+
+export class ProxyError extends MyelinError<'ProxyNotStarted'> {}
+
+const program = fileURLToPath(new URL('../../proxy/main.ts', import.meta.url));
+/** Nobody's: of no account of the machine, so no file and no other process is its own. */
+const unprivileged = '64747';
+/** For each connection two. */
+const mostDescriptors = 65_536;
+
+export interface ProxyProcessOptions {
+  /** Path of the network namespace. */
+  readonly netns: string;
+  /** A listening Unix socket's, where agents connect. */
+  readonly controlFd: number;
+  /** Listening TCP sockets' of the namespace. */
+  readonly listenFds: readonly number[];
+}
+
+/**
+ * Starts a proxy as a process of its own that outlives this one: in its network namespace, as a user that owns nothing,
+ * without a capability or a way to get one. It takes copies of the descriptors: close yours afterwards.
+ * @returns Once the process runs; whether it then finds what it needs shows on its control socket.
+ * @throws {ProxyError} `ProxyNotStarted`
+ */
+export async function spawnProxy({ netns, controlFd, listenFds }: ProxyProcessOptions): Promise<ChildProcess> {
+  const first = 3;
+  const args = [
+    ...['prlimit', `--nofile=${mostDescriptors}`, '--core=0', '--'],
+    ...['nsenter', `--net=${netns}`, '--'],
+    ...['setpriv', `--reuid=${unprivileged}`, `--regid=${unprivileged}`, '--clear-groups'],
+    ...['--inh-caps=-all', '--ambient-caps=-all', '--bounding-set=-all', '--no-new-privs', '--'],
+    ...[process.execPath, '--disable-warning=ExperimentalWarning', '--max-semi-space-size=4', '--v8-pool-size=1'],
+    ...[program, '--control-fd', String(first)],
+    ...listenFds.flatMap((_, i) => ['--listen-fd', String(first + 1 + i)]),
+  ];
+  const [file = '', ...rest] = args;
+  const child = spawn(file, rest, {
+    detached: true,
+    env: { UV_THREADPOOL_SIZE: '1', MALLOC_ARENA_MAX: '1' },
+    cwd: '/',
+    stdio: ['ignore', 'ignore', 'inherit', controlFd, ...listenFds],
+  });
+  await new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve);
+    child.once('error', (cause) =>
+      reject(new ProxyError('ProxyNotStarted', `cannot start the proxy: ${cause.message}`, { cause })),
+    );
+  });
+  child.unref();
+  return child;
+}
