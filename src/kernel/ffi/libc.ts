@@ -31,6 +31,9 @@ export const raw = {
   send: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
     'intptr_t send(int fd, const void *bytes, size_t length, int flags)',
   ),
+  sendmsg: bind<(fd: number, message: Uint8Array, flags: number) => number>(
+    'intptr_t sendmsg(int fd, const void *message, int flags)',
+  ),
   recv: bind<(fd: number, bytes: Uint8Array, length: number, flags: number) => number>(
     'intptr_t recv(int fd, void *bytes, size_t length, int flags)',
   ),
@@ -63,6 +66,11 @@ export const raw = {
     'int vsnprintf(void *buffer, size_t size, void *format, void *list)',
   ),
 };
+
+/** @returns The address of a byte array's memory, which must be kept alive by the caller. */
+export function memoryOf(bytes: Uint8Array): bigint {
+  return koffi.address(bytes);
+}
 
 /** @returns errno of the call just made: read it before anything else runs. */
 export function lastErrno(): number {
