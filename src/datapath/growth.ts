@@ -105,7 +105,8 @@ export class MapGrowth implements Room {
       const capacity = this.#capacity(need);
       const next = capacityFor(need.entries, capacity, this.most(need.map) ?? capacity);
       if (next === undefined) return {};
-      if (next > capacity && need.entries > fullShare * capacity) wanted[need.map] = next;
+      if (next > capacity && need.entries > fullShare * capacity)
+        wanted[need.map] = Math.max(next, wanted[need.map] ?? 0);
     }
     return wanted;
   }

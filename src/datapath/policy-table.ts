@@ -299,14 +299,14 @@ export class PolicyTable {
     const wanted = bridged <= Math.max(policy.capacity, this.#room.most(policy.name) ?? 0) ? all : [];
     const put = changes.flatMap((change) => (change.kind === 'put-entries' ? [change] : []));
     const requests = [...put, ...wanted].flatMap(({ entries }) => entries);
-    const tables = [{ table: policy, entries: needed }, ...tableNeeds(this.#maps, old, next)];
+    const others = tableNeeds(this.#maps, old, next);
     await this.#room.make([
       { map: policy.name, entries: wanted === all ? bridged : needed },
-      ...tables.map(({ table, entries }) => ({ map: table.name, entries })),
+      ...others.map(({ table, entries }) => ({ map: table.name, entries })),
       ...this.#http.needs(next.ruleSets.values(), requests),
       this.#classes.needs(next.identities),
     ]);
-    for (const { table, entries } of tables) {
+    for (const { table, entries } of [{ table: policy, entries: needed }, ...others]) {
       const { name: map, capacity } = table;
       if (entries > capacity) throw new RevisionRefused('RevisionRefused', { map, needed: entries, capacity });
     }

@@ -111,6 +111,10 @@ test('what a process has let grow is taken over by the next with its capacity', 
   assert.equal(second.usage().policy?.grownFrom, 16);
   await makeKnown(second);
   await assertJudgedAs(many, 'taken over');
+  await apply(second, many);
+  const { used = 0, capacity = 0 } = second.usage().policy ?? {};
+  assert.ok(capacity >= 3 * used, 'there was room for what was, what will be, and what bridges the two');
+  assert.ok(steps.includes('done'));
 });
 
 test('beyond the most that a map may have a revision is refused as a whole, and nothing grows for it', async () => {
