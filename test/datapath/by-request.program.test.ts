@@ -5,11 +5,12 @@ import { parseIp } from '../../src/model/address.ts';
 import { reservedIdentity } from '../../src/model/identity.ts';
 import { parseCiliumPolicy } from '../../src/policy/cilium/parse.ts';
 import { compile } from '../../src/policy/compile.ts';
+import { verdictCodes } from '../../src/policy/image.ts';
 import { parseAuthorizationPolicy } from '../../src/policy/istio/authorization.ts';
 import type { Policy } from '../../src/policy/rule.ts';
 import { clusterWith, pod } from '../support/cluster.ts';
 import { frame, ip, tcp, udp } from '../support/packet.ts';
-import { marks } from './cluster.ts';
+import { marks, type Pod } from './cluster.ts';
 import { install } from './image.ts';
 import { frames, type Outcome, TestNode } from './node.ts';
 
@@ -44,10 +45,23 @@ let sourcePort = 40_000;
 /** A connection of the client's to the pod, packet by packet. */
 class Connection {
   readonly ports = { source: ++sourcePort, destination: 80 };
-  readonly #pod;
+  readonly #pod: Pod;
+  readonly #set: number;
 
-  constructor(policies: readonly Policy[]) {
-    this.#pod = install(node, compile(clusterWith([...policies], { pods }), 'node-1')).pod('shop/web');
+  constructor(policies: readonly Policy[] | Connection) {
+    if (policies instanceof Connection) {
+      this.#pod = policies.#pod;
+      this.#set = policies.#set;
+      return;
+    }
+    const image = compile(clusterWith([...policies], { pods }), 'node-1');
+    this.#pod = install(node, image).pod('shop/web');
+    this.#set = image.endpoints.get('shop/web')?.ingressSet ?? assert.fail('the pod has a rule set');
+  }
+
+  /** Another connection of the same two. */
+  again(): Connection {
+    return new Connection(this);
   }
 
   receives(tcpFlags: string, payload = ''): Outcome {
@@ -76,6 +90,21 @@ class Connection {
 
   get flags(): number {
     return this.#entry()[1].flags;
+  }
+
+  /** Says who reads the port's requests. */
+  readBy(mode: keyof typeof proxyModes): void {
+    node.maps.proxyPorts.set({ endpoint: this.#pod.id, port: 80 }, proxyModes[mode]);
+  }
+
+  /** Adds a rule about the port to all of the pod's ingress. */
+  addRule(verdict: keyof typeof verdictCodes, precedence: number): void {
+    const set = node.maps.ruleSets.get(this.#set) ?? assert.fail('it is in the map');
+    node.maps.ruleSets.set(this.#set, { ...set, probes: set.probes | (1 << 15) });
+    node.maps.policy.set(
+      { set: this.#set, identity: reservedIdentity.any, port: 80, protocol: 6, portLength: 15 },
+      { precedence, rule: 1, verdict: verdictCodes[verdict], flags: 0, cell: 0 },
+    );
   }
 
   /** As http.bpf.c says it when the socket is one of those that are read. */
@@ -149,6 +178,49 @@ test('who could not be answered by the kernel goes to the proxy next, for an hou
     assert.equal(opens({ never: true }), flags.byRequest, 'it is forbidden');
     assert.equal(opens({ ago: hour + 1_000_000_000n }), flags.byRequest, 'the hour is over');
     assert.equal(opens({ by: '203.0.113.10' }), flags.byRequest, 'it was somebody else');
+  } finally {
+    node.configure({});
+  }
+});
+
+test('a port whose requests the proxy reads has new connections go there, if there is one; what the kernel has it keeps', () => {
+  const old = new Connection(reads);
+  assert.equal(old.receives('S').action, 'pass');
+  old.isRead();
+  old.readBy('always');
+  assert.equal(old.again().receives('S').action, 'pass', 'there is no proxy');
+  try {
+    node.configure({ proxyIfindex: 77 });
+    const next = old.again();
+    assert.equal(next.receives('S').action, 'redirect');
+    assert.equal(next.flags, flags.proxied);
+    assert.equal(next.receives('A', 'PRI * HTTP/2.0').action, 'redirect');
+    node.configure({ proxyIfindex: 77, revision: 2 });
+    assert.equal(old.receives('A', 'GET / HTTP/1.1').action, 'pass');
+    assert.equal(old.flags, flags.byRequest | flags.read);
+    assert.equal(next.receives('A', 'more').action, 'redirect');
+    next.readBy('never');
+    const forbidden = old.again();
+    assert.equal(forbidden.receives('S').action, 'pass');
+    assert.equal(forbidden.flags, flags.byRequest);
+  } finally {
+    node.configure({});
+  }
+});
+
+test('where the proxy would have to say of some requests, it says of all', () => {
+  try {
+    node.configure({ proxyIfindex: 77 });
+    for (const precedence of [1, 0xffff_fffe]) {
+      const mixed = new Connection(reads);
+      mixed.addRule('proxy', precedence);
+      assert.equal(mixed.receives('S').action, 'redirect');
+      assert.equal(mixed.flags, flags.proxied);
+    }
+    const surely = new Connection(reads);
+    surely.addRule('allow', 0xffff_ffff);
+    assert.equal(surely.receives('S').action, 'pass');
+    assert.equal(surely.flags, 0);
   } finally {
     node.configure({});
   }
