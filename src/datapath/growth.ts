@@ -2,6 +2,7 @@ import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { BpfMap } from '../kernel/bpf/map.ts';
+import { waitForPackets } from '../kernel/rcu.ts';
 import { capacityFor, fullShare, growingNames, type Need, type Room } from './capacity.ts';
 
 /** What growth needs of a typed map (src/datapath/typed-map.ts), whatever is in it. */
@@ -129,7 +130,7 @@ export class MapGrowth implements Room {
   }
 
   async #grow(needs: readonly Need[]): Promise<void> {
-    if (this.#unfinished !== undefined) this.#putInForce(this.#unfinished);
+    if (this.#unfinished !== undefined) await this.#putInForce(this.#unfinished);
     const capacities = this.#wanted(needs);
     if (Object.keys(capacities).length === 0) return;
     const begun = performance.now();
@@ -149,14 +150,16 @@ export class MapGrowth implements Room {
     }
     this.#step('copied');
     this.#unfinished = next;
-    this.#putInForce(next);
+    await this.#putInForce(next);
     this.#deps.log?.info({ capacities, ms: Math.round(performance.now() - begun) }, 'maps were made larger');
   }
 
   /** Nothing else runs between the first place and the last. @throws {KernelError} `Errno`: to be called again */
-  #putInForce(next: NextGeneration): void {
+  async #putInForce(next: NextGeneration): Promise<void> {
     const { pinDir, tables } = this.#deps;
     next.replace(() => this.#step('replacing'));
+    // A packet may be inside an old program still, and would meet a new revision in those maps only that have not grown.
+    await waitForPackets();
     this.#step('replaced');
     for (const [name, map] of next.maps) {
       if (pinDir === undefined) continue;
