@@ -1,4 +1,4 @@
-import type { InboundSa, Lifetimes, OutboundSa, UnderlayAddress } from './driver.ts';
+import type { InboundSa, Lifetimes, OutboundSa, TrafficSelector, UnderlayAddress } from './driver.ts';
 import type { Agreement } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
 import { driverLifetimes } from './handshake/messages.ts';
@@ -30,64 +30,50 @@ export function schedule(
   };
 }
 
-/** What an SA is made of. */
-export interface Installation {
-  readonly agreement: Agreement;
-  readonly established: Established;
-  readonly local: LocalPod;
-  readonly remote: RemotePod;
-  /** Where a NAT has put the peer. */
-  readonly path: UnderlayAddress | undefined;
-  readonly keys: DirectionKeys;
-  /** {@link noteOf} it. */
+/** What both halves of an agreement have in common, as the driver is told it. */
+export interface SaTerms {
+  readonly selectors: readonly TrafficSelector[];
+  readonly lifetimes: Lifetimes;
+  /** So that a later agent knows what the SA is. */
   readonly note: string;
 }
 
-export function inboundSa(installation: Installation, replayWindow: number | undefined): InboundSa {
-  const common = parameters(installation);
-  const window = replayWindow === undefined ? {} : { replayWindow };
-  return { direction: 'in', spi: installation.agreement.spiIn, ...common, ...window };
+export function saTerms(agreement: Agreement, established: Established, local: LocalPod, remote: RemotePod): SaTerms {
+  const { peer, cipher, group, radius, nodeSerial, selectors, lifetime, initiator } = agreement;
+  const note = encodeNote(
+    {
+      ...established,
+      localUid: local.pod.uid,
+      remote: remote.pod,
+      remoteSpiffeId: peer.spiffeId,
+      remoteSerial: peer.serialNumber,
+      node: remote.node.name,
+      cipher,
+      group,
+      radius,
+      nodeSerial,
+    },
+    peer,
+  );
+  return { selectors, lifetimes: driverLifetimes(lifetime, initiator), note };
 }
 
-export function outboundSa(installation: Installation): OutboundSa {
-  return { direction: 'out', spi: installation.agreement.spiOut, ...parameters(installation) };
+export function inboundSa(
+  spi: number,
+  { selectors, lifetimes, note }: SaTerms,
+  peer: UnderlayAddress,
+  { key, salt }: DirectionKeys,
+  replayWindow: number | undefined,
+): InboundSa {
+  const sa: InboundSa = { direction: 'in', spi, selectors, peer, key, salt, lifetimes, note };
+  return replayWindow === undefined ? sa : { ...sa, replayWindow };
 }
 
-/** What is noted beside both halves of what was agreed on. */
-export function noteOf({
-  agreement,
-  established,
-  local,
-  remote,
-}: Pick<Installation, 'agreement' | 'established' | 'local' | 'remote'>): string {
-  const { peer, cipher, group, radius, nodeSerial } = agreement;
-  return encodeNote({
-    ...established,
-    localUid: local.pod.uid,
-    remote: remote.pod,
-    remoteSpiffeId: peer.spiffeId,
-    remoteSerial: peer.serialNumber,
-    node: remote.node.name,
-    cipher,
-    group,
-    radius,
-    nodeSerial,
-  });
-}
-
-function parameters({
-  agreement,
-  remote,
-  path,
-  keys,
-  note,
-}: Installation): Omit<OutboundSa, 'direction' | 'spi'> & { readonly lifetimes: Lifetimes } {
-  return {
-    selectors: agreement.selectors,
-    peer: path ?? { address: remote.node.address, port: agreement.peerPort },
-    key: keys.key,
-    salt: keys.salt,
-    lifetimes: driverLifetimes(agreement.lifetime, agreement.initiator),
-    note,
-  };
+export function outboundSa(
+  spi: number,
+  { selectors, lifetimes, note }: SaTerms,
+  peer: UnderlayAddress,
+  { key, salt }: DirectionKeys,
+): OutboundSa {
+  return { direction: 'out', spi, selectors, peer, key, salt, lifetimes, note };
 }

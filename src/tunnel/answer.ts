@@ -1,8 +1,10 @@
 import type { TrafficSelector } from './driver.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { type Agreement, type Installer, type Proposal, respond } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
-import type { NodeSession, PairConversation } from './handshake/node-session.ts';
+import type { NodeSession } from './handshake/node-session.ts';
+import type { PairConversation } from './handshake/pair-conversation.ts';
 import { respondPair } from './handshake/pair-exchange.ts';
 import type { PodSession } from './handshake/server.ts';
 import type { ShownChain } from './handshake/shown-chain.ts';
@@ -24,8 +26,8 @@ export interface AnswerDeps {
  * @throws {HandshakeError} Why not. Nothing of it is left then.
  */
 export async function answerPod(session: PodSession, local: LocalPod, deps: AnswerDeps): Promise<void> {
-  const { channel, peer, cipher, abort } = session;
-  const answering = new Answering(deps, abort);
+  const { channel, peer, cipher, cancel } = session;
+  const answering = new Answering(deps, cancel);
   const decide = (selectors: readonly TrafficSelector[]) =>
     answering.admit(local, believedPeer(peer, local, selectors, deps.resolver), selectors);
   try {
@@ -48,7 +50,7 @@ export async function answerPair(
   deps: AnswerDeps,
 ): Promise<void> {
   const { verifier, radius, svid } = deps.services;
-  const answering = new Answering(deps, conversation.abort);
+  const answering = new Answering(deps, conversation.cancel);
   const decide = (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => {
     const local = localOf(to);
     if (local === undefined) throw new HandshakeError('unknown-endpoint');
@@ -74,21 +76,21 @@ export async function answerPair(
 /** An exchange whose tunnel is known only once the offer has been read. */
 class Answering implements Installer {
   readonly #deps: AnswerDeps;
-  readonly #abort: AbortController;
+  readonly #cancel: Cancel;
   #tunnel: Tunnel | undefined;
   #attempt = 0;
   #installer: Installer | undefined;
 
-  constructor(deps: AnswerDeps, abort: AbortController) {
+  constructor(deps: AnswerDeps, cancel: Cancel) {
     this.#deps = deps;
-    this.#abort = abort;
+    this.#cancel = cancel;
   }
 
   /** @returns What this side brings into the exchange. @throws {HandshakeError} `yield` */
   admit(local: LocalPod, remote: RemotePod, selectors: readonly TrafficSelector[]): Proposal {
     const { table, services } = this.#deps;
     const tunnel = table.of(local, remote, services);
-    this.#attempt = tunnel.admit(this.#abort);
+    this.#attempt = tunnel.admit(this.#cancel);
     this.#tunnel = tunnel;
     this.#installer = tunnel.installer(this.#attempt);
     return tunnel.proposal(this.#attempt, selectors);

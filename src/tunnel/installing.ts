@@ -1,5 +1,6 @@
-import { type Installation, inboundSa, noteOf, outboundSa, schedule } from './agreement.ts';
-import type { InboundSa, OutboundSa } from './driver.ts';
+import { inboundSa, outboundSa, type SaTerms, saTerms, schedule } from './agreement.ts';
+import type { InboundSa, OutboundSa, UnderlayAddress } from './driver.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import { HandshakeError } from './handshake/error.ts';
 import type { Agreement, BreachRadius, Installer } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
@@ -11,7 +12,7 @@ import type { Tunnel } from './tunnel.ts';
 export interface Attempt {
   readonly number: number;
   readonly role: Role;
-  readonly abort: AbortController;
+  readonly cancel: Cancel;
   readonly startedAt: number;
   /** Where somebody waits for its end. */
   done: PromiseWithResolvers<void> | undefined;
@@ -20,8 +21,8 @@ export interface Attempt {
   /** Reserved for it. */
   spi: number | undefined;
   established: Established | undefined;
-  /** Beside both its SAs. */
-  note: string | undefined;
+  /** Of both its SAs. */
+  terms: SaTerms | undefined;
 }
 
 type Services = Pick<
@@ -52,7 +53,7 @@ export class KeyInstaller implements Installer {
     const tunnel = this.#tunnel;
     const { claim, settings, whyRevoked } = this.#services;
     const attempt = tunnel.current(this.#number);
-    const claimed = claim(tunnel, attempt.abort.signal);
+    const claimed = claim(tunnel, attempt.cancel);
     if (claimed !== undefined) await claimed;
     tunnel.current(this.#number);
     // What was verified when the handshake began may have been revoked since, and a node is revoked by its name.
@@ -63,32 +64,42 @@ export class KeyInstaller implements Installer {
     tracer?.step('terms are agreed on, keys are derived', agreedOn(agreement));
     const why = whyRevoked(tunnel, nodeSerial === undefined ? [peer.serialNumber] : [peer.serialNumber, nodeSerial]);
     if (why !== undefined) throw new HandshakeError('revoked', why);
-    attempt.established = this.#schedule(agreement);
-    const installation = this.#installation(attempt, attempt.established, agreement, keys);
-    await this.#install(inboundSa(installation, settings.replayWindow));
+    const { spiIn } = agreement;
+    const terms = this.#terms(attempt, agreement);
+    await this.#install(inboundSa(spiIn, terms, this.#peerOf(agreement), keys, settings.replayWindow));
+    // Somebody may have taken the pair down while the driver was busy.
+    tunnel.current(this.#number);
     tracer?.step('the receiving key is in place', spiText(agreement.spiIn));
   }
 
   async installOutbound(agreement: Agreement, keys: DirectionKeys): Promise<void> {
-    const attempt = this.#tunnel.current(this.#number);
-    const { tracer } = this.#tunnel;
-    const established = attempt.established ?? this.#schedule(agreement);
+    const tunnel = this.#tunnel;
+    const attempt = tunnel.current(this.#number);
+    const { tracer } = tunnel;
     tracer?.step('the peer can receive');
-    await this.#install(outboundSa(this.#installation(attempt, established, agreement, keys)));
+    const terms = this.#terms(attempt, agreement);
+    await this.#install(outboundSa(agreement.spiOut, terms, this.#peerOf(agreement), keys));
+    tunnel.current(this.#number);
     tracer?.step('the sending key is in place', spiText(agreement.spiOut));
   }
 
-  async #install(sa: InboundSa | OutboundSa): Promise<void> {
+  #install(sa: InboundSa | OutboundSa): Promise<void> {
     this.#services.onKeys?.(sa);
-    await this.#tunnel.install(this.#number, sa);
-    // Somebody may have taken the pair down while the driver was busy.
-    this.#tunnel.current(this.#number);
+    return this.#tunnel.install(this.#number, sa);
   }
 
-  #installation(attempt: Attempt, established: Established, agreement: Agreement, keys: DirectionKeys): Installation {
-    const { local, remote, path } = this.#tunnel;
-    attempt.note ??= noteOf({ agreement, established, local, remote });
-    return { agreement, established, local, remote, path, keys, note: attempt.note };
+  /** One for both halves: they are renewed and end together. */
+  #terms(attempt: Attempt, agreement: Agreement): SaTerms {
+    const { local, remote } = this.#tunnel;
+    attempt.established ??= this.#schedule(agreement);
+    attempt.terms ??= saTerms(agreement, attempt.established, local, remote);
+    return attempt.terms;
+  }
+
+  /** Where the peer's node is, or where a NAT has put it. */
+  #peerOf({ peerPort: port }: Agreement): UnderlayAddress {
+    const { remote, path } = this.#tunnel;
+    return path ?? { address: remote.node.address, port };
   }
 
   #schedule(agreement: Agreement): Established {

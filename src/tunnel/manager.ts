@@ -8,7 +8,8 @@ import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handsh
 import { TlsContexts } from './handshake/credentials.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import type { WireLifetime } from './handshake/messages.ts';
-import type { NodeSession, PairConversation } from './handshake/node-session.ts';
+import type { NodeSession } from './handshake/node-session.ts';
+import type { PairConversation } from './handshake/pair-conversation.ts';
 import { PeerVerifier } from './handshake/peer.ts';
 import { HandshakeServer } from './handshake/server.ts';
 import { defaultGroups } from './handshake/tls-parameters.ts';
@@ -121,7 +122,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       nodeNotAfter: () => Math.min(...(nodeIdentity()?.chain.map(({ notAfter }) => notAfter) ?? [0])),
       spis: this.#spis,
       holders: this.#holders,
-      claim: (tunnel, signal) => this.#table.claim(tunnel, signal),
+      claim: (tunnel, cancel) => this.#table.claim(tunnel, cancel),
       whyNot: deps.whyNot ?? (() => undefined),
       whyRevoked: (pair, peerSerials) => this.#whyRevoked(pair, peerSerials),
       ...(deps.onKeys === undefined ? {} : { onKeys: deps.onKeys }),

@@ -1,15 +1,16 @@
 import { nodeServerName } from '../identity/names.ts';
 import type { NodePeer } from '../identity/verify.ts';
-import { abortedBy } from './handshake/channel.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import type { TlsIdentity } from './handshake/credentials.ts';
 import { HandshakeError } from './handshake/error.ts';
 import type { SecureLink } from './handshake/link.ts';
-import { NodeSession, type PairConversation } from './handshake/node-session.ts';
+import { NodeSession } from './handshake/node-session.ts';
+import type { PairConversation } from './handshake/pair-conversation.ts';
 import type { PeerVerifier } from './handshake/peer.ts';
 import { nodeProtocol } from './handshake/tls-parameters.ts';
 import type { TlsWork } from './handshake/work.ts';
 import type { PeerNode } from './peers.ts';
-import { Slots } from './slots.ts';
+import { type Leave, Slots } from './slots.ts';
 
 export interface NodeSessionsOptions {
   readonly trustDomain: string;
@@ -60,13 +61,13 @@ export class NodeSessions {
    * @returns The conversation, and a function to be called when the pair is done.
    * @throws {HandshakeError} What {@link dial} and PeerVerifier throw; `no-certificate`, `aborted`
    */
-  async begin(node: PeerNode, signal: AbortSignal): Promise<{ conversation: PairConversation; leave: () => void }> {
+  async begin(node: PeerNode, cancel: Cancel): Promise<{ conversation: PairConversation; leave: Leave }> {
     const known = this.#known(node.name);
-    const leave = await known.places.take(signal);
+    const place = known.places.take(cancel);
+    const leave = place instanceof Promise ? await place : place;
     try {
-      const session =
-        [...known.sessions].findLast(({ isOpen }) => isOpen) ?? (await this.#opening(node, known, signal));
-      return { conversation: session.begin(signal), leave };
+      const session = newestOpen(known) ?? (await this.#opening(node, known, cancel));
+      return { conversation: session.begin(cancel), leave };
     } catch (error) {
       leave();
       throw error;
@@ -102,17 +103,16 @@ export class NodeSessions {
   }
 
   /** One handshake for all who wait for it; who gives up waiting does not end it for the others. */
-  async #opening(node: PeerNode, known: Known, signal: AbortSignal): Promise<NodeSession> {
+  async #opening(node: PeerNode, known: Known, cancel: Cancel): Promise<NodeSession> {
     known.opening ??= this.#dial(node).finally(() => {
       known.opening = undefined;
     });
     const { promise: given, reject } = Promise.withResolvers<never>();
-    const giveUp = () => reject(abortedBy(signal));
-    signal.addEventListener('abort', giveUp, { once: true });
+    cancel.listen({ cancelled: reject });
     try {
       return await Promise.race([known.opening, given]);
     } finally {
-      signal.removeEventListener('abort', giveUp);
+      cancel.listen(undefined);
     }
   }
 
@@ -150,4 +150,10 @@ export class NodeSessions {
     if (this.#abort.signal.aborted) session.close();
     return session;
   }
+}
+
+function newestOpen({ sessions }: Known): NodeSession | undefined {
+  let newest: NodeSession | undefined;
+  for (const session of sessions) if (session.isOpen) newest = session;
+  return newest;
 }

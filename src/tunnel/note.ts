@@ -49,14 +49,19 @@ const schema = z.strictObject({
   a: z.string().optional(),
 });
 
-/** @returns At most 1 KiB of ASCII: names at their longest push out what only people read. */
-export function encodeNote(note: SaNote): string {
-  const { namespace, serviceAccount } = parseSpiffeId(note.remoteSpiffeId);
+/**
+ * @param whose What the peer's SPIFFE ID says.
+ * @returns At most 1 KiB of ASCII: names at their longest push out what only people read.
+ */
+export function encodeNote(
+  note: SaNote,
+  whose: { readonly namespace: string; readonly serviceAccount: string } = parseSpiffeId(note.remoteSpiffeId),
+): string {
   const whole: z.infer<typeof schema> = {
     v: 1,
     l: note.localUid,
     r: note.remote.uid,
-    i: [namespace, serviceAccount],
+    i: [whose.namespace, whose.serviceAccount],
     s: note.remoteSerial,
     p: [note.spiIn, note.spiOut],
     t: [Math.round(note.establishedAt), Math.round(note.rekeyAt), Math.round(note.expiresAt)],
@@ -66,13 +71,14 @@ export function encodeNote(note: SaNote): string {
     n: note.remote.name,
     a: note.node,
   };
-  for (const form of [
-    () => whole,
-    () => ({ ...whole, n: undefined }),
-    () => ({ ...whole, n: undefined, a: undefined }),
+  const text = JSON.stringify(whole);
+  if (text.length <= longestNote) return text;
+  for (const shorter of [
+    { ...whole, n: undefined },
+    { ...whole, n: undefined, a: undefined },
   ]) {
-    const text = JSON.stringify(form());
-    if (text.length <= longestNote) return text;
+    const rest = JSON.stringify(shorter);
+    if (rest.length <= longestNote) return rest;
   }
   return '';
 }

@@ -1,6 +1,7 @@
 import { endpointServerName } from '../identity/names.ts';
 import type { Svid } from '../identity/svid.ts';
 import type { TrafficSelector } from './driver.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import { Channel, type Conversation } from './handshake/channel.ts';
 import { podDestination } from './handshake/dial.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
@@ -23,7 +24,7 @@ interface Opening {
   /** As believed when it began. */
   readonly remote: RemotePod;
   readonly selectors: readonly TrafficSelector[];
-  readonly signal: AbortSignal;
+  readonly cancel: Cancel;
   conversation: Conversation | undefined;
   leave: (() => void) | undefined;
 }
@@ -45,15 +46,10 @@ export function ownPod(svid: Svid): OwnPod {
  * @returns What was agreed on: the keys are in use.
  * @throws {HandshakeError} Why not. The peer has been told.
  */
-export async function openPair(
-  tunnel: Tunnel,
-  number: number,
-  services: Services,
-  signal: AbortSignal,
-): Promise<Agreement> {
+export async function openPair(tunnel: Tunnel, number: number, services: Services, cancel: Cancel): Promise<Agreement> {
   const { local, remote, selectors, tracer, state } = tunnel;
   const { svid, whyNot, whyRevoked } = services;
-  const opening: Opening = { tunnel, number, remote, selectors, signal, conversation: undefined, leave: undefined };
+  const opening: Opening = { tunnel, number, remote, selectors, cancel, conversation: undefined, leave: undefined };
   try {
     const identity = svid(local.pod.uid);
     if (identity === undefined) throw new HandshakeError('no-certificate');
@@ -83,9 +79,10 @@ async function openByPod(
   identity: Svid,
   { dials, work, verifier, settings, trustDomain }: Services,
 ): Promise<Agreement> {
-  const { tunnel, number, remote, selectors, signal } = opening;
+  const { tunnel, number, remote, selectors, cancel } = opening;
   const { timeoutMs, handshakePort } = settings;
-  opening.leave = await dials.take(signal, remote.node.name);
+  const { signal } = cancel;
+  opening.leave = await dials.take(cancel, remote.node.name);
   const { address, handshakePort: port = handshakePort } = remote.node;
   const serverName = endpointServerName(remote.pod.uid, trustDomain);
   tunnel.tracer?.step('a place among the handshakes under way');
@@ -106,8 +103,8 @@ async function openByNode(
   identity: Svid,
   { nodes, verifier }: Services,
 ): Promise<Agreement | undefined> {
-  const { tunnel, number, remote, selectors, signal } = opening;
-  const begun = await nodes.begin(remote.node, signal).catch((error: unknown) => {
+  const { tunnel, number, remote, selectors, cancel } = opening;
+  const begun = await nodes.begin(remote.node, cancel).catch((error: unknown) => {
     // An older agent: it has only what is stricter.
     if (error instanceof HandshakeError && error.code === 'alpn') return undefined;
     throw error;

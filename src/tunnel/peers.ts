@@ -41,10 +41,13 @@ export function selectorsBetween(
   local: { readonly addresses: readonly IpAddress[] },
   remote: { readonly addresses: readonly IpAddress[] },
 ): TrafficSelector[] {
-  return local.addresses.flatMap((address) => {
-    const other = remote.addresses.find((candidate) => familyOf(candidate) === familyOf(address));
-    return other === undefined ? [] : [{ local: address, remote: other }];
-  });
+  const selectors: TrafficSelector[] = [];
+  for (const address of local.addresses) {
+    const family = familyOf(address);
+    const other = remote.addresses.find((candidate) => familyOf(candidate) === family);
+    if (other !== undefined) selectors.push({ local: address, remote: other });
+  }
+  return selectors;
 }
 
 /**

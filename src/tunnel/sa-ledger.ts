@@ -45,28 +45,56 @@ export function saKey({ direction, spi, peer }: SaId): string {
   return direction === 'in' ? `in ${spi}` : `out ${spi} ${peer.address} ${peer.port}`;
 }
 
-/** Who has an SA in the driver, by {@link saKey}: what a driver says of one SA is for one tunnel of thousands. */
+/** Who has an SA in the driver: what a driver says of one SA is for one tunnel of thousands. */
 export class SaHolders<Holder> {
-  readonly #of = new Map<string, Holder>();
+  /** Inbound ones, by SPI. */
+  readonly #in = new Map<number, Holder>();
+  /** Outbound ones, by peer's address, then by its port and the SPI as one number: texts of thousands weigh more than they. */
+  readonly #out = new Map<IpAddress, Map<number, Holder>>();
 
   find(sa: SaId): Holder | undefined {
-    return this.#of.get(saKey(sa));
+    return sa.direction === 'in' ? this.#in.get(sa.spi) : this.#out.get(sa.peer.address)?.get(portAndSpi(sa));
   }
 
-  /** @returns What one holder's ledger keeps up. */
-  indexOf(holder: Holder): SaIndex {
-    return {
-      add: (key) => this.#of.set(key, holder),
-      delete: (key) => {
-        if (this.#of.get(key) === holder) this.#of.delete(key);
-      },
-    };
+  add(sa: SaId, holder: Holder): void {
+    if (sa.direction === 'in') {
+      this.#in.set(sa.spi, holder);
+      return;
+    }
+    let out = this.#out.get(sa.peer.address);
+    if (out === undefined) {
+      out = new Map();
+      this.#out.set(sa.peer.address, out);
+    }
+    out.set(portAndSpi(sa), holder);
+  }
+
+  /** Only where it is this one's. */
+  delete(sa: SaId, holder: Holder): void {
+    if (this.find(sa) !== holder) return;
+    if (sa.direction === 'in') {
+      this.#in.delete(sa.spi);
+      return;
+    }
+    const out = this.#out.get(sa.peer.address);
+    out?.delete(portAndSpi(sa));
+    if (out?.size === 0) this.#out.delete(sa.peer.address);
   }
 }
 
+function portAndSpi({ spi, peer }: SaId): number {
+  return peer.port * 2 ** 32 + spi;
+}
+
+/** What one holder's ledger keeps up. */
 export interface SaIndex {
-  readonly add: (key: string) => void;
-  readonly delete: (key: string) => void;
+  add(sa: SaId): void;
+  delete(sa: SaId): void;
+}
+
+interface Held extends HeldSa {
+  /** The handshake that installed it. */
+  readonly attempt: number;
 }
 
 /** The driver said no, so the SA is not there; after other errors it may be. */
@@ -78,9 +106,9 @@ export class SaLedger {
   readonly #hooks: TunnelHooks;
   readonly #spis: SpiPool;
   readonly #index: SaIndex;
-  /** In the order of their installation, each with the handshake that installed it. */
-  readonly #held = new Map<string, HeldSa & { readonly attempt: number }>();
-  #proof: { readonly spi: number; readonly selectors: readonly TrafficSelector[] } | undefined;
+  /** In the order of their installation: a handful, and another list after each change. */
+  #held: readonly Held[] = [];
+  #proof: HeldSa | undefined;
   #provesNothing = false;
 
   constructor(driver: TunnelDriver, hooks: TunnelHooks, spis: SpiPool, index: SaIndex) {
@@ -91,37 +119,38 @@ export class SaLedger {
   }
 
   get sas(): readonly HeldSa[] {
-    return [...this.#held.values()];
+    return this.#held;
   }
 
   /** Takes over what an earlier agent of this node installed. */
   async restore(sas: readonly HeldSa[], remote: RemotePod): Promise<void> {
-    for (const sa of sas) this.#hold(saKey(sa), { ...sa, attempt: 0 });
+    for (const sa of sas) this.#hold({ ...sa, attempt: 0 });
     await this.prove(remote);
   }
 
   /** @returns Once the SA is in use, and what it proves is known. @throws {HandshakeError} `driver` */
   async install(sa: InboundSa | OutboundSa, attempt: number, remote: RemotePod): Promise<void> {
-    const key = saKey(sa);
-    if (this.#held.has(key)) throw new HandshakeError('driver', `the peer chose the SPI ${sa.spi} a second time`);
-    // Noted before it is there: should the driver never answer, it is removed all the same.
+    if (this.#held.some((other) => isSameSa(other, sa)))
+      throw new HandshakeError('driver', `the peer chose the SPI ${sa.spi} a second time`);
     const { direction, spi, peer, selectors } = sa;
-    this.#hold(key, { direction, spi, peer, selectors, attempt });
+    const held = { direction, spi, peer, selectors, attempt };
+    // Noted before it is there: should the driver never answer, it is removed all the same.
+    this.#hold(held);
     try {
-      if (sa.direction === 'in') await this.#driver.installInbound(sa);
-      else await this.#driver.installOutbound(sa);
+      await (sa.direction === 'in' ? this.#driver.installInbound(sa) : this.#driver.installOutbound(sa));
     } catch (cause) {
-      if (cause instanceof TunnelError && notInstalled.has(cause.code)) this.#letGo(key);
+      if (cause instanceof TunnelError && notInstalled.has(cause.code)) this.#letGo(held);
       throw new HandshakeError('driver', messageOf(cause), { cause });
     }
-    if (sa.direction === 'in') await this.prove(remote);
+    const proving = direction === 'in' ? this.prove(remote) : undefined;
+    if (proving !== undefined) await proving;
   }
 
   /** Removes the SA if the tunnel has it. What only it proved is forgotten before its key is gone. */
   async remove(direction: SaDirection, spi: number, remote: RemotePod): Promise<void> {
-    for (const [key, sa] of [...this.#held]) {
+    for (const sa of this.#held) {
       if (sa.direction !== direction || sa.spi !== spi) continue;
-      this.#letGo(key);
+      this.#letGo(sa);
       if (direction === 'in') await this.prove(remote);
       try {
         await this.#driver.remove(sa);
@@ -135,21 +164,20 @@ export class SaLedger {
 
   /** Removes what a handshake that failed had installed. */
   async undo(attempt: number, remote: RemotePod): Promise<void> {
-    for (const sa of [...this.#held.values()])
-      if (sa.attempt === attempt) await this.remove(sa.direction, sa.spi, remote);
+    for (const sa of this.#held) if (sa.attempt === attempt) await this.remove(sa.direction, sa.spi, remote);
   }
 
   /** Whether the handshake has installed anything, or may have. */
   hasInstalled(attempt: number, direction?: SaDirection): boolean {
-    for (const sa of this.#held.values())
-      if (sa.attempt === attempt && (direction === undefined || sa.direction === direction)) return true;
-    return false;
+    return this.#held.some((sa) => sa.attempt === attempt && (direction === undefined || sa.direction === direction));
   }
 
   /** The driver has lost them all. */
   async lost(remote: RemotePod): Promise<void> {
-    for (const { direction, spi } of this.#held.values()) if (direction === 'in') this.#spis.release(spi);
-    for (const key of [...this.#held.keys()]) this.#letGo(key);
+    for (const sa of this.#held) {
+      if (sa.direction === 'in') this.#spis.release(sa.spi);
+      this.#letGo(sa);
+    }
     await this.prove(remote);
   }
 
@@ -164,43 +192,56 @@ export class SaLedger {
    * @param to Without a port: at the one that it has.
    */
   async move(to: { readonly address: IpAddress; readonly port?: number }): Promise<void> {
-    for (const [key, sa] of [...this.#held]) {
+    for (const sa of this.#held) {
       const peer = { address: to.address, port: to.port ?? sa.peer.port };
       if (sa.peer.address === peer.address && sa.peer.port === peer.port) continue;
       await this.#driver.movePeer(sa, peer);
-      this.#letGo(key);
+      // It may have been removed meanwhile.
+      if (!this.#held.includes(sa)) continue;
+      this.#index.delete(sa);
       const moved = { ...sa, peer };
-      this.#hold(saKey(moved), moved);
+      this.#held = this.#held.map((other) => (other === sa ? moved : other));
+      this.#index.add(moved);
     }
   }
 
-  /** Tells the hooks which inbound SA is the newest now, if that has changed. */
-  async prove(remote: RemotePod): Promise<void> {
+  /** Tells the hooks which inbound SA is the newest now, if that has changed. @returns Undefined where that is done at once. */
+  prove(remote: RemotePod): Promise<unknown> | undefined {
     let newest: HeldSa | undefined;
-    if (!this.#provesNothing) for (const sa of this.#held.values()) if (sa.direction === 'in') newest = sa;
+    if (!this.#provesNothing) for (const sa of this.#held) if (sa.direction === 'in') newest = sa;
     const last = this.#proof;
-    if (newest?.spi === last?.spi) return;
-    this.#proof = newest === undefined ? undefined : { spi: newest.spi, selectors: newest.selectors };
-    if (newest === undefined) {
-      for (const pair of last?.selectors ?? []) await this.#hooks.onForget(pair, last?.spi ?? 0);
-      return;
-    }
-    const { pod, spiffeId } = remote;
-    const { spi } = newest;
-    for (const { local, remote: address } of newest.selectors) {
-      const proof = { local, remote: address, remoteUid: pod.uid, remoteSpiffeId: spiffeId, spi };
-      const done = this.#hooks.onProof(proof);
-      if (done !== undefined) await done;
-    }
+    if (newest?.spi === last?.spi) return undefined;
+    this.#proof = newest;
+    return newest === undefined ? this.#forget(last) : this.#tell(newest, remote);
   }
 
-  #hold(key: string, sa: HeldSa & { readonly attempt: number }): void {
-    this.#held.set(key, sa);
-    this.#index.add(key);
+  #tell({ spi, selectors }: HeldSa, { pod, spiffeId }: RemotePod): Promise<unknown> | undefined {
+    let told: Promise<void>[] | undefined;
+    for (const { local, remote } of selectors) {
+      const done = this.#hooks.onProof({ local, remote, remoteUid: pod.uid, remoteSpiffeId: spiffeId, spi });
+      if (done === undefined) continue;
+      told ??= [];
+      told.push(done);
+    }
+    return told === undefined ? undefined : Promise.all(told);
   }
 
-  #letGo(key: string): void {
-    this.#held.delete(key);
-    this.#index.delete(key);
+  async #forget(last: HeldSa | undefined): Promise<void> {
+    for (const pair of last?.selectors ?? []) await this.#hooks.onForget(pair, last?.spi ?? 0);
   }
+
+  #hold(sa: Held): void {
+    this.#held = [...this.#held, sa];
+    this.#index.add(sa);
+  }
+
+  #letGo(sa: Held): void {
+    this.#held = this.#held.filter((other) => other !== sa);
+    this.#index.delete(sa);
+  }
+}
+
+function isSameSa(a: SaId, b: SaId): boolean {
+  if (a.direction !== b.direction || a.spi !== b.spi) return false;
+  return a.direction === 'in' || (a.peer.address === b.peer.address && a.peer.port === b.peer.port);
 }

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { Svid } from '../identity/svid.ts';
 import type { InboundSa, OutboundSa, SaId, TunnelDriver } from './driver.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import type { HandshakeCounters } from './handshake/counters.ts';
 import type { BreachRadius } from './handshake/exchange.ts';
 import type { WireLifetime } from './handshake/messages.ts';
@@ -34,7 +35,7 @@ export interface TunnelServices {
   readonly spis: SpiPool;
   readonly holders: SaHolders<Tunnel>;
   /** Makes sure that no other pod is held to be at the tunnel's remote addresses, at once where none is. @throws {HandshakeError} */
-  readonly claim: (tunnel: Tunnel, signal: AbortSignal) => Promise<void> | undefined;
+  readonly claim: (tunnel: Tunnel, cancel: Cancel) => Promise<void> | undefined;
   /** @returns Why the two pods may have no tunnel, in words, or undefined. */
   readonly whyNot: (local: LocalPod, remote: RemotePod) => string | undefined;
   /** @returns Why the two are not believed any more, as the newest trust bundle says, or undefined. */

@@ -1,8 +1,18 @@
+import type { Cancel } from './handshake/cancel.ts';
+import type { HandshakeError } from './handshake/error.ts';
+
+/** Gives a place back; calling it again does nothing. */
+export type Leave = () => void;
+
+interface Turn {
+  readonly enter: () => void;
+}
+
 /** Lets a bounded number in at once; the others wait their turn, which goes round among those who ask. */
 export class Slots {
   #free: number;
   /** By who asks, who is next first. Nobody who waits for nothing is in it. */
-  readonly #waiting = new Map<string, Set<() => void>>();
+  readonly #waiting = new Map<string, Set<Turn>>();
 
   constructor(count: number) {
     this.#free = count;
@@ -14,54 +24,57 @@ export class Slots {
 
   /**
    * @param who Asks: one who asks for a thousand places does not keep another waiting for his one.
-   * @returns A function that gives the place back; calling it again does nothing.
-   * @throws The signal's reason, when it aborts before there is a place.
+   * @returns How to leave the place: at once where one is free, else when there is one. Rejects with the reason when it is
+   *   cancelled before.
+   * @throws {HandshakeError} The reason, where it has been cancelled.
    */
-  async take(signal: AbortSignal, who = ''): Promise<() => void> {
-    signal.throwIfAborted();
-    if (this.#free > 0) this.#free--;
-    else await this.#turn(signal, who);
+  take(cancel: Cancel, who = ''): Leave | Promise<Leave> {
+    if (cancel.reason !== undefined) throw cancel.reason;
+    if (this.#free === 0) return this.#turn(cancel, who);
+    this.#free--;
+    return this.#place();
+  }
+
+  #place(): Leave {
     let given = true;
     return () => {
       if (!given) return;
       given = false;
       const next = this.#next();
       if (next === undefined) this.#free++;
-      else next();
+      else next.enter();
     };
   }
 
-  #next(): (() => void) | undefined {
+  #next(): Turn | undefined {
     const [first] = this.#waiting;
     if (first === undefined) return undefined;
     const [who, queue] = first;
-    const [enter] = queue;
+    const [turn] = queue;
     // To the end of the round, behind all others who wait.
     this.#waiting.delete(who);
     if (queue.size > 1) this.#waiting.set(who, queue);
-    return enter;
+    return turn;
   }
 
-  #turn(signal: AbortSignal, who: string): Promise<void> {
+  #turn(cancel: Cancel, who: string): Promise<Leave> {
     return new Promise((resolve, reject) => {
-      const forget = () => {
-        const queue = this.#waiting.get(who);
-        queue?.delete(enter);
-        if (queue?.size === 0) this.#waiting.delete(who);
-      };
-      const leave = () => {
-        forget();
-        reject(signal.reason);
-      };
       const queue = this.#waiting.get(who) ?? new Set();
       this.#waiting.set(who, queue);
-      const enter = () => {
-        queue.delete(enter);
-        signal.removeEventListener('abort', leave);
-        resolve();
+      const turn = {
+        enter: () => {
+          queue.delete(turn);
+          cancel.listen(undefined);
+          resolve(this.#place());
+        },
+        cancelled: (reason: HandshakeError) => {
+          queue.delete(turn);
+          if (queue.size === 0 && this.#waiting.get(who) === queue) this.#waiting.delete(who);
+          reject(reason);
+        },
       };
-      queue.add(enter);
-      signal.addEventListener('abort', leave, { once: true });
+      queue.add(turn);
+      cancel.listen(turn);
     });
   }
 }

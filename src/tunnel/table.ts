@@ -1,15 +1,18 @@
 import type { IpAddress } from '../model/address.ts';
+import type { Cancel } from './handshake/cancel.ts';
 import { HandshakeError } from './handshake/error.ts';
 import { goesFirst } from './pair.ts';
 import type { LocalPod, PeerNode, PeerResolver, RemotePod } from './peers.ts';
 import type { TunnelServices } from './services.ts';
 import { Tunnel } from './tunnel.ts';
 
+const nobody: readonly Tunnel[] = [];
+
 /** The tunnels of a node: one for each pod pair, and never two pods behind one remote address. */
 export class TunnelTable {
   readonly #resolver: PeerResolver;
-  /** By local and remote UID. */
-  readonly #tunnels = new Map<string, Tunnel>();
+  /** By local, then by remote UID. */
+  readonly #tunnels = new Map<string, Map<string, Tunnel>>();
   /** By address, then by the remote pod's UID. Those that are being taken down, too, until their keys are gone. */
   readonly #remoteAt = new Map<IpAddress, Map<string, Set<Tunnel>>>();
   readonly #leaving = new Map<Tunnel, Promise<void>>();
@@ -20,7 +23,7 @@ export class TunnelTable {
 
   /** Those that are there to stay. */
   get all(): readonly Tunnel[] {
-    return [...this.#tunnels.values()];
+    return [...this.#tunnels.values()].flatMap((tunnels) => [...tunnels.values()]);
   }
 
   /** Those that are being taken down. */
@@ -35,23 +38,28 @@ export class TunnelTable {
 
   /** Whether the tunnel is there to stay. */
   has(tunnel: Tunnel): boolean {
-    return this.#tunnels.get(keyOf(tunnel.local, tunnel.remote)) === tunnel;
+    return this.find(tunnel.local, tunnel.remote) === tunnel;
   }
 
   /** The pair's tunnel, if it has one. */
   find(local: LocalPod, remote: RemotePod): Tunnel | undefined {
-    return this.#tunnels.get(keyOf(local, remote));
+    return this.#tunnels.get(local.pod.uid)?.get(remote.pod.uid);
   }
 
   /** The pair's tunnel; a new one, with nothing in it, when it has none. */
   of(local: LocalPod, remote: RemotePod, services: TunnelServices): Tunnel {
-    const known = this.#tunnels.get(keyOf(local, remote));
+    const known = this.find(local, remote);
     if (known !== undefined) {
       this.update(known, remote);
       return known;
     }
     const tunnel = new Tunnel(local, remote, goesFirst(local.pod.uid, remote.pod.uid), services);
-    this.#tunnels.set(keyOf(local, remote), tunnel);
+    let tunnels = this.#tunnels.get(local.pod.uid);
+    if (tunnels === undefined) {
+      tunnels = new Map();
+      this.#tunnels.set(local.pod.uid, tunnels);
+    }
+    tunnels.set(remote.pod.uid, tunnel);
     this.#occupy(tunnel);
     return tunnel;
   }
@@ -89,25 +97,27 @@ export class TunnelTable {
   /**
    * To be called before an inbound SA is installed. An address has one pod: whoever else has tunnels from there is
    * taken down first, so that no packet is ever taken for another pod's.
-   * @param signal Gives up waiting together with the handshake: two that wait for each other's end would do so for ever.
+   * @param cancel Gives up waiting together with the handshake: two that wait for each other's end would do so for ever.
    * @throws {HandshakeError} `unknown-peer` where the pod is not believed to be there any more; `aborted`
    */
-  claim(claimant: Tunnel, signal: AbortSignal): Promise<void> | undefined {
-    const others = new Set<Tunnel>();
+  claim(claimant: Tunnel, cancel: Cancel): Promise<void> | undefined {
+    let others: Set<Tunnel> | undefined;
     for (const { remote } of claimant.selectors) {
       this.#believe(claimant, remote);
-      for (const other of this.#inTheWay(remote, claimant)) others.add(other);
+      const inTheWay = this.#inTheWay(remote, claimant);
+      if (inTheWay.length > 0) others = new Set([...(others ?? []), ...inTheWay]);
     }
-    return others.size === 0 ? undefined : this.#clear(claimant, others, signal);
+    return others === undefined ? undefined : this.#clear(claimant, others, cancel);
   }
 
-  async #clear(claimant: Tunnel, others: ReadonlySet<Tunnel>, signal: AbortSignal): Promise<void> {
+  async #clear(claimant: Tunnel, others: ReadonlySet<Tunnel>, cancel: Cancel): Promise<void> {
+    const { signal } = cancel;
     const aborted = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(new HandshakeError('aborted')), { once: true });
     });
     await Promise.race([Promise.all([...others].map((other) => this.end(other))), aborted]);
     // It took a while: somebody else may be believed to be there by now, or have come.
-    await this.claim(claimant, signal);
+    await this.claim(claimant, cancel);
   }
 
   #believe({ remote: { pod } }: Tunnel, address: IpAddress): void {
@@ -119,26 +129,33 @@ export class TunnelTable {
     return [...(this.#remoteAt.get(address)?.values() ?? [])].flatMap((tunnels) => [...tunnels]);
   }
 
-  #inTheWay(address: IpAddress, claimant: Tunnel): Tunnel[] {
+  #inTheWay(address: IpAddress, claimant: Tunnel): readonly Tunnel[] {
     const { uid } = claimant.remote.pod;
     const at = this.#remoteAt.get(address);
     // A node may have a thousand tunnels to one pod, and claims its address for each.
-    if (at?.size === 1 && at.has(uid) && this.#leaving.size === 0) return [];
+    if (at?.size === 1 && at.has(uid) && this.#leaving.size === 0) return nobody;
     return this.#at(address).filter(
       (other) => other !== claimant && (other.remote.pod.uid !== uid || this.#leaving.has(other)),
     );
   }
 
   #unlist({ local, remote }: Tunnel): void {
-    this.#tunnels.delete(keyOf(local, remote));
+    const tunnels = this.#tunnels.get(local.pod.uid);
+    tunnels?.delete(remote.pod.uid);
+    if (tunnels?.size === 0) this.#tunnels.delete(local.pod.uid);
   }
 
   #occupy(tunnel: Tunnel): void {
     const { addresses, pod } = tunnel.remote;
     for (const address of addresses) {
-      const at = this.#remoteAt.get(address) ?? new Map<string, Set<Tunnel>>();
-      this.#remoteAt.set(address, at);
-      at.set(pod.uid, (at.get(pod.uid) ?? new Set()).add(tunnel));
+      let at = this.#remoteAt.get(address);
+      if (at === undefined) {
+        at = new Map();
+        this.#remoteAt.set(address, at);
+      }
+      const tunnels = at.get(pod.uid);
+      if (tunnels === undefined) at.set(pod.uid, new Set([tunnel]));
+      else tunnels.add(tunnel);
     }
   }
 
@@ -152,8 +169,4 @@ export class TunnelTable {
       if (at?.size === 0) this.#remoteAt.delete(address);
     }
   }
-}
-
-function keyOf(local: LocalPod, remote: RemotePod): string {
-  return `${local.pod.uid} ${remote.pod.uid}`;
 }

@@ -1,22 +1,33 @@
 import { messageOf } from '../identity/certificate.ts';
 import { Alarm } from './alarm.ts';
-import { type InboundSa, type OutboundSa, type TrafficSelector, TunnelError, type UnderlayAddress } from './driver.ts';
+import {
+  type InboundSa,
+  type OutboundSa,
+  type SaId,
+  type TrafficSelector,
+  TunnelError,
+  type UnderlayAddress,
+} from './driver.ts';
+import { Cancel } from './handshake/cancel.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import type { Agreement, BreachRadius, Installer, Proposal } from './handshake/exchange.ts';
 import { type Attempt, KeyInstaller } from './installing.ts';
 import { openPair } from './opening.ts';
 import { isAtRest, newPair, nextDeadline, type PairEffect, type PairEvent, type PairState, stepPair } from './pair.ts';
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
-import { type HeldSa, SaLedger } from './sa-ledger.ts';
+import { type HeldSa, type SaIndex, SaLedger } from './sa-ledger.ts';
 import type { Proven, Role, TunnelServices } from './services.ts';
 import { type HandshakeTrace, Tracer } from './trace.ts';
 
+const done = Promise.resolve();
+
 /** One pod pair on this node: runs the decisions of pair.ts. */
-export class Tunnel {
+export class Tunnel implements SaIndex {
   readonly local: LocalPod;
   readonly #services: TunnelServices;
   readonly #ledger: SaLedger;
-  readonly #attempts = new Map<number, Attempt>();
+  /** Under way: one, and those that it took the place of. */
+  #attempts: readonly Attempt[] = [];
   #remote: RemotePod;
   #selectors: readonly TrafficSelector[];
   #proven: Proven | undefined;
@@ -24,7 +35,7 @@ export class Tunnel {
   #path: UnderlayAddress | undefined;
   #state: PairState;
   readonly #alarm: Alarm;
-  #queue: Promise<void> = Promise.resolve();
+  #queue: Promise<void> = done;
   #closed = false;
   /** Of the next handshake, where somebody wants to see it. */
   #tracer: Tracer | undefined;
@@ -34,7 +45,7 @@ export class Tunnel {
     this.#remote = remote;
     this.#selectors = selectorsBetween(local, remote);
     this.#services = services;
-    this.#ledger = new SaLedger(services.driver, services.hooks, services.spis, services.holders.indexOf(this));
+    this.#ledger = new SaLedger(services.driver, services.hooks, services.spis, this);
     this.#state = newPair(goesFirst);
     this.#alarm = new Alarm(services.now, () => this.dispatch({ type: 'time' }));
   }
@@ -67,7 +78,7 @@ export class Tunnel {
   }
 
   get isAtRest(): boolean {
-    return isAtRest(this.#state) && this.#attempts.size === 0 && this.sas.length === 0;
+    return isAtRest(this.#state) && this.#attempts.length === 0 && this.sas.length === 0;
   }
 
   /** Takes over what an earlier agent of this node installed. */
@@ -92,13 +103,13 @@ export class Tunnel {
 
   /**
    * A verified peer asks for this pair.
-   * @param abort Ends its connection.
+   * @param cancel Ends its connection.
    * @returns Its attempt's number. @throws {HandshakeError} `yield`
    */
-  admit(abort: AbortController): number {
+  admit(cancel: Cancel): number {
     const admitted = this.dispatch({ type: 'offered' }).find((effect) => effect.type === 'admit');
     if (admitted === undefined) throw new HandshakeError('yield');
-    this.#begin(admitted.attempt, 'responder', abort);
+    this.#begin(admitted.attempt, 'responder', cancel);
     return admitted.attempt;
   }
 
@@ -115,6 +126,15 @@ export class Tunnel {
     return this.#tracer;
   }
 
+  /** For its ledger: what the driver says of the SA is this tunnel's to hear. */
+  add(sa: SaId): void {
+    this.#services.holders.add(sa, this);
+  }
+
+  delete(sa: SaId): void {
+    this.#services.holders.delete(sa, this);
+  }
+
   /** For {@link KeyInstaller}. */
   install(number: number, sa: InboundSa | OutboundSa): Promise<void> {
     return this.#ledger.install(sa, number, this.#remote);
@@ -127,7 +147,7 @@ export class Tunnel {
 
   /** Ends an attempt: well, or with why not. */
   finish(number: number, outcome: Agreement | HandshakeError): void {
-    const attempt = this.#attempts.get(number);
+    const attempt = this.#attempt(number);
     if (attempt === undefined) return;
     const { role, established: sa } = attempt;
     const ms = this.#services.now() - attempt.startedAt;
@@ -169,8 +189,8 @@ export class Tunnel {
 
   /** The driver has lost everything: nothing is there to be removed, and half of a handshake is worth nothing. */
   lostByDriver(): void {
-    for (const { abort, number } of this.#attempts.values())
-      if (this.#ledger.hasInstalled(number)) abort.abort(new HandshakeError('aborted'));
+    for (const { cancel, number } of this.#attempts)
+      if (this.#ledger.hasInstalled(number)) cancel.cancel(new HandshakeError('aborted'));
     this.#enqueue(() => this.#ledger.lost(this.#remote));
     this.dispatch({ type: 'vanished' });
   }
@@ -210,7 +230,7 @@ export class Tunnel {
   async teardown(): Promise<void> {
     this.#enqueue(() => this.#ledger.disown(this.#remote));
     this.dispatch({ type: 'gone' });
-    const ended = [...this.#attempts.values()].map((attempt) => {
+    const ended = this.#attempts.map((attempt) => {
       attempt.done ??= Promise.withResolvers();
       return attempt.done.promise;
     });
@@ -223,7 +243,7 @@ export class Tunnel {
   close(): void {
     this.#closed = true;
     this.#alarm.set(undefined);
-    for (const { abort } of this.#attempts.values()) abort.abort(new HandshakeError('aborted'));
+    for (const { cancel } of this.#attempts) cancel.cancel(new HandshakeError('aborted'));
   }
 
   /** Resolves when everything that was decided so far is done. */
@@ -233,9 +253,9 @@ export class Tunnel {
 
   async #open(number: number): Promise<void> {
     const { counters, logger } = this.#services;
-    const { abort } = this.#begin(number, 'initiator', new AbortController());
+    const { cancel } = this.#begin(number, 'initiator', new Cancel());
     try {
-      this.finish(number, await openPair(this, number, this.#services, abort.signal));
+      this.finish(number, await openPair(this, number, this.#services, cancel));
     } catch (cause) {
       const error = asHandshakeError(cause);
       counters.failed(error);
@@ -244,24 +264,28 @@ export class Tunnel {
     }
   }
 
-  #begin(number: number, role: Role, abort: AbortController): Attempt {
+  #begin(number: number, role: Role, cancel: Cancel): Attempt {
     const attempt: Attempt = {
       number,
       role,
-      abort,
+      cancel,
       startedAt: this.#services.now(),
       done: undefined,
       radius: this.radius,
       spi: undefined,
       established: undefined,
-      note: undefined,
+      terms: undefined,
     };
-    this.#attempts.set(number, attempt);
+    this.#attempts = [...this.#attempts, attempt];
     return attempt;
   }
 
+  #attempt(number: number): Attempt | undefined {
+    return this.#attempts.find((attempt) => attempt.number === number);
+  }
+
   #end(attempt: Attempt): void {
-    this.#attempts.delete(attempt.number);
+    this.#attempts = this.#attempts.filter((other) => other !== attempt);
     attempt.done?.resolve();
   }
 
@@ -278,8 +302,8 @@ export class Tunnel {
 
   /** @throws {HandshakeError} `aborted` where the attempt is no longer the one that counts. */
   current(number: number): Attempt {
-    const attempt = this.#attempts.get(number);
-    if (attempt === undefined || attempt.abort.signal.aborted || !this.#isCurrent(number))
+    const attempt = this.#attempt(number);
+    if (attempt === undefined || attempt.cancel.reason !== undefined || !this.#isCurrent(number))
       throw new HandshakeError('aborted');
     return attempt;
   }
@@ -290,7 +314,7 @@ export class Tunnel {
         void this.#open(effect.attempt);
         return;
       case 'abort':
-        this.#attempts.get(effect.attempt)?.abort.abort(new HandshakeError('aborted'));
+        this.#attempt(effect.attempt)?.cancel.cancel(new HandshakeError('aborted'));
         return;
       case 'admit':
       case 'yield':

@@ -18,8 +18,8 @@ type Kept = Pick<InboundSa | OutboundSa, 'direction' | 'spi' | 'selectors' | 'li
 
 interface Held {
   readonly sa: Kept;
-  /** Key and salt: the driver's own copy. */
-  readonly secret: Buffer;
+  /** Key and salt: the driver's own copy, as a string of bytes. */
+  readonly secret: string;
   peer: UnderlayAddress;
   packets: number;
   expired: boolean;
@@ -31,6 +31,8 @@ export type Fate = 'delivered' | 'held' | 'unknown-spi' | 'wrong-key' | 'selecto
 export class Underlay {
   readonly nodes = new Map<string, MemoryDriver>();
 }
+
+const done = Promise.resolve();
 
 /**
  * A tunnel driver in memory, for the tests of what stands above drivers. It keeps the contract of driver.ts, and a
@@ -65,8 +67,11 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     return this.#install(sa);
   }
 
-  async installOutbound(sa: OutboundSa): Promise<void> {
-    await this.#install(sa);
+  installOutbound(sa: OutboundSa): Promise<void> {
+    return this.#install(sa).then(() => this.#release(sa));
+  }
+
+  #release(sa: OutboundSa): void {
     for (const selector of sa.selectors) {
       const key = pairKey(selector);
       const waiting = this.#waiting.get(key);
@@ -162,7 +167,10 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
   /** Keys by direction and SPI, to be compared with the other node's. */
   secrets(): Map<string, string> {
     return new Map(
-      [...this.#held.values()].map(({ sa, secret }) => [`${sa.direction} ${sa.spi}`, secret.toString('hex')]),
+      [...this.#held.values()].map(({ sa, secret }) => [
+        `${sa.direction} ${sa.spi}`,
+        Buffer.from(secret, 'latin1').toString('hex'),
+      ]),
     );
   }
 
@@ -186,39 +194,48 @@ export class MemoryDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     );
   }
 
-  receive(spi: number, secret: Buffer, pair: TrafficSelector, from: UnderlayAddress): Fate {
+  receive(spi: number, secret: string, pair: TrafficSelector, from: UnderlayAddress): Fate {
     const held = this.#held.get(`in ${spi}`);
     if (held === undefined) {
       queueMicrotask(() => this.emit('unknownSpi', { spi, from }));
       return 'unknown-spi';
     }
-    if (!held.secret.equals(secret)) return 'wrong-key';
+    if (held.secret !== secret) return 'wrong-key';
     if (!covers(held.sa, pair)) return 'selector';
     held.packets++;
     return 'delivered';
   }
 
-  async #install(sa: InboundSa | OutboundSa): Promise<void> {
-    const secret = Buffer.concat([sa.key, sa.salt]);
+  #install(sa: InboundSa | OutboundSa): Promise<void> {
+    const secret = Buffer.concat([sa.key, sa.salt]).toString('latin1');
     sa.key.fill(0);
     sa.salt.fill(0);
-    if (this.delay !== undefined) await this.delay();
+    if (this.delay !== undefined) return this.delay().then(() => this.#keep(sa, secret));
+    try {
+      this.#keep(sa, secret);
+      return done;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #keep(sa: InboundSa | OutboundSa, secret: string): void {
     const refusal = this.refuse?.(sa);
     if (refusal !== undefined) throw refusal;
-    if (this.#held.has(keyOf(sa))) throw new TunnelError('SaExists', `SA ${sa.spi} exists`);
-    if (Buffer.byteLength(sa.note) > 1024) throw new TunnelError('InvalidSa', 'the note is too long');
-    const { direction, spi, selectors, lifetimes, note } = sa;
-    const kept: Kept = { direction, spi, selectors, lifetimes, note };
-    const held: Held = { sa: kept, secret, peer: sa.peer, packets: 0, expired: false };
-    this.#held.set(keyOf(sa), held);
-    if (sa.direction === 'out')
-      for (const selector of sa.selectors) {
+    const { direction, spi, selectors, lifetimes, note, peer } = sa;
+    const id = keyOf(sa);
+    if (this.#held.has(id)) throw new TunnelError('SaExists', `SA ${spi} exists`);
+    if (Buffer.byteLength(note) > 1024) throw new TunnelError('InvalidSa', 'the note is too long');
+    const held: Held = { sa: { direction, spi, selectors, lifetimes, note }, secret, peer, packets: 0, expired: false };
+    this.#held.set(id, held);
+    if (direction === 'out')
+      for (const selector of selectors) {
         const key = pairKey(selector);
         const others = this.#sending.get(key);
         if (others === undefined) this.#sending.set(key, [held]);
         else others.push(held);
       }
-    if (this.keepsLog) this.log.push(`install ${sa.direction} ${sa.spi}`);
+    if (this.keepsLog) this.log.push(`install ${direction} ${spi}`);
   }
 }
 

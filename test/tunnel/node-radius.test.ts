@@ -6,6 +6,14 @@ import { connect, createServer, type TLSSocket } from 'node:tls';
 import { toPem } from '../../src/identity/certificate.ts';
 import { nodeServerName } from '../../src/identity/names.ts';
 import type { BreachRadius } from '../../src/tunnel/handshake/exchange.ts';
+import {
+  encodeChain,
+  encodedInstalled,
+  encodeHello,
+  encodePair,
+  messageTypes,
+  type PairTerms,
+} from '../../src/tunnel/handshake/pair-messages.ts';
 import { chainDigest } from '../../src/tunnel/handshake/shown-chain.ts';
 import {
   applicationProtocol,
@@ -224,17 +232,43 @@ async function rogue(
   return socket;
 }
 
-async function ask(at: TestNode, as: { identity: TestNode['identity'] }, ...lines: string[]): Promise<string> {
+/** A frame of a node session. @param message A string of bytes. */
+function frame(conversation: number, message: string): Buffer {
+  const head = Buffer.alloc(6);
+  head.writeUInt16BE(4 + message.length);
+  head.writeUInt32BE(conversation, 2);
+  return Buffer.concat([head, Buffer.from(message, 'latin1')]);
+}
+
+const hello = frame(0, encodeHello(undefined));
+
+/** What came, one word for a frame: its type, or the code of a refusal. */
+function words(bytes: Buffer): string[] {
+  const said: string[] = [];
+  for (let at = 0; at + 2 <= bytes.length; at += 2 + bytes.readUInt16BE(at)) {
+    const type = bytes.readUInt8(at + 6);
+    const code = bytes.subarray(at + 8, at + 8 + bytes.readUInt8(at + 7)).toString();
+    said.push(type === messageTypes.refused ? code : String(type));
+  }
+  return said;
+}
+
+/** @returns What is said after the greeting: the first answer that is no chain. */
+async function ask(
+  at: TestNode,
+  as: { identity: TestNode['identity'] },
+  ...said: readonly Buffer[]
+): Promise<string | undefined> {
   const socket = await rogue(at, as);
-  let text = '';
+  let bytes = Buffer.alloc(0);
+  const answer = () => words(bytes).find((word) => word !== '1' && word !== '2');
   socket.on('data', (chunk: Buffer) => {
-    text += chunk.toString();
-    // Its greeting is no answer.
-    if (text.split('\n').length > 2) socket.end();
+    bytes = Buffer.concat([bytes, chunk]);
+    if (answer() !== undefined) socket.end();
   });
-  socket.write(`0 {"type":"hello","version":1}\n${lines.map((line) => `${line}\n`).join('')}`);
+  socket.write(Buffer.concat([hello, ...said]));
   if (!socket.destroyed) await new Promise<void>((resolve) => socket.once('close', () => resolve()));
-  return text;
+  return answer();
 }
 
 test('what a node of the cluster cannot do: speak for another’s pod, for nobody’s, or where the setting says pod', async (t) => {
@@ -242,51 +276,47 @@ test('what a node of the cluster cannot do: speak for another’s pod, for nobod
   const c = await cluster.node({ radius: () => 'node' });
   const svid = a.svids.get(web.pod.uid);
   assert.ok(svid);
-  const shows = (...svid: string[]) => `0 ${JSON.stringify({ type: 'chain', svid })}`;
-  const encoded = ({ chain }: Pick<typeof svid, 'chain'>) => chain.map(({ der }) => der.toString('base64'));
-  const named = (chain: string[]) => chainDigest(chain.map((text) => Buffer.from(text, 'base64')));
+  const ders = ({ chain }: Pick<typeof svid, 'chain'>) => chain.map(({ der }) => der);
   /** An offer, and before it the chain that it names. */
-  const offer = (over: object = {}, chain = encoded(svid)) =>
-    `${shows(...chain)}\n1 ${JSON.stringify({
-      type: 'pair-offer',
-      to: db.pod.uid,
-      version: 1,
+  const offer = (over: Partial<PairTerms & { to: string }> = {}, chain = ders(svid)) => {
+    const terms = {
       spi: 4711,
-      selectors: web.addresses.map((initiator, i) => ({ initiator, responder: db.addresses[i] })),
-      transform: 'aes256gcm16-esn',
-      encapsulation: 'udp',
+      selectors: web.addresses.map((initiator, i) => ({ initiator, responder: db.addresses[i] ?? initiator })),
       port: 4500,
       lifetime: { seconds: 3600 },
-      svid: named(chain),
-      nonce: Buffer.alloc(32).toString('base64'),
+      svid: chainDigest(chain),
       ...over,
-    })}`;
+    };
+    return Buffer.concat([
+      frame(0, encodeChain(chain)),
+      frame(1, encodePair(terms, Buffer.alloc(32), over.to ?? db.pod.uid)),
+    ]);
+  };
   // The proper node is answered.
-  assert.match(await ask(b, a, offer()), /1 \{"type":"pair-answer"/);
+  assert.equal(await ask(b, a, offer()), String(messageTypes['pair-answer']));
   await until('nothing left', async () => (await b.driver.list()).length === 0);
   // The very same words from another node of the cluster.
-  assert.match(await ask(b, c, offer()), /"code":"wrong-node"/);
+  assert.equal(await ask(b, c, offer()), 'wrong-node');
   const another = await issueSvid(cluster.ca, podIdentity('another', { addresses: web.addresses }));
-  assert.match(await ask(b, a, offer({}, encoded(another))), /"code":"wrong-uid"/);
+  assert.equal(await ask(b, a, offer({}, ders(another))), 'wrong-uid');
   const elsewhere = await issueSvid(cluster.ca, podIdentity('web', { addresses: addressesOf(9) }));
-  assert.match(await ask(b, a, offer({}, encoded(elsewhere))), /"code":"wrong-address"/);
-  assert.match(await ask(b, a, offer({}, encoded(a.identity))), /"code":"wrong-identity"/);
-  assert.match(await ask(b, a, offer({}, ['AAAA'])), /"code":"malformed"/);
+  assert.equal(await ask(b, a, offer({}, ders(elsewhere))), 'wrong-address');
+  assert.equal(await ask(b, a, offer({}, ders(a.identity))), 'wrong-identity');
+  assert.equal(await ask(b, a, offer({}, [Buffer.alloc(3)])), 'malformed');
   // What was shown before does not vouch for what was not, nor in another session.
-  assert.match(await ask(b, a, offer({ svid: named(encoded(another)) })), /"code":"missing"/);
-  assert.match(await ask(b, a, offer({ nonce: 'AAAA' })), /"code":"bad-message"/);
-  assert.match(await ask(b, a, offer({ to: 'nobody' })), /"code":"unknown-endpoint"/);
-  assert.match(await ask(b, a, offer({ svid: [] })), /"code":"bad-message"/);
-  assert.match(await ask(b, a, offer({ svid: 'AAAA' })), /"code":"bad-message"/);
+  assert.equal(await ask(b, a, offer({ svid: chainDigest(ders(another)) })), 'missing');
+  assert.equal(await ask(b, a, offer({ to: 'nobody' })), 'unknown-endpoint');
+  assert.equal(await ask(b, a, offer({ spi: 17 })), 'bad-message');
+  assert.equal(await ask(b, a, frame(1, encodedInstalled)), 'bad-message');
   says.b = 'pod';
-  assert.match(await ask(b, a, offer()), /"code":"radius"/);
+  assert.equal(await ask(b, a, offer()), 'radius');
   says.b = 'node';
   // A pod's certificate opens no session of nodes.
-  assert.equal(await ask(b, { identity: svid }, offer()), '');
+  assert.equal(await ask(b, { identity: svid }, offer()), undefined);
   await until('counted', () => b.manager.statistics().refused['wrong-identity'] === 2);
   await cluster.ca.revoke({ podUids: [web.pod.uid] });
   b.bundles.offer(cluster.ca.bundle);
-  assert.match(await ask(b, a, offer()), /"code":"revoked"/);
+  assert.equal(await ask(b, a, offer()), 'revoked');
   assert.deepEqual(await b.driver.list(), []);
   assert.equal(b.proofs.size, 0);
   await until('no session left', () => b.manager.statistics().nodeSessions === 0);
@@ -296,43 +326,55 @@ test('garbage within a session ends it, and nothing else', async (t) => {
   const at = await two(t);
   const { a, b, web, db } = at;
   await send(at);
-  const chain = (...svid: string[]) => `0 ${JSON.stringify({ type: 'chain', svid })}`;
-  const thick = 'A'.repeat(12_000);
-  const many = Array.from({ length: 1025 }, (_, i) => chain(Buffer.from(`certificate ${i}`).toString('base64')));
-  for (const line of [
-    'hello',
-    ' ',
-    '-1 {}',
-    '01 {}',
-    '99999999999 {}',
-    '1e3 {}',
-    `0 ${'x'.repeat(70_000)}`,
-    '0 {"type":"hello","version":1}',
-    chain(),
-    chain(thick, thick),
+  const thick = Buffer.alloc(9000);
+  const many = Array.from({ length: 1025 }, (_, i) => frame(0, encodeChain([Buffer.from(`certificate ${i}`)])));
+  for (const bytes of [
+    Buffer.alloc(7),
+    frame(2 ** 31, encodedInstalled),
+    frame(0, 'x'.repeat(60_000)),
+    hello,
+    frame(0, encodeChain([])),
+    frame(0, encodeChain([thick, thick])),
+    frame(0, encodedInstalled),
     // More than anybody has to show: what is remembered of a session is bounded.
-    many.join('\n'),
+    Buffer.concat(many),
   ]) {
     const socket = await rogue(b, a);
     socket.resume();
-    socket.write(`0 {"type":"hello","version":1}\n${line}\n`);
+    socket.write(Buffer.concat([hello, bytes]));
     await new Promise<void>((resolve) => socket.once('close', () => resolve()));
   }
   const newer = await rogue(b, a);
   newer.resume();
-  newer.write('0 {"type":"hello","version":2}\n');
+  newer.write(frame(0, '\x01\x02\x00'));
   await new Promise<void>((resolve) => newer.once('close', () => resolve()));
   await until('counted', () => b.manager.statistics().refused.version === 1);
   // More at once than anybody may have under way: each is told so, and memory is bounded.
   const crowd = await rogue(b, a);
-  let told = '';
+  let told = Buffer.alloc(0);
   crowd.on('data', (chunk: Buffer) => {
-    told += chunk.toString();
+    told = Buffer.concat([told, chunk]);
   });
-  crowd.write('0 {"type":"hello","version":1}\n');
-  crowd.write(Array.from({ length: 300 }, (_, i) => `${2 * i + 1} {"type":"pair-offer"}\n`).join(''));
-  const count = (code: string) => told.split(`"code":"${code}"`).length - 1;
-  await until('all told', () => count('too-many') === 44 && count('bad-message') === 256);
+  const chain = a.svids.get(web.pod.uid)?.chain.map(({ der }) => der) ?? [];
+  const terms = {
+    spi: 4711,
+    port: 4500,
+    lifetime: { seconds: 3600 },
+    svid: chainDigest(chain),
+    selectors: [between(web, db)].map(({ local, remote }) => ({ initiator: local, responder: remote })),
+  };
+  const offer = encodePair(terms, Buffer.alloc(32), db.pod.uid);
+  // A driver that takes its time keeps each under way.
+  const { promise: later, resolve: goOn } = Promise.withResolvers<void>();
+  b.driver.delay = () => later;
+  const offers = Array.from({ length: 300 }, (_, i) => frame(2 * i + 1, offer));
+  crowd.write(Buffer.concat([hello, frame(0, encodeChain(chain)), ...offers]));
+  const count = (code: string) => words(told).filter((word) => word === code).length;
+  await until('the last are told', () => count('too-many') === 44);
+  b.driver.delay = undefined;
+  goOn();
+  // A peer that offers twice has given up what it offered first.
+  await until('the others too', () => count('aborted') === 255);
   crowd.destroy();
   // The session that stands is untouched.
   a.driver.reachLimit(between(web, db), 'soft');
@@ -387,7 +429,7 @@ test('a node that has fallen silent is noticed: the next pair has a new handshak
     (socket) => {
       sessions++;
       socket.on('error', () => {}).resume();
-      socket.write('0 {"type":"hello","version":1}\n');
+      socket.write(hello);
     },
   );
   mute.listen(0, b.address);

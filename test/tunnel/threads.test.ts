@@ -6,6 +6,8 @@ import { connect } from 'node:tls';
 import type { Worker } from 'node:worker_threads';
 import { toPem } from '../../src/identity/certificate.ts';
 import { endpointServerName } from '../../src/identity/names.ts';
+import { Cancel } from '../../src/tunnel/handshake/cancel.ts';
+import { HandshakeError } from '../../src/tunnel/handshake/error.ts';
 import { applicationProtocol, defaultGroups, tlsParameters } from '../../src/tunnel/handshake/tls-parameters.ts';
 import type { RemotePod } from '../../src/tunnel/peers.ts';
 import { Slots } from '../../src/tunnel/slots.ts';
@@ -134,14 +136,21 @@ test('a thread that dies takes its handshakes with it, and nothing else: they ar
 
 test('turns go round: one who asks for many places does not keep another waiting', async () => {
   const slots = new Slots(1);
-  const { signal } = new AbortController();
   const order: string[] = [];
-  const leave = await slots.take(signal, 'many');
+  const leave = await slots.take(new Cancel(), 'many');
   const asked = ['many', 'many', 'many', 'one', 'other', 'many'].map(async (who) => {
-    const go = await slots.take(signal, who);
+    const go = await slots.take(new Cancel(), who);
     order.push(who);
     go();
   });
+  const [late, early] = [new Cancel(), new Cancel()];
+  const given = assert.rejects(async () => await slots.take(late, 'late'), { code: 'aborted' });
+  assert.equal(slots.waiting, 7);
+  // Who gives up gets no place, and keeps nobody from his.
+  late.cancel(new HandshakeError('aborted'));
+  early.cancel(new HandshakeError('aborted'));
+  assert.throws(() => slots.take(early, 'early'), { code: 'aborted' });
+  await given;
   assert.equal(slots.waiting, 6);
   leave();
   await Promise.all(asked);

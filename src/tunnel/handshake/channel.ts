@@ -4,14 +4,13 @@ import { LineReader } from './lines.ts';
 import type { SecureLink } from './link.ts';
 import { encodeMessage, type Message, type MessageOf, type MessageType } from './messages.ts';
 
-/** Two agents that exchange messages, one at a time. */
+/** What two agents end every exchange with, and how they end a conversation. */
 export interface Conversation {
-  /** @returns The line as sent, without its line feed. */
-  send(message: Message): string;
   /** Sends a message that was encoded before. */
-  sendLine(line: string): string;
-  /** @throws {HandshakeError} What `decodeMessage` throws; `timeout`; `disconnected`; `aborted`. */
-  receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }>;
+  sendEncoded(message: string): void;
+  sendInstalled(): void;
+  /** @throws {HandshakeError} What reading a message throws; `timeout`; `disconnected`; `aborted`. */
+  receiveInstalled(): Promise<unknown>;
   /** Says why it ends here, unless the peer said so first, and closes. */
   refuse(error: HandshakeError): void;
   /** Ends it, giving what was written a moment to leave. */
@@ -55,15 +54,26 @@ export class Channel implements Conversation {
     else signal.addEventListener('abort', abort, { once: true });
   }
 
+  /** @returns The line as sent, without its line feed. */
   send(message: Message): string {
-    return this.sendLine(encodeMessage(message));
-  }
-
-  sendLine(line: string): string {
-    if (this.#inbox.failure === undefined) this.link.write(`${line}\n`);
+    const line = encodeMessage(message);
+    this.sendEncoded(line);
     return line;
   }
 
+  sendEncoded(line: string): void {
+    if (this.#inbox.failure === undefined) this.link.write(`${line}\n`);
+  }
+
+  sendInstalled(): void {
+    this.send({ type: 'installed' });
+  }
+
+  async receiveInstalled(): Promise<unknown> {
+    return await this.receive('installed');
+  }
+
+  /** @throws {HandshakeError} What `decodeMessage` throws; `timeout`; `disconnected`; `aborted`. */
   async receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
     return await this.#inbox.receive(type);
   }

@@ -132,30 +132,34 @@ export async function installAsInitiator(
 ): Promise<void> {
   try {
     await installer.installInbound(agreement, keys.responderToInitiator);
-    conversation.send({ type: 'installed' });
-    if (!hurry) await conversation.receive('installed');
+    conversation.sendInstalled();
+    if (!hurry) await conversation.receiveInstalled();
     await installer.installOutbound(agreement, keys.initiatorToResponder);
-    if (hurry) await conversation.receive('installed');
+    if (hurry) await conversation.receiveInstalled();
   } finally {
     wipeKeys(keys);
   }
 }
 
-/** The end of every exchange, as the side that was asked. Zeroes what no driver took. @throws {HandshakeError} */
+/**
+ * The end of every exchange, as the side that was asked. Zeroes what no driver took.
+ * @param answer As it is sent.
+ * @throws {HandshakeError}
+ */
 export async function installAsResponder(
   conversation: Conversation,
   installer: Installer,
   agreement: Agreement,
   keys: SessionKeys,
-  answerLine: string,
+  answer: string,
 ): Promise<void> {
   try {
     await installer.installInbound(agreement, keys.initiatorToResponder);
     // Only now: the answer says that this side can receive.
-    conversation.sendLine(answerLine);
-    await conversation.receive('installed');
+    conversation.sendEncoded(answer);
+    await conversation.receiveInstalled();
     await installer.installOutbound(agreement, keys.responderToInitiator);
-    conversation.send({ type: 'installed' });
+    conversation.sendInstalled();
   } finally {
     wipeKeys(keys);
   }

@@ -19,6 +19,7 @@ export interface LinkFacts {
 }
 
 export interface LinkListener {
+  /** The chunk is the listener's. */
   data(chunk: Uint8Array): void;
   /** Said once. Without a cause: the other end closed, or this one did. */
   closed(cause?: Error): void;
@@ -27,7 +28,8 @@ export interface LinkListener {
 /** A TLS connection whose handshake is done, on whichever thread its bytes are worked on. */
 export interface SecureLink extends Exporter {
   readonly facts: LinkFacts;
-  write(text: string): void;
+  /** @param data Text is sent as UTF-8; bytes are the link's from here on. */
+  write(data: string | Uint8Array): void;
   /** From here on the listener is told. To be called once, in the turn in which the link was got. */
   listen(listener: LinkListener): void;
   /** Ends politely, and for certain. */
@@ -49,8 +51,8 @@ export class SocketLink implements SecureLink {
     this.facts = factsOf(socket);
   }
 
-  write(text: string): void {
-    this.#socket.write(text);
+  write(data: string | Uint8Array): void {
+    this.#socket.write(data);
   }
 
   listen(listener: LinkListener): void {

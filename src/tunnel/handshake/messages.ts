@@ -11,9 +11,8 @@ import { HandshakeError, isHandshakeCode } from './error.ts';
  *   initiator → responder   installed: the initiator's inbound SA is in place
  *   responder → initiator   installed: the responder has done all that it had to
  *
- * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`. In a node session (breach
- * radius `node`, node-session.ts) each side first says `hello`, and shows each pod's chain once by `chain`; then, for each
- * pair, `pair-offer` and `pair-answer` stand in the places of `offer` and `answer`.
+ * Between nodes (server name `node.<trust domain>`): `unknown-spi`, answered with `noted`. What is said in a node session
+ * (breach radius `node`) is in pair-messages.ts.
  */
 export const protocolVersion = 1;
 
@@ -50,38 +49,6 @@ export interface Offer {
 
 export interface Answer extends Omit<Offer, 'type' | 'group'> {
   readonly type: 'answer';
-}
-
-/** What takes the place of a handshake of the pair's own: whom, by which certificate, and this side's share of freshness. */
-interface Vouched {
-  /** Which of the chains that the sender has shown in this session is its pod's: what `chainDigest` makes of it. */
-  readonly svid: string;
-  /** 32 random bytes in base64, never used twice. */
-  readonly nonce: string;
-}
-
-export interface PairOffer extends Omit<Offer, 'type' | 'group'>, Vouched {
-  readonly type: 'pair-offer';
-  /** UID of the pod that is asked for: what the server name says where the pair has a handshake of its own. */
-  readonly to: string;
-}
-
-export interface PairAnswer extends Omit<Offer, 'type' | 'group'>, Vouched {
-  readonly type: 'pair-answer';
-}
-
-/** A pod's certificates, which the pairs that follow name by their digest. */
-export interface Chain {
-  readonly type: 'chain';
-  /** DER in base64, leaf first, without the root. */
-  readonly svid: readonly string[];
-}
-
-export interface Hello {
-  readonly type: 'hello';
-  readonly version: typeof protocolVersion;
-  /** From the client only, for the server's report. */
-  readonly group?: string | undefined;
 }
 
 export interface Refused {
@@ -139,32 +106,6 @@ const offerSchema: z.ZodType<Offer> = z.strictObject({
   group: groupName,
 });
 const answerSchema: z.ZodType<Answer> = z.strictObject({ type: z.literal('answer'), ...terms });
-/** What it decodes to is checked where it is used; the text itself is part of the transcript. */
-const base64 = (longest: number) => z.string().min(4).max(longest);
-const vouched = {
-  svid: base64(44).length(44),
-  nonce: base64(44).length(44),
-};
-const chainSchema: z.ZodType<Chain> = z.strictObject({
-  type: z.literal('chain'),
-  svid: z.array(base64(12_000)).min(1).max(4),
-});
-const pairOfferSchema: z.ZodType<PairOffer> = z.strictObject({
-  type: z.literal('pair-offer'),
-  to: z.string().min(1).max(63),
-  ...terms,
-  ...vouched,
-});
-const pairAnswerSchema: z.ZodType<PairAnswer> = z.strictObject({
-  type: z.literal('pair-answer'),
-  ...terms,
-  ...vouched,
-});
-const helloSchema: z.ZodType<Hello> = z.strictObject({
-  type: z.literal('hello'),
-  version: z.literal(protocolVersion),
-  group: groupName,
-});
 const installedSchema = z.strictObject({ type: z.literal('installed') });
 const notedSchema = z.strictObject({ type: z.literal('noted') });
 const refusedSchema: z.ZodType<Refused> = z.strictObject({
@@ -179,12 +120,8 @@ const unknownSpiSchema: z.ZodType<UnknownSpi> = z.strictObject({
 });
 
 const schemas = {
-  hello: helloSchema,
-  chain: chainSchema,
   offer: offerSchema,
   answer: answerSchema,
-  'pair-offer': pairOfferSchema,
-  'pair-answer': pairAnswerSchema,
   installed: installedSchema,
   noted: notedSchema,
   'unknown-spi': unknownSpiSchema,
@@ -199,8 +136,6 @@ export function encodeMessage(message: Message): string {
   return JSON.stringify(message);
 }
 
-const encodedInstalled = encodeMessage({ type: 'installed' });
-
 /**
  * Reads the one message that may come now.
  * @throws {HandshakeError} `version`; `bad-message` for anything that is not exactly such a message; the peer's code,
@@ -208,16 +143,12 @@ const encodedInstalled = encodeMessage({ type: 'installed' });
  */
 export function decodeMessage<Type extends MessageType>(type: Type, line: string): MessageOf<Type>;
 export function decodeMessage(type: MessageType, line: string): MessageOf<MessageType> {
-  // Half of all messages, in the words that everybody uses.
-  if (type === 'installed' && line === encodedInstalled) return { type };
   let json: unknown;
   try {
     json = JSON.parse(line);
   } catch (cause) {
     throw new HandshakeError('bad-message', `a line that is not JSON where "${type}" was due`, { cause });
   }
-  if (type === 'pair-offer' && isPairOffer(json)) return json;
-  if (type === 'pair-answer' && isPairAnswer(json)) return json;
   // Looked at by hand first: a schema that does not fit takes long to say so.
   const said = typeof json === 'object' && json !== null ? json : {};
   if ('type' in said && said.type === 'refused') {
@@ -238,93 +169,6 @@ export function decodeMessage(type: MessageType, line: string): MessageOf<Messag
   throw new HandshakeError('bad-message', `not a proper "${type}"${where}: ${issue?.message ?? 'unreadable'}`);
 }
 
-/*
- * What the schemas of `pair-offer` and `pair-answer` say, by hand: thousands come at once, and a schema takes ten times as
- * long. Only for messages with all members whose addresses came before; any other is the schema's to judge.
- */
-
-function isPairOffer(said: unknown): said is PairOffer {
-  return (
-    hasMembers(said, 11) &&
-    'type' in said &&
-    said.type === 'pair-offer' &&
-    'to' in said &&
-    isText(said.to, 1, 63) &&
-    hasTerms(said)
-  );
-}
-
-function isPairAnswer(said: unknown): said is PairAnswer {
-  return hasMembers(said, 10) && 'type' in said && said.type === 'pair-answer' && hasTerms(said);
-}
-
-function hasTerms(said: object): boolean {
-  return (
-    'version' in said &&
-    said.version === protocolVersion &&
-    'spi' in said &&
-    isWhole(said.spi, 256, 0xffff_ffff) &&
-    'transform' in said &&
-    said.transform === transform &&
-    'encapsulation' in said &&
-    said.encapsulation === 'udp' &&
-    'port' in said &&
-    isWhole(said.port, 1, 65_535) &&
-    'svid' in said &&
-    isText(said.svid, 44, 44) &&
-    'nonce' in said &&
-    isText(said.nonce, 44, 44) &&
-    'lifetime' in said &&
-    isLifetime(said.lifetime) &&
-    'selectors' in said &&
-    Array.isArray(said.selectors) &&
-    (said.selectors.length === 1 || said.selectors.length === 2) &&
-    said.selectors.every(isSelector)
-  );
-}
-
-function isLifetime(said: unknown): boolean {
-  return (
-    hasMembers(said, 3) &&
-    'seconds' in said &&
-    isWhole(said.seconds, 1, 86_400) &&
-    'bytes' in said &&
-    isWhole(said.bytes, 1) &&
-    'packets' in said &&
-    isWhole(said.packets, 1)
-  );
-}
-
-function isSelector(said: unknown): boolean {
-  return (
-    hasMembers(said, 2) &&
-    'initiator' in said &&
-    isKnown(said.initiator) &&
-    'responder' in said &&
-    isKnown(said.responder)
-  );
-}
-
-function hasMembers(said: unknown, count: number): said is object {
-  if (typeof said !== 'object' || said === null) return false;
-  let members = 0;
-  // What JSON gave inherits nothing that could be counted.
-  for (const _ in said) members++;
-  return members === count;
-}
-
-function isWhole(said: unknown, least: number, most: number = Number.MAX_SAFE_INTEGER): boolean {
-  return typeof said === 'number' && Number.isSafeInteger(said) && said >= least && said <= most;
-}
-
-function isText(said: unknown, shortest: number, longest: number): boolean {
-  return typeof said === 'string' && said.length >= shortest && said.length <= longest;
-}
-
-function isKnown(said: unknown): boolean {
-  return typeof said === 'string' && canonical.has(said);
-}
-
 /** The smaller of two limits, each of which may be absent. */
 export function shorter(a: WireLifetime, b: WireLifetime): WireLifetime {
   const least = (x?: number, y?: number) => (x === undefined ? y : y === undefined ? x : Math.min(x, y));
@@ -341,13 +185,13 @@ export function shorter(a: WireLifetime, b: WireLifetime): WireLifetime {
  */
 export function driverLifetimes({ bytes, packets }: WireLifetime, initiator: boolean): Lifetimes {
   const share = initiator ? 0.8 : 0.9;
-  return {
-    ...(bytes === undefined ? {} : { hardBytes: bytes, softBytes: Math.max(1, Math.floor(bytes * share)) }),
-    ...(packets === undefined ? {} : { hardPackets: packets, softPackets: Math.max(1, Math.floor(packets * share)) }),
-  };
+  const soft = (hard: number) => Math.max(1, Math.floor(hard * share));
+  if (bytes === undefined) return packets === undefined ? {} : { hardPackets: packets, softPackets: soft(packets) };
+  if (packets === undefined) return { hardBytes: bytes, softBytes: soft(bytes) };
+  return { hardBytes: bytes, softBytes: soft(bytes), hardPackets: packets, softPackets: soft(packets) };
 }
 
 /** A peer's words go into logs and onto terminals: control characters stay out of both. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replaceAll(/\p{C}/gu, '·');
 }

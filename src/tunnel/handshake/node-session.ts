@@ -1,21 +1,12 @@
-import type { NodePeer, PodPeer } from '../../identity/verify.ts';
-import { abortedBy, type Conversation, refusalOf } from './channel.ts';
-import { HandshakeError } from './error.ts';
-import type { Agreement } from './exchange.ts';
-import { Inbox } from './inbox.ts';
-import type { SessionKeys } from './keys.ts';
-import { LineReader } from './lines.ts';
+import type { NodePeer } from '../../identity/verify.ts';
+import { Cancel } from './cancel.ts';
+import { asHandshakeError, HandshakeError } from './error.ts';
+import { FrameReader, FrameWriter, type TakeFrame } from './frames.ts';
 import type { SecureLink } from './link.ts';
-import {
-  decodeMessage,
-  encodeMessage,
-  type Message,
-  type MessageOf,
-  type MessageType,
-  protocolVersion,
-} from './messages.ts';
-import { derivePairKeys, nodeExporterLabel, type PairEnd, rootLength } from './pair-keys.ts';
-import { type ShownChain, ShownChains } from './shown-chain.ts';
+import { PairConversation, type SessionVoice } from './pair-conversation.ts';
+import { nodeExporterLabel, PairKeySchedule, rootLength } from './pair-keys.ts';
+import { decodeChain, decodeHello, encodeHello, encodeRefused, type Hello } from './pair-messages.ts';
+import { ShownChains } from './shown-chain.ts';
 
 export interface NodeSessionOptions {
   /** Who opened the TLS connection. */
@@ -34,50 +25,59 @@ export interface NodeSessionDeps {
   readonly onClose: (session: NodeSession) => void;
 }
 
-/** Two chains, and what else a message holds, fit well. */
-const longestFrame = 65_536;
 const largestId = 2 ** 31 - 1;
 /** Pairs of the peer's that are under way at once. Its own side begins fewer (`mostBegun`). */
 const mostOfPeer = 256;
+/** In the time that a message is awaited at most, those that wait are looked at so often. */
+const looksPerTimeout = 8;
 
 /**
  * What two nodes have agreed on by one TLS handshake of their own certificates: a connection that the pairs of their pods
  * talk over, and a secret that their keys are derived from. The secret never leaves this object and is zeroed when the
  * session ends; keys that came out of it live on by themselves.
  *
- * A line is `<conversation> <message>`. Conversation 0 is the session's own: greetings, and pods' chains, each before the
- * first message that names it. The client numbers those that it begins 1, 3, 5, …, the server 2, 4, 6, ….
+ * Conversation 0 is the session's own: greetings, and pods' chains, each before the first message that names it. The client
+ * numbers those that it begins 1, 3, 5, …, the server 2, 4, 6, ….
  */
 export class NodeSession {
   readonly peer: NodePeer;
   readonly #link: SecureLink;
   readonly #options: NodeSessionOptions;
   readonly #deps: NodeSessionDeps;
-  readonly #greeting: Inbox;
+  readonly #hello = Promise.withResolvers<Hello>();
   readonly #chains = new ShownChains();
   readonly #conversations = new Map<number, PairConversation>();
   readonly #closed = Promise.withResolvers<void>();
-  #root: Buffer = Buffer.alloc(0);
+  readonly #reader = new FrameReader();
+  readonly #writer = new FrameWriter();
+  readonly #onFrame: TakeFrame = (id, type, bytes, start, end) => this.#take(id, type, bytes, start, end);
+  readonly #onTick = () => this.#read();
+  /** Ticks come when no promise is left to be told. */
+  readonly #readLater = () => process.nextTick(this.#onTick);
+  #reading = false;
+  #keys: PairKeySchedule | undefined;
   #group: string | undefined;
-  #pending: string[] = [];
   #flushing: NodeJS.Immediate | undefined;
   #retirement: NodeJS.Timeout | undefined;
   #idling: NodeJS.Timeout | undefined;
+  #looking: NodeJS.Timeout | undefined;
   #next: number;
   #lastOfPeer = 0;
   #received = 0;
   #greeted = false;
   #retired = false;
   #failure: HandshakeError | undefined;
-  /** What conversations have of the session: one for all of them. */
   readonly #voice: SessionVoice = {
-    send: (id, line) => this.#send(id, line),
+    send: (id, message) => this.#send(id, message),
     show: (chain) => {
       const introduction = this.#chains.introduce(chain);
-      if (introduction !== undefined) this.#send(0, encodeMessage(introduction));
+      if (introduction !== undefined) this.#send(0, introduction);
     },
     shown: (digest) => this.#chains.find(digest),
-    derive: (ends, offer, answer) => derivePairKeys(this.#root, ends, offer, answer),
+    derive: (initiator, responder, offer, answer) => {
+      if (this.#keys === undefined) throw new HandshakeError('disconnected');
+      return this.#keys.derive(initiator, responder, offer, answer);
+    },
     proven: (peer) => ({
       peer: peer.notAfter <= this.peer.notAfter ? peer : { ...peer, notAfter: this.peer.notAfter },
       cipher: this.#link.facts.cipher,
@@ -85,7 +85,8 @@ export class NodeSession {
       radius: 'node',
       nodeSerial: this.peer.serialNumber,
     }),
-    done: (id, heard, failure) => {
+    heard: () => this.#received,
+    done: ({ id, heard }, failure) => {
       this.#conversations.delete(id);
       // A node that has said nothing at all for so long is gone, and the connection with it.
       if (failure?.code === 'timeout' && this.#received === heard) this.close(new HandshakeError('disconnected'));
@@ -98,18 +99,11 @@ export class NodeSession {
     this.peer = peer;
     this.#options = options;
     this.#deps = deps;
-    this.#greeting = new Inbox(options.timeoutMs);
     this.#next = options.role === 'client' ? 1 : 2;
-    const reader = new LineReader(longestFrame);
     link.listen({
       data: (chunk) => {
-        try {
-          for (const line of reader.push(chunk)) this.#take(line);
-        } catch (error) {
-          this.close(
-            error instanceof HandshakeError ? error : new HandshakeError('internal', undefined, { cause: error }),
-          );
-        }
+        this.#reader.push(chunk);
+        this.#readSoon();
       },
       closed: () => this.close(new HandshakeError('disconnected')),
     });
@@ -129,9 +123,7 @@ export class NodeSession {
     try {
       await session.#greet();
     } catch (error) {
-      session.close(
-        error instanceof HandshakeError ? error : new HandshakeError('internal', undefined, { cause: error }),
-      );
+      session.close(asHandshakeError(error));
       throw error;
     }
     return session;
@@ -148,12 +140,12 @@ export class NodeSession {
   }
 
   /** Begins the conversation of one pair. @throws {HandshakeError} Why the session has ended. */
-  begin(signal: AbortSignal): PairConversation {
+  begin(cancel: Cancel): PairConversation {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#retired || this.#next > largestId) throw new HandshakeError('disconnected', 'the node session is over');
     const id = this.#next;
     this.#next += 2;
-    return this.#converse(id, signal);
+    return this.#converse(id, cancel);
   }
 
   /** Takes on no new pairs of this side's, and ends when those that are under way are done. */
@@ -168,55 +160,70 @@ export class NodeSession {
     this.#failure = cause;
     clearTimeout(this.#retirement);
     clearTimeout(this.#idling);
-    this.#greeting.fail(cause);
-    for (const conversation of this.#conversations.values()) conversation.fail(cause);
+    clearInterval(this.#looking);
+    this.#hello.reject(cause);
+    for (const conversation of [...this.#conversations.values()]) conversation.fail(cause);
     this.#flush();
-    this.#root.fill(0);
+    this.#keys?.wipe();
+    this.#keys = undefined;
     this.#link.end();
     this.#closed.resolve();
     this.#deps.onClose(this);
   }
 
   async #greet(): Promise<void> {
-    const { role, lifetimeMs } = this.#options;
+    const { role, lifetimeMs, timeoutMs } = this.#options;
     const { group } = this.#link.facts;
+    // Awaited below; the peer may be gone before.
+    this.#hello.promise.catch(() => {});
     const root = await this.#link.exportKeyingMaterial(rootLength, nodeExporterLabel, Buffer.alloc(0));
     // Ended meanwhile: nobody would zero it.
-    if (this.#failure !== undefined) root.fill(0);
-    else this.#root = root;
-    const hello: Message = {
-      type: 'hello',
-      version: protocolVersion,
-      ...(role === 'client' && group !== undefined ? { group } : {}),
-    };
-    this.#send(0, encodeMessage(hello));
-    const { message } = await this.#greeting.receive('hello');
+    if (this.#failure === undefined) this.#keys = new PairKeySchedule(root);
+    root.fill(0);
+    this.#send(0, encodeHello(role === 'client' ? group : undefined));
+    const late = new HandshakeError('timeout', `no "hello" within ${timeoutMs} ms`);
+    const deadline = setTimeout(() => this.#hello.reject(late), timeoutMs);
+    const hello = await this.#hello.promise.finally(() => clearTimeout(deadline));
     if (this.#failure !== undefined) throw this.#failure;
-    this.#group = role === 'client' ? group : message.group;
+    this.#group = role === 'client' ? group : hello.group;
     this.#retirement = setTimeout(() => this.retire(), Math.min(lifetimeMs, largestId));
     this.#retirement.unref();
     this.#rest();
   }
 
-  #take(line: string): void {
+  /**
+   * One frame at a time: the next when all that can be done at once about this one is done, and its garbage is garbage. All
+   * of a chunk in step with one another would be alive together, and outlive what the heap has for the young.
+   */
+  #read(): void {
+    try {
+      this.#reading = this.#failure === undefined && this.#reader.next(this.#onFrame);
+    } catch (error) {
+      this.#reading = false;
+      this.close(asHandshakeError(error));
+    }
+    if (this.#reading) queueMicrotask(this.#readLater);
+  }
+
+  #readSoon(): void {
+    if (this.#reading) return;
+    this.#reading = true;
+    this.#readLater();
+  }
+
+  #take(id: number, type: number, bytes: Buffer, start: number, end: number): void {
     if (this.#failure !== undefined) return;
     this.#received++;
-    const space = line.indexOf(' ');
-    const number = line.slice(0, space);
-    const id = Number(number);
-    // In the one form that a number has: neither signs nor exponents nor leading zeros.
-    if (!Number.isInteger(id) || id < 0 || id > largestId || String(id) !== number)
-      throw new HandshakeError('bad-message', 'a line that begins with no conversation');
-    const rest = line.slice(space + 1);
+    if (id > largestId) throw new HandshakeError('bad-message', 'a number that no conversation has');
     if (id === 0) {
-      if (this.#greeted) this.#chains.take(decodeMessage('chain', rest).svid);
-      else this.#greeting.push(rest);
+      if (this.#greeted) this.#chains.take(decodeChain(type, bytes, start, end).presented);
+      else this.#hello.resolve(decodeHello(type, bytes, start, end));
       this.#greeted = true;
       return;
     }
     const known = this.#conversations.get(id);
     if (known !== undefined) {
-      known.take(rest);
+      known.take(type, bytes, start, end);
       return;
     }
     const isPeers = id % 2 === (this.#options.role === 'client' ? 0 : 1);
@@ -224,24 +231,33 @@ export class NodeSession {
     if (!isPeers || id <= this.#lastOfPeer) return;
     this.#lastOfPeer = id;
     if (this.#conversations.size >= mostOfPeer) {
-      this.#send(id, encodeMessage(refusalOf(new HandshakeError('too-many'))));
+      this.#send(id, encodeRefused(new HandshakeError('too-many')));
       return;
     }
-    const conversation = this.#converse(id, undefined);
-    conversation.take(rest);
+    const conversation = this.#converse(id, new Cancel());
+    conversation.take(type, bytes, start, end);
     this.#deps.onPair(conversation, this);
   }
 
-  #converse(id: number, signal: AbortSignal | undefined): PairConversation {
-    this.#stir();
-    const conversation = new PairConversation(id, this.#received, this.#options.timeoutMs, signal, this.#voice);
+  #converse(id: number, cancel: Cancel): PairConversation {
+    if (this.#conversations.size === 0) this.#stir();
+    const conversation = new PairConversation(id, cancel, this.#voice);
     this.#conversations.set(id, conversation);
     return conversation;
   }
 
+  /** Something is under way. One timer looks after all that is awaited: thousands of timers cost more than what they guard. */
   #stir(): void {
     clearTimeout(this.#idling);
     this.#idling = undefined;
+    const { timeoutMs } = this.#options;
+    this.#looking ??= setInterval(
+      () => {
+        const since = performance.now() - timeoutMs;
+        for (const conversation of [...this.#conversations.values()]) conversation.expire(since, timeoutMs);
+      },
+      Math.max(1, timeoutMs / looksPerTimeout),
+    );
   }
 
   /** Nothing is under way. */
@@ -251,137 +267,24 @@ export class NodeSession {
       this.close();
       return;
     }
-    this.#stir();
+    clearInterval(this.#looking);
+    this.#looking = undefined;
+    clearTimeout(this.#idling);
     this.#idling = setTimeout(() => this.close(), this.#options.idleMs);
     this.#idling.unref();
   }
 
   /** What is said in one turn of the event loop is one write: a thousand pairs cost a few records. */
-  #send(id: number, line: string): void {
+  #send(id: number, message: string): void {
     if (this.#failure !== undefined) return;
-    this.#pending.push(`${id} ${line}\n`);
+    this.#writer.add(id, message);
     this.#flushing ??= setImmediate(() => this.#flush());
   }
 
   #flush(): void {
     clearImmediate(this.#flushing);
     this.#flushing = undefined;
-    if (this.#pending.length === 0) return;
-    this.#link.write(this.#pending.join(''));
-    this.#pending = [];
-  }
-}
-
-interface SessionVoice {
-  readonly send: (id: number, line: string) => void;
-  readonly show: (chain: ShownChain) => void;
-  readonly shown: PairConversation['shown'];
-  readonly derive: PairConversation['derive'];
-  readonly proven: PairConversation['proven'];
-  /** @param heard How many lines had come from the peer when the conversation began. */
-  readonly done: (id: number, heard: number, failure: HandshakeError | undefined) => void;
-}
-
-const once = { once: true };
-
-/** The conversation of one pod pair within a node session. */
-export class PairConversation implements Conversation {
-  readonly #id: number;
-  readonly #heard: number;
-  readonly #inbox: Inbox;
-  readonly #deps: SessionVoice;
-  #abort: AbortController | undefined;
-  readonly #signal: AbortSignal | undefined;
-  #done = false;
-
-  constructor(id: number, heard: number, timeoutMs: number, signal: AbortSignal | undefined, deps: SessionVoice) {
-    this.#id = id;
-    this.#heard = heard;
-    this.#inbox = new Inbox(timeoutMs);
-    this.#deps = deps;
-    this.#signal = signal;
-    if (signal?.aborted === true) this.handleEvent();
-    else signal?.addEventListener('abort', this, once);
-  }
-
-  /** As the signal's listener. */
-  handleEvent(): void {
-    if (this.#signal !== undefined) this.fail(abortedBy(this.#signal));
-  }
-
-  /** Aborting it ends the conversation. */
-  get abort(): AbortController {
-    if (this.#abort === undefined) {
-      const abort = new AbortController();
-      abort.signal.addEventListener('abort', () => this.fail(abortedBy(abort.signal)), { once: true });
-      this.#abort = abort;
-    }
-    return this.#abort;
-  }
-
-  take(line: string): void {
-    this.#inbox.push(line);
-  }
-
-  fail(error: HandshakeError): void {
-    this.#inbox.fail(error);
-  }
-
-  /** Keys of the pair, out of the session's secret. */
-  derive(
-    ends: { readonly initiator: PairEnd; readonly responder: PairEnd },
-    offer: string,
-    answer: string,
-  ): SessionKeys {
-    const { failure } = this.#inbox;
-    // An ended session's secret is zeros.
-    if (failure !== undefined) throw failure;
-    return this.#deps.derive(ends, offer, answer);
-  }
-
-  /** What an agreement says of how it was come to. The peer's proof ends with its node's. */
-  proven(peer: PodPeer): Pick<Agreement, 'peer' | 'cipher' | 'group' | 'radius' | 'nodeSerial'> {
-    return this.#deps.proven(peer);
-  }
-
-  /** Makes sure that the peer has seen the chain. @returns What names it from here on. */
-  show(chain: ShownChain): string {
-    this.#deps.show(chain);
-    return chain.digest;
-  }
-
-  /** @returns A chain that the peer has shown. @throws {HandshakeError} `missing` */
-  shown(digest: string): ShownChain {
-    return this.#deps.shown(digest);
-  }
-
-  send(message: Message): string {
-    return this.sendLine(encodeMessage(message));
-  }
-
-  sendLine(line: string): string {
-    if (this.#inbox.failure === undefined) this.#deps.send(this.#id, line);
-    return line;
-  }
-
-  receive<Type extends MessageType>(type: Type): Promise<{ message: MessageOf<Type>; line: string }> {
-    return this.#inbox.receive(type);
-  }
-
-  refuse(error: HandshakeError): void {
-    if (this.#done) return;
-    if (error.by === 'us' && error.code !== 'disconnected') this.#deps.send(this.#id, encodeMessage(refusalOf(error)));
-    this.#finish(error);
-  }
-
-  close(): void {
-    this.#finish(undefined);
-  }
-
-  #finish(failure: HandshakeError | undefined): void {
-    if (this.#done) return;
-    this.#done = true;
-    this.#signal?.removeEventListener('abort', this);
-    this.#deps.done(this.#id, this.#heard, failure);
+    const bytes = this.#writer.take();
+    if (bytes !== undefined) this.#link.write(bytes);
   }
 }

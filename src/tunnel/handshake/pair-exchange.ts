@@ -11,11 +11,10 @@ import {
   installAsResponder,
   type Proposal,
   sameSelectors,
-  wireTerms,
 } from './exchange.ts';
-import { encodeMessage, type PairAnswer, type PairOffer, shorter } from './messages.ts';
-import type { PairConversation } from './node-session.ts';
-import { nonceLength, type PairEnd } from './pair-keys.ts';
+import { shorter } from './messages.ts';
+import type { PairConversation } from './pair-conversation.ts';
+import { encodePair, nonceLength } from './pair-messages.ts';
 import type { ShownChain } from './shown-chain.ts';
 
 /** A pod that this node vouches for. */
@@ -42,42 +41,24 @@ export async function initiatePair(
   installer: Installer,
   hurry: boolean,
 ): Promise<Agreement> {
+  const { spi, port, lifetime } = proposal;
   const selectors = proposal.selectors.map(({ local, remote }) => ({ initiator: local, responder: remote }));
-  const nonce = drawNonce();
-  const offer: PairOffer = {
-    type: 'pair-offer',
-    to: remoteUid,
-    ...wireTerms(proposal),
-    selectors,
-    svid: conversation.show(own.shown),
-    nonce: nonce.toString('base64'),
-  };
-  const offerLine = conversation.send(offer);
-  const { message: answer, line: answerLine } = await conversation.receive('pair-answer');
+  const svid = conversation.show(own.shown);
+  const offer = encodePair({ spi, port, lifetime, selectors, svid }, drawNonce(), remoteUid);
+  conversation.sendEncoded(offer);
+  const answer = await conversation.receive('pair-answer');
   if (!sameSelectors(selectors, answer.selectors)) throw new HandshakeError('selectors');
   const peer = verify(conversation.shown(answer.svid));
   const agreement: Agreement = {
     initiator: true,
     ...conversation.proven(peer),
     selectors: proposal.selectors,
-    spiIn: proposal.spi,
+    spiIn: spi,
     spiOut: answer.spi,
     peerPort: answer.port,
-    lifetime: shorter(proposal.lifetime, answer.lifetime),
+    lifetime: shorter(lifetime, answer.lifetime),
   };
-  const keys = conversation.derive(
-    {
-      initiator: end(
-        own,
-        proposal.selectors.map(({ local }) => local),
-        proposal.spi,
-        nonce,
-      ),
-      responder: peerEnd(peer, proposal.selectors, answer),
-    },
-    offerLine,
-    answerLine,
-  );
+  const keys = conversation.derive(own, { spiffeId: peer.spiffeId, uid: peer.podUid }, offer, answer.encoded);
   await installAsInitiator(conversation, installer, agreement, keys, hurry);
   return agreement;
 }
@@ -99,43 +80,25 @@ export async function respondPair(
   decide: (to: string, shown: ShownChain, selectors: readonly TrafficSelector[]) => PairDecision,
   installer: Installer,
 ): Promise<Agreement> {
-  const { message: offer, line: offerLine } = await conversation.receive('pair-offer');
+  const offer = await conversation.receive('pair-offer');
   const selectors = offer.selectors.map(({ initiator, responder }) => ({ local: responder, remote: initiator }));
   checkFamilies(selectors);
   const { peer, own, proposal } = decide(offer.to, conversation.shown(offer.svid), selectors);
+  const { spi, port } = proposal;
   const lifetime = shorter(proposal.lifetime, offer.lifetime);
-  const nonce = drawNonce();
-  const answer: PairAnswer = {
-    type: 'pair-answer',
-    ...wireTerms({ ...proposal, lifetime }),
-    selectors: offer.selectors,
-    svid: conversation.show(own.shown),
-    nonce: nonce.toString('base64'),
-  };
-  const answerLine = encodeMessage(answer);
+  const svid = conversation.show(own.shown);
+  const answer = encodePair({ spi, port, lifetime, selectors: offer.selectors, svid }, drawNonce());
   const agreement: Agreement = {
     initiator: false,
     ...conversation.proven(peer),
     selectors,
-    spiIn: proposal.spi,
+    spiIn: spi,
     spiOut: offer.spi,
     peerPort: offer.port,
     lifetime,
   };
-  const keys = conversation.derive(
-    {
-      initiator: peerEnd(peer, selectors, offer),
-      responder: end(
-        own,
-        selectors.map(({ local }) => local),
-        proposal.spi,
-        nonce,
-      ),
-    },
-    offerLine,
-    answerLine,
-  );
-  await installAsResponder(conversation, installer, agreement, keys, answerLine);
+  const keys = conversation.derive({ spiffeId: peer.spiffeId, uid: peer.podUid }, own, offer.encoded, answer);
+  await installAsResponder(conversation, installer, agreement, keys, answer);
   return agreement;
 }
 
@@ -147,24 +110,4 @@ function drawNonce(): Buffer {
   const nonce = drawn.subarray(0, nonceLength);
   drawn = drawn.subarray(nonceLength);
   return nonce;
-}
-
-function end(own: OwnPod, addresses: PairEnd['addresses'], spi: number, nonce: Buffer): PairEnd {
-  return { spiffeId: own.spiffeId, uid: own.uid, addresses, spi, nonce };
-}
-
-function peerEnd(
-  peer: PodPeer,
-  selectors: readonly TrafficSelector[],
-  said: Pick<PairAnswer, 'spi' | 'nonce'>,
-): PairEnd {
-  const nonce = Buffer.from(said.nonce, 'base64');
-  if (nonce.length !== nonceLength) throw new HandshakeError('bad-message', `a nonce of ${nonce.length} bytes`);
-  return {
-    spiffeId: peer.spiffeId,
-    uid: peer.podUid,
-    addresses: selectors.map(({ remote }) => remote),
-    spi: said.spi,
-    nonce,
-  };
 }

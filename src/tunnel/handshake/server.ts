@@ -8,6 +8,7 @@ import { listenTcp } from '../../kernel/listen.ts';
 import { takeSocket } from '../../kernel/sockets.ts';
 import { type IpAddress, tryParseIp } from '../../model/address.ts';
 import { Admission, type AdmissionLimits } from './admission.ts';
+import { Cancel } from './cancel.ts';
 import { Channel } from './channel.ts';
 import type { HandshakeCounters, RateLimit } from './counters.ts';
 import type { TlsContexts, TlsIdentity } from './credentials.ts';
@@ -55,8 +56,8 @@ export interface PodSession {
   readonly podUid: string;
   readonly peer: PodPeer;
   readonly cipher: string;
-  /** Aborting it ends the connection. */
-  readonly abort: AbortController;
+  /** Cancelling it ends the connection. */
+  readonly cancel: Cancel;
 }
 
 export interface NodeNotice {
@@ -230,14 +231,14 @@ export class HandshakeServer {
         await this.#deps.onSession(link, verifier.verify(link.facts, { kind: 'node' }, nodeProtocol));
         return;
       }
-      const abort = new AbortController();
-      channel = new Channel(link, this.#options.timeoutMs, abort.signal);
+      const cancel = new Cancel();
+      channel = new Channel(link, this.#options.timeoutMs, cancel.signal);
       if (asked === undefined) throw new HandshakeError('unknown-endpoint');
       if (asked.kind === 'node') {
         await this.#deps.onNode({ channel, peer: verifier.verify(link.facts, { kind: 'node' }) });
       } else {
         const peer = verifier.verify(link.facts, { kind: 'pod' });
-        await this.#deps.onPod({ channel, podUid: asked.uid, peer, cipher, abort });
+        await this.#deps.onPod({ channel, podUid: asked.uid, peer, cipher, cancel });
       }
       channel.close();
     } catch (cause) {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { HandshakeError } from './error.ts';
-import type { Message } from './messages.ts';
+import { encodeChain } from './pair-messages.ts';
 
 /** A pod's certificates as they are shown within a node session: once, and then named by their digest. */
 export interface ShownChain {
@@ -17,7 +17,7 @@ const mostRemembered = 2 * mostShown;
 const longestChain = 16_384;
 
 /**
- * @returns SHA-256 in base64 over all certificates, each preceded by its length (four bytes, most significant first). The
+ * @returns SHA-256, as a string of bytes, over all certificates, each preceded by its length (four bytes, most significant first). The
  *   pair's transcript has this in place of the certificates.
  */
 export function chainDigest(presented: readonly Buffer[]): string {
@@ -27,7 +27,7 @@ export function chainDigest(presented: readonly Buffer[]): string {
     length.writeUInt32BE(der.length);
     hash.update(length).update(der);
   }
-  return hash.digest('base64');
+  return hash.digest('binary');
 }
 
 export function shownChain(presented: readonly Buffer[]): ShownChain {
@@ -45,15 +45,15 @@ export class ShownChains {
   }
 
   /** @returns What is to be said before a message names the chain: nothing where it was said before. */
-  introduce({ presented, digest }: ShownChain): Message | undefined {
+  introduce({ presented, digest }: ShownChain): string | undefined {
     if (this.#ours.has(digest)) return undefined;
     this.#ours.add(digest);
-    return { type: 'chain', svid: presented.map((der) => der.toString('base64')) };
+    return encodeChain(presented);
   }
 
   /** The peer shows one. @throws {HandshakeError} `bad-message` where it is too long, or they are too many */
-  take(svid: readonly string[]): void {
-    const chain = shownChain(svid.map((text) => Buffer.from(text, 'base64')));
+  take(presented: readonly Buffer[]): void {
+    const chain = shownChain(presented);
     if (this.#theirs.has(chain.digest)) return;
     if (chain.presented.reduce((sum, { length }) => sum + length, 0) > longestChain)
       throw new HandshakeError('bad-message', `a chain of over ${longestChain} bytes`);

@@ -5,7 +5,7 @@ import type { SecureContextOptions } from 'node:tls';
 export const applicationProtocol = 'myelin/1';
 
 /** The same between two nodes that derive their pods' keys from one handshake (breach radius `node`). */
-export const nodeProtocol = 'myelin-node/2';
+export const nodeProtocol = 'myelin-node/3';
 
 /** Key-exchange groups in order of preference: post-quantum hybrid first, classical for peers without it. */
 export const defaultGroups = 'X25519MLKEM768:X25519';

@@ -30,7 +30,7 @@ export type ThreadRequest =
   | { readonly type: 'accept'; readonly link: number; readonly fd: number }
   /** Answers `asked`; without an identity there is nobody of that name. */
   | { readonly type: 'named'; readonly link: number; readonly identity: string | undefined }
-  | { readonly type: 'write'; readonly link: number; readonly text: string }
+  | { readonly type: 'write'; readonly link: number; readonly data: string | Uint8Array }
   | {
       readonly type: 'export';
       readonly link: number;

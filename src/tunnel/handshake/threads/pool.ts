@@ -205,8 +205,8 @@ class ThreadLink implements SecureLink {
     return this.#facts;
   }
 
-  write(text: string): void {
-    this.#request({ type: 'write', link: this.id, text });
+  write(data: string | Uint8Array): void {
+    this.#request({ type: 'write', link: this.id, data });
   }
 
   async exportKeyingMaterial(length: number, label: string, context: Buffer): Promise<Buffer> {

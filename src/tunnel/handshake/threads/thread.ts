@@ -183,7 +183,7 @@ function act(link: Link, request: Exclude<ThreadRequest, { type: 'identity' | 'f
       return;
     }
     case 'write':
-      link.secure?.write(request.text);
+      link.secure?.write(request.data);
       return;
     case 'export': {
       const { link: id, length, label, context } = request;
