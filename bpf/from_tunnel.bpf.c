@@ -8,7 +8,8 @@
  * packet had.
  *
  * `from_holder` takes the place of `from_tunnel` at the TUN device of an engine that holds packets for the kernel's ESP:
- * what it gives back goes on to where from_pod would send it by now. It has passed from_pod before.
+ * what it gives back goes on to where from_pod would send it by now. It has passed from_pod before. While tunnels go over from
+ * the engine to the kernel, or back, the engine also opens packets, which come out of the same device (CONFIG_CHANGING).
  */
 #include "lib/deliver.h"
 #include "lib/events.h"
@@ -32,7 +33,7 @@ static __always_inline bool decrypted_by(struct __sk_buff *skb, const struct tun
 
 /* Out of a tunnel: to the pod that the packet is for, as what the pair of addresses has proved. */
 static __always_inline enum drop_reason arrive(struct __sk_buff *skb, const struct packet *packet, struct place *place,
-					       const bool framed, int *action)
+					       const bool framed, const bool by_engine, int *action)
 {
 	struct config *settings = config_get();
 	struct endpoint *target;
@@ -58,10 +59,18 @@ static __always_inline enum drop_reason arrive(struct __sk_buff *skb, const stru
 	tunnel = bpf_map_lookup_elem(&tunnel_in, &key);
 	if (!tunnel || tunnel->identity == IDENTITY_ANY)
 		return TUNNEL_SELECTOR;
-	if ((settings->flags & CONFIG_XFRM) && !decrypted_by(skb, tunnel))
+	if (!by_engine && (settings->flags & CONFIG_XFRM) && !decrypted_by(skb, tunnel))
 		return TUNNEL_SELECTOR;
 	place->source_identity = tunnel->identity;
 	return deliver_to_pod(skb, link, target, MARK_PROVEN | (tunnel->identity & MARK_IDENTITY), framed, action);
+}
+
+/* Whether what comes out of the holder's device was opened by it: it is from no pod of this node. */
+static __always_inline bool is_opened(const struct packet *packet)
+{
+	struct config *settings = config_get();
+
+	return settings && (settings->flags & CONFIG_CHANGING) && !bpf_map_lookup_elem(&local, &packet->source);
 }
 
 /* Held, and given back: into the tunnel that the pair has by now. */
@@ -94,9 +103,16 @@ static __always_inline int take(struct __sk_buff *skb, const __u8 direction, con
 
 	skb->mark = 0;
 	reason = parse_network(skb, &packet, framed ? ETH_HLEN : 0, ethertype);
-	if (!reason)
-		reason = direction == DIRECTION_INGRESS ? arrive(skb, &packet, &place, framed, &action) :
-							  resume(&packet, &action);
+	if (!reason) {
+		bool by_engine = direction == DIRECTION_EGRESS && is_opened(&packet);
+
+		if (by_engine)
+			place.direction = DIRECTION_INGRESS;
+		if (direction == DIRECTION_INGRESS || by_engine)
+			reason = arrive(skb, &packet, &place, framed, by_engine, &action);
+		else
+			reason = resume(&packet, &action);
+	}
 	if (!reason)
 		return action;
 	if (packet.l4 != 0)

@@ -25,6 +25,8 @@ static void disconnect(struct control *c) {
   if (c->connection_fd < 0) return;
   close(c->connection_fd); // which takes it out of the epoll set
   c->connection_fd = -1;
+  if (c->engine->passed_fd >= 0) close(c->engine->passed_fd);
+  c->engine->passed_fd = -1;
   connection_reset(&c->engine->connection, 0);
 }
 
@@ -55,13 +57,30 @@ static void accept_one(struct control *c) {
   engine_greet(c->engine);
 }
 
+// As read(); a descriptor that comes along waits for the request that is about it.
+static ssize_t read_with_descriptor(struct control *c, void *to, size_t room) {
+  union {
+    struct cmsghdr header;
+    uint8_t bytes[CMSG_SPACE(sizeof(int))];
+  } control;
+  struct iovec vector = {to, room};
+  struct msghdr message = {
+      .msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  ssize_t n = recvmsg(c->connection_fd, &message, MSG_CMSG_CLOEXEC);
+  struct cmsghdr *came = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+  if (came == NULL || came->cmsg_level != SOL_SOCKET || came->cmsg_type != SCM_RIGHTS) return n;
+  if (c->engine->passed_fd >= 0) close(c->engine->passed_fd);
+  memcpy(&c->engine->passed_fd, CMSG_DATA(came), sizeof(int));
+  return n;
+}
+
 // False when the connection is over.
 static bool receive(struct control *c) {
   struct connection *connection = &c->engine->connection;
   for (;;) {
     size_t room = sizeof connection->input - connection->input_used;
     if (room > 0) {
-      ssize_t n = read(c->connection_fd, connection->input + connection->input_used, room);
+      ssize_t n = read_with_descriptor(c, connection->input + connection->input_used, room);
       if (n == 0) return false;
       if (n < 0) return errno == EAGAIN || errno == EINTR;
       connection->input_used += (size_t)n;

@@ -25,6 +25,7 @@ bool engine_init(struct engine *e, const struct engine_options *options, const s
   e->pid = (uint32_t)getpid();
   e->instance = random[3];
   e->gro = gro;
+  e->passed_fd = e->kept_fd = -1;
   e->lanes = options->lanes;
   e->udp_ip6 = udp_socket_is_ip6(ends->udp_fd) == 1;
   e->notices.wake_fd = wake_fd;

@@ -32,6 +32,8 @@ struct engine {
   struct outbound release; // the control thread's
   struct inbound inbound[LANES_MAX];
   bool udp_ip6, gro, kernel_esp;
+  int passed_fd; // came over the connection and was not asked for yet; -1 none
+  int kept_fd;   // the kernel's socket; -1 none
   uint32_t pid;
   uint64_t instance;
   bool ending; // MSG_SHUTDOWN was answered

@@ -74,7 +74,7 @@ static const int allowed[] = {
     SCMP_SYS(read), SCMP_SYS(preadv2), SCMP_SYS(writev), SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg), SCMP_SYS(sendto),
     SCMP_SYS(poll), SCMP_SYS(ppoll),
     // the control thread
-    SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(accept4), SCMP_SYS(write),
+    SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(accept4), SCMP_SYS(recvmsg), SCMP_SYS(write),
     SCMP_SYS(close),
     // memory; mapping is checked for its protection below
     SCMP_SYS(munmap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(mlock2),

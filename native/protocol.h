@@ -27,6 +27,7 @@ enum message_type {
   MSG_RELEASE = 8,
   MSG_PATH_MTU = 9,
   MSG_KEEPALIVE = 10,
+  MSG_KEEP_SOCKET = 11,
   // Answers.
   MSG_DONE = 64,
   MSG_SA = 65,
@@ -56,7 +57,7 @@ enum expiry_cause { CAUSE_BYTES = 0, CAUSE_PACKETS = 1, CAUSE_SEQUENCE = 2 };
 #define HELLO_FLAG_USO 1    // the TUN device takes UDP super-packets
 #define HELLO_FLAG_GRO 2    // the UDP socket coalesces what it receives
 #define HELLO_FLAG_LOCKED 4 // key memory is locked into RAM
-#define HELLO_FLAG_KERNEL_ESP 8 // the kernel takes ESP out of the UDP socket: this engine only holds packets
+#define HELLO_FLAG_KERNEL_ESP 8 // the kernel takes ESP out of the UDP socket: this or another socket of the port
 #define HELLO_LANES_SHIFT 8     // threads of each direction; 0, in an older engine: one
 #define HELLO_LANES_MASK 0xf00
 
@@ -153,6 +154,14 @@ struct PACKED wire_path_mtu {
 struct PACKED wire_keepalive {
   uint32_t id;
   struct wire_underlay peer;
+};
+
+// With `keep`: the descriptor that comes with the message (SCM_RIGHTS) is a socket of the ESP port out of which the kernel takes
+// ESP for its own security associations; it stays open as long as the engine lives, in place of one that came before. Without:
+// that one is closed. Answer: MSG_DONE; STATUS_INVALID where none came.
+struct PACKED wire_keep_socket {
+  uint32_t id;
+  uint8_t keep;
 };
 
 struct PACKED wire_done {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The requests of the control protocol, one function each.
 #include <stdio.h>
+#include <unistd.h>
 
 #include "engine.h"
 #include "esp.h"
@@ -303,6 +304,27 @@ static bool on_keepalive(struct engine *e, const struct message *message) {
   return true;
 }
 
+static void close_if_open(int *fd) {
+  if (*fd >= 0) close(*fd);
+  *fd = -1;
+}
+
+static bool on_keep_socket(struct engine *e, const struct message *message) {
+  struct wire_keep_socket m;
+  if (message->length != sizeof m) return false;
+  memcpy(&m, message->payload, sizeof m);
+  bool good = !m.keep || e->passed_fd >= 0;
+  if (good) {
+    close_if_open(&e->kept_fd);
+    e->kept_fd = e->passed_fd;
+    e->passed_fd = -1;
+    if (!m.keep) close_if_open(&e->kept_fd);
+    e->kernel_esp = m.keep;
+  }
+  done(e, m.id, good ? STATUS_OK : STATUS_INVALID, false);
+  return true;
+}
+
 static bool on_shutdown(struct engine *e, const struct message *message) {
   struct wire_request m;
   if (message->length != sizeof m) return false;
@@ -324,6 +346,7 @@ static bool request(struct engine *e, const struct message *message) {
     case MSG_RELEASE: return on_release(e, message);
     case MSG_PATH_MTU: return on_path_mtu(e, message);
     case MSG_KEEPALIVE: return on_keepalive(e, message);
+    case MSG_KEEP_SOCKET: return on_keep_socket(e, message);
     default: return false;
   }
 }

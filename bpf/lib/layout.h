@@ -11,6 +11,8 @@
 
 /* config.flags */
 #define CONFIG_XFRM (1U << 2) /* the kernel carries tunnels: packets out of them have its proof of the SA, tunnel_out leads in */
+/* From one of engine and kernel to the other: with CONFIG_XFRM, what the engine opened is let in as well. */
+#define CONFIG_CHANGING (1U << 4)
 #define CONFIG_PROXY_LEARN (1U << 3) /* ports that HTTP/2 comes to are noted for the proxy, also while there is none */
 
 /* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */

@@ -33,6 +33,7 @@ void layout_print(void) {
   MESSAGE("release", MSG_RELEASE);
   MESSAGE("pathMtu", MSG_PATH_MTU);
   MESSAGE("keepalive", MSG_KEEPALIVE);
+  MESSAGE("keepSocket", MSG_KEEP_SOCKET);
   MESSAGE("done", MSG_DONE);
   MESSAGE("sa", MSG_SA);
   MESSAGE("counters", MSG_COUNTERS);

@@ -141,15 +141,22 @@ export class Agent {
       nameCeilingNs: BigInt(options.dnsMaxTtlSeconds) * 1_000_000_000n,
       uplinkIfindex: uplink.ifindex,
       tunnelIfindex: driver.ifindex,
-      xfrm: driver.driver.name === 'xfrm',
       reportIntervalNs,
       denyIntervalNs,
       proxyLearn: true,
     });
     datapath.sayRequests({ every: options.httpSample, perSecond: options.httpEventsPerSecond });
     datapath.attachUplink(uplink.ifindex);
-    if (driver.carrier === undefined) datapath.attachTunnel(driver.ifindex);
-    else datapath.attachKernelTunnel(driver.carrier, driver.ifindex);
+    const { ifindex: device, carrier, change } = driver;
+    datapath.carryBy({ device, carrier, changing: change !== undefined });
+    change?.over
+      .then(() => {
+        datapath.carryBy({ device, carrier: change.carrier, changing: false });
+        return change.finish();
+      })
+      .catch((error: unknown) =>
+        logger.error({ err: error }, 'the other driver is not gone yet: the next start ends it'),
+      );
 
     const ports = new HintedPorts({
       datapath,

@@ -2,13 +2,16 @@ import type { Logger } from 'pino';
 import { messageOf } from '../identity/certificate.ts';
 import { deviceHas, espOffload } from '../kernel/device-features.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
+import { findLink } from '../kernel/ip.ts';
 import { probeXfrm } from '../kernel/probe.ts';
+import { waitForPackets } from '../kernel/rcu.ts';
 import type { IpAddress } from '../model/address.ts';
+import { ChangingDriver } from '../tunnel/changing-driver.ts';
 import type { TunnelDriver, UnderlayAddress } from '../tunnel/driver.ts';
 import type { PathTable } from '../tunnel/xfrm/sending.ts';
 import { XfrmDriver } from '../tunnel/xfrm/xfrm-driver.ts';
 import { Engine } from './engine.ts';
-import { interfaceId, makeCarrier, removeCarrier } from './kernel-tunnel.ts';
+import { carrierDevice, interfaceId, makeCarrier, removeCarrier } from './kernel-tunnel.ts';
 
 export interface OpenDriver {
   readonly driver: TunnelDriver;
@@ -16,6 +19,15 @@ export interface OpenDriver {
   readonly ifindex: number;
   /** Of the xfrm device, where the kernel carries tunnels. */
   readonly carrier?: number;
+  /** Tunnels that an earlier agent left in another driver go over to this one. */
+  readonly change?: {
+    /** When none is left there. */
+    readonly over: Promise<void>;
+    /** The xfrm device from then on. */
+    readonly carrier?: number;
+    /** To be called then, when the datapath knows. */
+    finish(): Promise<void>;
+  };
   /** How large packets of the underlay may be, to an address or (undefined) to all others; the kernel's ESP knows by itself. */
   limitPath(address: IpAddress | undefined, mtu: number): Promise<void>;
   /** Lets larger packets in: pods with larger devices are to come. */
@@ -32,6 +44,8 @@ export interface DriverChoice {
   /** What `auto` takes where both are possible. */
   readonly preferDriver: 'engine' | 'xfrm';
   readonly runDir: string;
+  /** Where the datapath is pinned. */
+  readonly bpfDir: string;
   readonly espPort: number;
   readonly underlay: IpAddress;
   readonly uplink: string;
@@ -67,9 +81,9 @@ async function chosen({ driver, preferDriver }: DriverChoice, logger: Logger): P
 }
 
 async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
-  await removeCarrier();
-  const engine = await Engine.open(engineOptions(choice), logger);
-  return {
+  const before = await findLink(carrierDevice);
+  const engine = await Engine.open({ ...engineOptions(choice), kernelEsp: before !== undefined }, logger);
+  const alone: OpenDriver = {
     driver: engine.driver,
     ifindex: engine.ifindex,
     limitPath: (address, mtu) => engine.driver.setPathMtu(address, mtu),
@@ -78,28 +92,57 @@ async function openEngine(choice: DriverChoice, logger: Logger): Promise<OpenDri
     repeatEarly: () => engine.repeatEarly(),
     close: () => engine.close(),
   };
+  const end = async () => {
+    await removeCarrier();
+    await engine.closeKernelSocket();
+  };
+  try {
+    const kernel =
+      before === undefined ? undefined : await kernelDriver(choice, { engine, carrier: before.ifindex }, logger);
+    if (before === undefined || kernel === undefined || (await kernel.list()).length === 0) {
+      await kernel?.close();
+      await end();
+      return alone;
+    }
+    logger.info('the kernel’s tunnels go over to the engine');
+    const changing = new ChangingDriver(engine.driver, kernel, {
+      log: logger,
+      // From here on the pair's packets are the engine's; those that are on their way to the kernel still find its key.
+      onOutbound: async (pairs) => {
+        const paths = choice.paths(before.ifindex);
+        for (const pair of pairs) paths.close(pair);
+        await waitForPackets();
+      },
+    });
+    return {
+      ...alone,
+      driver: changing,
+      carrier: before.ifindex,
+      change: { over: changing.over, finish: end },
+      close: async () => {
+        await changing.close();
+        await engine.close();
+      },
+    };
+  } catch (error) {
+    await engine.close();
+    throw error;
+  }
 }
 
 async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
   const carrier = await makeCarrier(choice);
   const engine = await Engine.open({ ...engineOptions(choice), kernelEsp: true }, logger);
-  const { underlay, espPort, uplink, runDir, paths } = choice;
   try {
-    const driver = new XfrmDriver(
-      {
-        underlay: { address: underlay, port: espPort },
-        ...{ uplink, interfaceId, notesPath: `${runDir}/xfrm`, offload: await offloadOf(uplink, logger) },
-      },
-      { holder: engine.driver, paths: paths(carrier), log: logger },
-    );
-    const close = async () => {
-      await driver.close();
-      await engine.close();
-    };
+    const kernel = await kernelDriver(choice, { engine, carrier }, logger);
+    const isLeft = (await engine.driver.list()).length > 0;
+    if (isLeft) logger.info('the engine’s tunnels go over to the kernel');
+    const changing = isLeft ? new ChangingDriver(kernel, engine.driver, { log: logger }) : undefined;
     return {
-      driver,
+      driver: changing ?? kernel,
       ifindex: engine.ifindex,
       carrier,
+      ...(changing === undefined ? {} : { change: { over: changing.over, carrier, finish: async () => {} } }),
       limitPath: async () => {},
       keepAlive: async () => {},
       raiseMtu: async (mtu) => {
@@ -107,12 +150,29 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
         await makeCarrier({ ...choice, mtu });
       },
       repeatEarly: () => engine.repeatEarly(),
-      close,
+      close: async () => {
+        await (changing ?? kernel).close();
+        await engine.close();
+      },
     };
   } catch (error) {
     await engine.close();
     throw error;
   }
+}
+
+async function kernelDriver(
+  { underlay, espPort, uplink, runDir, paths }: DriverChoice,
+  { engine, carrier }: { engine: Engine; carrier: number },
+  logger: Logger,
+): Promise<XfrmDriver> {
+  return new XfrmDriver(
+    {
+      underlay: { address: underlay, port: espPort },
+      ...{ uplink, interfaceId, notesPath: `${runDir}/xfrm`, offload: await offloadOf(uplink, logger) },
+    },
+    { holder: engine.driver, paths: paths(carrier), log: logger },
+  );
 }
 
 /** @returns Index of the uplink where it says that it seals and opens ESP. */
@@ -127,6 +187,6 @@ async function offloadOf(uplink: string, logger: Logger): Promise<number | undef
   }
 }
 
-function engineOptions({ runDir, underlay, espPort, mtu, threads }: DriverChoice) {
-  return { socketPath: `${runDir}/engine.sock`, address: underlay, port: espPort, mtu, threads };
+function engineOptions({ runDir, bpfDir, underlay, espPort, mtu, threads }: DriverChoice) {
+  return { socketPath: `${runDir}/engine.sock`, pinDir: bpfDir, address: underlay, port: espPort, mtu, threads };
 }

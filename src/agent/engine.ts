@@ -40,8 +40,10 @@ export interface EngineOptions {
   readonly port: number;
   /** Of the pods' devices, so that a packet that fits theirs fits the tunnel. */
   readonly mtu: number;
-  /** The engine leaves ESP to the kernel, holding the socket that gives it there, and packets that wait for a key. */
+  /** The engine also keeps a socket that gives the kernel its ESP, as long as it is not told otherwise. */
   readonly kernelEsp?: boolean;
+  /** Where the table of the port's sockets is pinned. */
+  readonly pinDir: string;
   /** That seal, and as many that open: 1, 2, 4 or 8. A running engine keeps those that it was started with. */
   readonly threads?: number;
 }
@@ -65,16 +67,19 @@ export class Engine {
   /** The device's queues, as this agent opened them; undefined where the engine was there before. */
   #tunFds: readonly number[] | undefined;
   #startedAt = 0;
+  #kernelEsp: boolean;
   #closed = false;
   #respawn: NodeJS.Timeout | undefined;
 
   private constructor(options: EngineOptions, log: Logger) {
     this.#options = options;
+    this.#kernelEsp = options.kernelEsp === true;
     this.#log = log;
     this.driver = new EngineDriver({ socketPath: options.socketPath }, { log });
     // At once, but not again and again.
     this.driver.on('down', () => this.#later(performance.now() - this.#startedAt > steadyMs ? 0 : respawnDelayMs));
     this.driver.on('acquire', this.#keepEarly);
+    this.driver.on('up', () => this.#shareAgain());
   }
 
   /**
@@ -88,11 +93,40 @@ export class Engine {
     await ipBatch([`link set dev ${tunnelDevice} txqueuelen 4096 addrgenmode none`, `link set dev ${tunnelDevice} up`]);
     await engine.driver.open();
     log.info({ started }, started ? 'the engine was started' : 'a running engine was taken over');
-    if (engine.driver.engine?.kernelEsp === (options.kernelEsp === true)) return engine;
-    if (started) throw new TypeError('an engine that was just started is not of the kind that was');
-    log.warn('the running engine is of another driver: it is ended, and tunnels begin anew');
+    const { kernelEsp = false, sharesPort = false } = engine.driver.engine ?? {};
+    if (sharesPort || kernelEsp === (options.kernelEsp === true)) {
+      if (sharesPort) await engine.#share();
+      return engine;
+    }
+    if (started) throw new TypeError('an engine that was just started does not share its port');
+    log.warn('the running engine is an older one, of another driver: it is ended, and tunnels begin anew');
     await engine.#end();
     return Engine.open(options, log);
+  }
+
+  /** The kernel has no associations any more: all of the port is the engine's. */
+  async closeKernelSocket(): Promise<void> {
+    this.#kernelEsp = false;
+    if (this.driver.engine?.kernelEsp === true) await this.driver.keepSocket(undefined);
+  }
+
+  /** Gives the kernel a socket of the port for its ESP, where it is to have one and has none. */
+  async #share(): Promise<void> {
+    if (!this.#kernelEsp || this.driver.engine?.kernelEsp !== false) return;
+    const { address, port, pinDir } = this.#options;
+    const steering = Steering.load(pinDir);
+    try {
+      const fd = steering.openKernelSocket({ address, port, mtuDiscover: 'do', bufferBytes: udpBufferBytes });
+      await this.driver.keepSocket(fd).finally(() => closeSync(fd));
+    } finally {
+      steering.close();
+    }
+  }
+
+  /** An engine that was started in place of another has no socket of the kernel's. */
+  #shareAgain(): void {
+    if (this.driver.engine?.sharesPort !== true) return;
+    this.#share().catch((error: unknown) => this.#log.error({ err: error }, 'the kernel is given no ESP'));
   }
 
   /** Index of the TUN device. */
@@ -144,15 +178,14 @@ export class Engine {
    * @returns Whether it had to be started: a TUN device or a port that is held by a process has its engine.
    */
   async #startIfNone(mayRemake = false): Promise<boolean> {
-    const { socketPath, address, port, kernelEsp = false, threads = 1 } = this.#options;
+    const { socketPath, address, port, pinDir, threads = 1 } = this.#options;
     const held: number[] = [];
-    const steering = Steering.load();
+    const steering = Steering.load(pinDir);
     try {
       const tunFds = this.#tunFds ?? (await takeDevice(steering, threads, mayRemake));
       if (tunFds === undefined) return false;
       if (tunFds !== this.#tunFds) held.push(...tunFds);
-      const kind = kernelEsp ? { espInUdp: true } : { gro: true };
-      const udp = { address, port, ...kind, mtuDiscover: 'do', bufferBytes: udpBufferBytes } as const;
+      const udp = { address, port, gro: true, mtuDiscover: 'do', bufferBytes: udpBufferBytes } as const;
       const udpFds = steering.openSockets(udp, tunFds.length);
       held.push(...udpFds);
       const controlFd = listenUnix(socketPath);

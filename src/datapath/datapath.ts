@@ -38,6 +38,8 @@ export type DatapathSettings = Partial<
   Omit<Config, 'revision' | 'flags'> & {
     /** Tunnels are the kernel's: packets out of them carry the kernel's proof of the SA. */
     readonly xfrm: boolean;
+    /** Tunnels go over from the engine to the kernel, or back: what the engine opened is let in beside the kernel's. */
+    readonly changing: boolean;
     /** Ports that HTTP/2 comes to are noted for the proxy, also while there is none. */
     readonly proxyLearn: boolean;
   }
@@ -126,11 +128,14 @@ export class Datapath {
   }
 
   setConfig(settings: DatapathSettings): void {
-    const { xfrm, proxyLearn, ...rest } = settings;
+    const { xfrm, changing, proxyLearn, ...rest } = settings;
     const map = this.#objects.maps.config;
     const before = map.get(0);
     if (before === undefined) throw new TypeError('the array map config has no entry 0');
-    const flags = flagged(flagged(before.flags, configFlags.xfrm, xfrm), configFlags.proxyLearn, proxyLearn);
+    const wanted = { xfrm, changing, proxyLearn };
+    let { flags } = before;
+    for (const name of ['xfrm', 'changing', 'proxyLearn'] as const)
+      flags = flagged(flags, configFlags[name], wanted[name]);
     map.set(0, { ...before, ...rest, flags });
   }
 
@@ -157,6 +162,23 @@ export class Datapath {
   attachKernelTunnel(carrier: number, holder: number): void {
     this.#attach('from_tunnel_ethernet', carrier, 'ingress');
     this.#attach('from_holder', holder, 'ingress');
+  }
+
+  /**
+   * Has tunnels be the engine's, the kernel's, or, while they go over from one to the other, both. No packet that either opened
+   * is refused in between.
+   * @param device The TUN device. @param carrier The xfrm device, where the kernel carries tunnels.
+   */
+  carryBy({ device, carrier, changing }: { device: number; carrier?: number | undefined; changing: boolean }): void {
+    if (carrier === undefined) {
+      this.setConfig({ xfrm: false });
+      this.attachTunnel(device);
+      this.setConfig({ changing: false });
+      return;
+    }
+    if (changing) this.setConfig({ changing });
+    this.attachKernelTunnel(carrier, device);
+    this.setConfig({ xfrm: true, changing });
   }
 
   /**

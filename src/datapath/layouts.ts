@@ -49,7 +49,7 @@ export const config = struct('config', {
   nameCeilingNs: u64,
 });
 export type Config = Value<typeof config>;
-export const configFlags = { xfrm: 4, proxyLearn: 8 } as const;
+export const configFlags = { xfrm: 4, proxyLearn: 8, changing: 16 } as const;
 
 export const endpoint = struct('endpoint', {
   id: u32,

@@ -91,6 +91,8 @@ export interface InstalledSa extends SaId {
   readonly note: string;
   /** Reached a hard limit and is out of use. */
   readonly expired: boolean;
+  /** Another driver is to have the pair from now on: it wants new keys at once. */
+  readonly leaving?: boolean;
   readonly statistics: SaStatistics;
 }
 

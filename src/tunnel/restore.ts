@@ -68,13 +68,14 @@ export function planRestore(
     const { spiIn, spiOut, establishedAt, rekeyAt, expiresAt } = note;
     // The earlier agent died in the middle of a renewal: the peer may send by the newer key already and forget this one.
     const isHalfway = older.some((each) => each.note.establishedAt > note.establishedAt);
+    const isLeaving = noted.some(({ sa }) => sa.leaving === true && (sa.spi === spiOut || sa.spi === spiIn));
     const retired = older.map(({ sa }) => ({ spi: sa.spi, removeAt: now + lingerMs }));
     tunnels.push({
       local,
       remote: remoteOf(note, out, resolver),
       state: restoredPair(
         goesFirst(local.pod.uid, note.remote.uid),
-        { spiIn, spiOut, establishedAt, rekeyAt: isHalfway ? now : rekeyAt, expiresAt },
+        { spiIn, spiOut, establishedAt, rekeyAt: isHalfway || isLeaving ? now : rekeyAt, expiresAt },
         retired,
       ),
       // In the order of their making, the newest inbound one last: that is the one that proves.

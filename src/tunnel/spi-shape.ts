@@ -14,6 +14,10 @@ export function engineSpi(random: number, threads: number): number {
   return bits === 0 ? random % kernelBit : bits * 2 ** 30 + (random % 2 ** 30);
 }
 
+export function isKernelSpi(spi: number): boolean {
+  return Math.floor(spi / kernelBit) === 1;
+}
+
 /** An SPI that the kernel's ESP opens. */
 export function kernelSpi(random: number): number {
   return kernelBit + (random % kernelBit);

@@ -58,6 +58,25 @@ for (const family of families) {
       assert.equal(node.runHolder(wire(remote, alice)).reason, 'TUNNEL_SELECTOR');
     });
 
+    test('while tunnels go over, what the engine opened is let in beside the kernel’s, as a proven pair only', () => {
+      using node = new TestNode();
+      node.configure({ flags: layouts.configFlags.xfrm | layouts.configFlags.changing });
+      assert.equal(node.runHolder(wire(remote, alice)).reason, 'TUNNEL_SELECTOR');
+      node.maps.tunnels.set(
+        { local: at(alice), remote: at(remote) },
+        { identity: remote.identity, spi: 7, previousSpi: 6 },
+      );
+      const opened = node.runHolder(wire(remote, alice));
+      assert.deepEqual([opened.action, opened.mark], ['redirect', 0x4d00_0000 | remote.identity]);
+      assert.equal(node.runHolder(wire(remote, bob)).reason, 'TUNNEL_SELECTOR');
+      assert.equal(node.runHolder(wire(remote, otherNode)).reason, 'TUNNEL_TO_NODE');
+      // Out of the kernel's device only with the kernel's word; what was held goes on as before.
+      assert.equal(node.runTunnel(wire(remote, alice)).reason, 'TUNNEL_SELECTOR');
+      node.maps.tunnelPaths.set({ local: at(alice), remote: at(remote) }, noDevice);
+      const held = node.runHolder(wire(alice, remote));
+      assert.deepEqual([held.action, held.mark], ['redirect', 0]);
+    });
+
     test('without the kernel’s tunnels nothing is given back', () => {
       using node = new TestNode();
       node.maps.tunnelPaths.set({ local: at(alice), remote: at(remote) }, noDevice);

@@ -18,7 +18,7 @@ const tolerance = 1.25;
 
 test('every program is within its recorded verifier budget', () => {
   const measured: Record<string, number> = {};
-  for (const file of [...objectFiles, 'http', 'proxy_lookup'] as const) {
+  for (const file of [...objectFiles, 'http', 'proxy_lookup', 'steer'] as const) {
     using object = BpfObject.open(join(objectDir, `${file}.bpf.o`)).load();
     for (const [name, program] of object.programs) measured[name] = program.info.verifiedInstructions;
   }

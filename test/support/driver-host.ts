@@ -40,6 +40,7 @@ const opened = await openDriver(
     preferDriver: 'engine',
     threads: 1,
     runDir,
+    bpfDir: pinDir,
     espPort: 4500,
     underlay,
     uplink: 'eth0',
@@ -56,11 +57,9 @@ const { driver } = opened;
 datapath.setConfig({
   uplinkIfindex: uplink.ifindex,
   tunnelIfindex: opened.ifindex,
-  xfrm: driver.name === 'xfrm',
 });
 datapath.attachUplink(uplink.ifindex);
-if (opened.carrier === undefined) datapath.attachTunnel(opened.ifindex);
-else datapath.attachKernelTunnel(opened.carrier, opened.ifindex);
+datapath.carryBy({ device: opened.ifindex, carrier: opened.carrier, changing: false });
 const link = await findLink(endpoint.device);
 if (link === undefined) throw new Error(`no device ${endpoint.device}`);
 datapath.setEndpoint({

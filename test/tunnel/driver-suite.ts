@@ -26,7 +26,8 @@ export function driverSuite(
     let lab: DriverLab;
     let a: DriverNode;
     let b: DriverNode;
-    let spi = 0x1000;
+    // Such as a node of either driver takes.
+    let spi = 0x2000_1000;
     const next = () => (spi += 0x10);
 
     before(async () => {

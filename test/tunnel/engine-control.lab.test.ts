@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync } from 'node:fs';
+import { chmodSync, closeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { pino } from 'pino';
 import { z } from 'zod';
 import { run } from '../../src/kernel/command.ts';
+import { KernelError } from '../../src/kernel/error.ts';
 import { ip } from '../../src/kernel/ip.ts';
+import { openUdp, sendDescriptor } from '../../src/kernel/sockets.ts';
 import { parseIp } from '../../src/model/address.ts';
 import { type Expiry, type TrafficSelector, TunnelError, type TunnelErrorCode } from '../../src/tunnel/driver.ts';
 import { EngineDriver } from '../../src/tunnel/engine/engine-driver.ts';
@@ -217,6 +219,37 @@ describe('the agent’s connection to an engine', () => {
     await b.driver.installInbound(second.inbound);
     await a.driver.installOutbound(second.outbound);
     assert.ok(await pings, 'no ping was lost');
+  });
+
+  test('a socket that it is given stays open without the giver, until it is told otherwise or ends', async () => {
+    const [a] = lab.nodes;
+    const options = { address: parseIp('127.0.0.1'), port: 0 };
+    const { fd, port } = openUdp(options);
+    const isTaken = () => {
+      try {
+        closeSync(openUdp({ ...options, port }).fd);
+        return false;
+      } catch (error) {
+        if (error instanceof KernelError && error.errno === 'EADDRINUSE') return true;
+        throw error;
+      }
+    };
+    await a.driver.keepSocket(fd);
+    closeSync(fd);
+    assert.equal(a.driver.engine?.kernelEsp, true);
+    await lab.reconnect(a);
+    assert.deepEqual([a.driver.engine?.kernelEsp, isTaken()], [true, true]);
+    await a.driver.keepSocket(undefined);
+    assert.deepEqual([a.driver.engine?.kernelEsp, isTaken()], [false, false]);
+    // One that is given without being asked to keep it is not kept.
+    const other = openUdp({ ...options, port });
+    const stranger = connect(a.socket);
+    await once(stranger, 'data');
+    sendDescriptor(stranger, Buffer.from([1]), other.fd);
+    closeSync(other.fd);
+    await lab.reconnect(a);
+    assert.equal(isTaken(), false);
+    stranger.destroy();
   });
 
   test('a peer that moves is followed', async () => {

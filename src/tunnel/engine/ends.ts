@@ -8,7 +8,8 @@ import { openTun, steerTun, type TunOptions } from '../../kernel/tun.ts';
 export const mostThreads = 8;
 
 const objectPath = join(import.meta.dirname, '../../../build/bpf/steer.bpf.o');
-/** Of the kernel's ESP in the map of the port's sockets; the engine's threads come behind it. */
+/** In the map of the port's sockets. */
+const kernelPlace = 0;
 const firstThread = 1;
 
 /**
@@ -22,9 +23,12 @@ export class Steering {
     this.#object = object;
   }
 
-  /** @throws {KernelError} `Verifier`, `Errno` */
-  static load(): Steering {
-    return new Steering(BpfObject.open(objectPath).load());
+  /**
+   * @param pinDir Where the table of the port's sockets is found by a later process, so that another socket can join.
+   * @throws {KernelError} `Verifier`, `IncompatiblePin`, `Errno`
+   */
+  static load(pinDir?: string): Steering {
+    return new Steering(BpfObject.open(objectPath).load(pinDir === undefined ? {} : { pinDir }));
   }
 
   /**
@@ -61,6 +65,21 @@ export class Steering {
       return fds;
     } catch (error) {
       for (const fd of fds) closeSync(fd);
+      throw error;
+    }
+  }
+
+  /**
+   * Opens a socket beside those of an engine, which share the port: the kernel takes ESP with its own SPIs out of it.
+   * @throws {KernelError} `Errno` (EADDRINUSE: those that have the port do not share it; ENOPROTOOPT: the kernel has no ESP)
+   */
+  openKernelSocket(options: UdpOptions): number {
+    const { fd } = openUdp({ ...options, reusePort: true, espInUdp: true });
+    try {
+      this.#object.map('esp_sockets').update(numberKey(kernelPlace), descriptor(fd));
+      return fd;
+    } catch (error) {
+      closeSync(fd);
       throw error;
     }
   }

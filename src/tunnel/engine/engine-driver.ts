@@ -1,6 +1,8 @@
 import { EventEmitter } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import { sendDescriptor } from '../../kernel/sockets.ts';
 import type { IpAddress } from '../../model/address.ts';
 import {
   type DriverStatistics,
@@ -21,6 +23,7 @@ import {
   encodeFail,
   encodeInstall,
   encodeKeepalive,
+  encodeKeepSocket,
   encodeList,
   encodeMovePeer,
   encodePathMtu,
@@ -166,6 +169,19 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     await this.#request(`send a keepalive to ${peer.address}`, (id) => encodeKeepalive(id, peer));
   }
 
+  /**
+   * Has the engine keep a socket open, which the kernel takes ESP out of, for as long as it lives; it is the engine's that outlives
+   * agents. The caller closes its own descriptor.
+   * @param fd Undefined: the one that it keeps is closed.
+   */
+  async keepSocket(fd: number | undefined): Promise<void> {
+    // The descriptor goes with its message past what Node writes.
+    while ((this.#socket?.writableLength ?? 0) > 0) await nextTurn();
+    const what = fd === undefined ? 'close the kernel’s socket' : 'keep the kernel’s socket';
+    await this.#request(what, (id) => encodeKeepSocket(id, fd !== undefined), { fd });
+    if (this.#hello !== undefined) this.#hello = { ...this.#hello, kernelEsp: fd !== undefined };
+  }
+
   /** Ends the engine itself: all SAs go, all keys are zeroed. */
   async shutdown(): Promise<void> {
     await this.#request('shutdown', encodeShutdown);
@@ -184,14 +200,18 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
 
   async #install(sa: InboundSa | OutboundSa): Promise<void> {
     try {
-      await this.#request(`install ${describe(sa)}`, (id) => encodeInstall(id, sa), true);
+      await this.#request(`install ${describe(sa)}`, (id) => encodeInstall(id, sa), { secret: true });
     } finally {
       sa.key.fill(0);
       sa.salt.fill(0);
     }
   }
 
-  #request(what: string, encode: (id: number) => Buffer, secret = false): Promise<Answer[]> {
+  #request(
+    what: string,
+    encode: (id: number) => Buffer,
+    { secret = false, fd }: { readonly secret?: boolean; readonly fd?: number | undefined } = {},
+  ): Promise<Answer[]> {
     const socket = this.#socket;
     if (socket === undefined || this.#hello === undefined)
       return Promise.reject(this.#down(`cannot ${what}: the engine is not connected`));
@@ -200,6 +220,13 @@ export class EngineDriver extends EventEmitter<TunnelDriverEvents> implements Tu
     return new Promise((resolve, reject) => {
       const message = encode(id);
       this.#requests.set(id, { resolve, reject, what, answers: [] });
+      if (fd !== undefined)
+        try {
+          return sendDescriptor(socket, message, fd);
+        } catch (error) {
+          this.#requests.delete(id);
+          return reject(error);
+        }
       socket.write(message, () => {
         if (secret) message.fill(0);
       });

@@ -27,10 +27,12 @@ export interface EngineHello {
   readonly receiveOffload: boolean;
   /** All key memory is locked into RAM. */
   readonly keysLocked: boolean;
-  /** The kernel takes ESP out of the UDP socket: the engine only holds packets. */
+  /** The kernel takes ESP out of a socket of the port that the engine keeps open. */
   readonly kernelEsp: boolean;
   /** That seal, and as many that open. */
   readonly threads: number;
+  /** Its sockets share the port with others: one of a version before this was alone with it. */
+  readonly sharesPort: boolean;
 }
 
 export type EngineStatus = 'ok' | TunnelErrorCode;
@@ -171,6 +173,7 @@ function decodeHello(reader: Reader): EngineHello {
     keysLocked: (flags & 4) !== 0,
     kernelEsp: (flags & 8) !== 0,
     threads: (flags >>> 8) & 0xf || 1,
+    sharesPort: ((flags >>> 8) & 0xf) !== 0,
   };
 }
 

@@ -20,6 +20,7 @@ export const messageType = {
   release: 8,
   pathMtu: 9,
   keepalive: 10,
+  keepSocket: 11,
   done: 64,
   sa: 65,
   counters: 66,
@@ -192,6 +193,13 @@ export function encodeKeepalive(id: number, peer: UnderlayAddress): Buffer {
   return message(messageType.keepalive, 4 + layout.underlay)
     .u32(id)
     .underlay(peer).bytes;
+}
+
+/** @param keep Whether a descriptor comes with the message, to be kept; else the one that was kept is closed. */
+export function encodeKeepSocket(id: number, keep: boolean): Buffer {
+  return message(messageType.keepSocket, 5)
+    .u32(id)
+    .u8(keep ? 1 : 0).bytes;
 }
 
 export function encodeStatistics(id: number): Buffer {

@@ -18,6 +18,7 @@ import {
   type TunnelErrorCode,
   type UnderlayAddress,
 } from '../driver.ts';
+import { isKernelSpi, kernelSpi } from '../spi-shape.ts';
 import { checkSa, replayWindowOf } from './check.ts';
 import { describe, exhausted, statisticsOf } from './describe.ts';
 import { noteKey, type SaNote, SaNotes } from './notes.ts';
@@ -60,6 +61,7 @@ const unusedWindow = 32;
  */
 export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements TunnelDriver {
   readonly name = 'xfrm';
+  readonly spiOf = kernelSpi;
   readonly #options: XfrmDriverOptions;
   readonly #holder: PacketHolder;
   readonly #log: Logger | undefined;
@@ -76,6 +78,8 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   readonly #past = { in: { packets: 0, bytes: 0 }, out: { packets: 0, bytes: 0 } };
   readonly #warned = new Set<string>();
   readonly #onAcquire = (pair: TrafficSelector) => this.#acquire(pair);
+  // Of the SPIs that are not the kernel's, which come to the holder where it shares the port.
+  readonly #onUnknown = (...args: TunnelDriverEvents['unknownSpi']) => this.emit('unknownSpi', ...args);
   readonly #onDrop = (...args: TunnelDriverEvents['drop']) => this.emit('drop', ...args);
 
   /**
@@ -100,9 +104,10 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
       () => this.#lookForExpiries(),
     );
     this.#strays = new StraySpis({ uplink, port: underlay.port, family: familyOf(underlay.address) }, (spi, from) => {
-      if (this.#notes.get({ direction: 'in', spi, peer: from }) === undefined) this.emit('unknownSpi', { spi, from });
+      if (isKernelSpi(spi) && this.#notes.get({ direction: 'in', spi, peer: from }) === undefined)
+        this.emit('unknownSpi', { spi, from });
     });
-    this.#holder.on('acquire', this.#onAcquire).on('drop', this.#onDrop);
+    this.#holder.on('acquire', this.#onAcquire).on('drop', this.#onDrop).on('unknownSpi', this.#onUnknown);
   }
 
   async installInbound(sa: InboundSa): Promise<void> {
@@ -163,7 +168,7 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   }
 
   async close(): Promise<void> {
-    this.#holder.off('acquire', this.#onAcquire).off('drop', this.#onDrop);
+    this.#holder.off('acquire', this.#onAcquire).off('drop', this.#onDrop).off('unknownSpi', this.#onUnknown);
     this.#strays.close();
     this.#expiries.close();
     this.#xfrm.close();
