@@ -72,7 +72,7 @@ export async function udpRate(ends: Ends, options: { length: number; from?: numb
     await waitUntil('the receiver is ready', 5, () => receiver.output().includes('ready'));
     let best = 0;
     let poor = 0; // steps one after the other in which little arrived: one may be the machine's doing
-    for (let rate = options.from ?? lowestRate; rate < 3 * Math.max(best, lowestRate) && poor < 3; rate *= stepUp) {
+    for (let rate = options.from ?? lowestRate; rate < 3 * Math.max(best, options.from ?? lowestRate) && poor < 3; rate *= stepUp) {
       const arrived = await offer(rate);
       best = Math.max(best, arrived);
       poor = arrived < 0.5 * best ? poor + 1 : 0;
