@@ -28,6 +28,13 @@ export class Agents extends Stage {
     return await askAgent(agent, { path: '/tunnels' }, (value) => tunnelSchema.array().parse(value));
   }
 
+  /** Another proxy takes the place of the node's. */
+  async replaceProxy(node: string): Promise<void> {
+    const agent = this.agents.find((each) => each.node === node);
+    if (agent === undefined) throw new Error(`there is no agent of ${node}`);
+    await askAgent(agent, { method: 'POST', path: '/proxy/replace', body: {} }, () => undefined);
+  }
+
   /**
    * Waits until every node decides so, and has it in its datapath.
    * @returns What is different still after `timeoutMs`, in words; undefined when nothing is.

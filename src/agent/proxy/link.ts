@@ -55,7 +55,8 @@ export class ProxyLink {
       });
       socket.on('close', () => {
         clearTimeout(timer);
-        if (link === undefined) reject(problem ?? new ProxyError('ProxyNotStarted', 'the proxy ended at once'));
+        if (link === undefined)
+          reject(new ProxyError('ProxyNotStarted', 'the proxy ended before it said who it is', { cause: problem }));
         else events.onGone(link, problem);
       });
       readLines(socket, (line) => {

@@ -7,8 +7,8 @@ export class ProxyError extends MyelinError<'ProxyNotStarted'> {}
 const program = fileURLToPath(new URL('../../proxy/main.ts', import.meta.url));
 /** Nobody's: of no account of the machine, so no file and no other process is its own. */
 const unprivileged = '64747';
-/** For each connection two. */
-const mostDescriptors = 65_536;
+/** No core dumps; of descriptors, two for each connection, as many as may be had. */
+const limits = 'ulimit -c 0; ulimit -n 65536 2>/dev/null; exec "$@"';
 
 export interface ProxyProcessOptions {
   /** Path of the network namespace. */
@@ -28,7 +28,7 @@ export interface ProxyProcessOptions {
 export async function spawnProxy({ netns, controlFd, listenFds }: ProxyProcessOptions): Promise<ChildProcess> {
   const first = 3;
   const args = [
-    ...['prlimit', `--nofile=${mostDescriptors}`, '--core=0', '--'],
+    ...['sh', '-c', limits, 'sh'],
     ...['nsenter', `--net=${netns}`, '--'],
     ...['setpriv', `--reuid=${unprivileged}`, `--regid=${unprivileged}`, '--clear-groups'],
     ...['--inh-caps=-all', '--ambient-caps=-all', '--bounding-set=-all', '--no-new-privs', '--'],
