@@ -138,6 +138,16 @@ static __always_inline __u16 ct_policy_port(const struct ct_key *key, bool egres
 	return bpf_ntohs(egress ? key->remote_port : key->local_port);
 }
 
+/* Whether of what the kernel could read something is the proxy's: a part that only it can read, or all of a new connection. */
+SUBPROGRAM int ct_proxy_reads(const struct endpoint *endpoint, const struct track *track, __u32 opens)
+{
+	if (!endpoint || !track)
+		return 1;
+	if (track->query.requests & ASKED_PROXY)
+		return 1;
+	return opens && (proxied_by_port(endpoint, track->query.port) || proxied_by_client(&track->key));
+}
+
 /*
  * Asks policy about a connection that was, or (`opens`) would be, opened in `direction` between the endpoint and `identity`.
  * Connections to a port that the proxy is to read from now on, and that the kernel reads, stay with the kernel.
@@ -147,7 +157,7 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 {
 	bool egress = direction == DIRECTION_EGRESS;
 	struct policy_query *query = &track->query;
-	enum drop_reason reason;
+	enum drop_reason reason, lenient;
 
 	track->reader = READER_NONE;
 	__builtin_memset(query, 0, sizeof(*query));
@@ -169,36 +179,30 @@ static __always_inline enum drop_reason ct_judge(const struct endpoint *endpoint
 		query->mesh_set = track->sets[2];
 	}
 	reason = policy_decide(query);
+	place->rule = query->rule;
+	place->flags = query->flags;
+	track->name = query->name;
 	if (query->flags & POLICY_KEEP)
 		track->flags |= TRACK_KEEPS;
 	if (!egress && (query->requests & ASKED_REQUESTS) && track->key.protocol == IPPROTO_TCP &&
 	    (reason == POLICY_DENIED || reason == POLICY_DENIED_EXPLICIT)) {
-		__u32 rule = query->rule, flags = query->flags;
-		enum drop_reason lenient;
-
 		query->request = REQUEST_LENIENT;
 		lenient = policy_decide(query);
 		if (lenient == FORWARDED || (__u32)lenient == POLICY_PROXIED) {
-			reason = lenient;
+			place->rule = query->rule;
+			/* Where somebody reads, it is each request that is logged. */
+			place->flags = query->flags & ~POLICY_LOG;
 			track->reader = READER_KERNEL;
-			/* Of some requests the proxy would have to say. */
-			if ((query->requests & ASKED_PROXY) || (opens && (proxied_by_port(endpoint, query->port) || proxied_by_client(&track->key))))
-				reason = POLICY_PROXIED;
-		} else {
-			query->rule = rule;
-			query->flags = flags;
+			reason = ct_proxy_reads(endpoint, track, opens) ? POLICY_PROXIED : lenient;
 		}
 	}
 	if ((__u32)reason == POLICY_PROXIED) {
 		track->reader = READER_PROXY;
+		place->flags &= ~POLICY_LOG;
 		/* The proxy takes nothing else. */
 		reason = track->key.protocol == IPPROTO_TCP ? FORWARDED : POLICY_DENIED;
 	}
 	track->judged = reason ? 0 : direction;
-	track->name = query->name;
-	place->rule = query->rule;
-	/* Where the kernel reads, it is each request that is logged. */
-	place->flags = track->reader == READER_KERNEL ? query->flags & ~POLICY_LOG : query->flags;
 	return reason;
 }
 
@@ -377,11 +381,13 @@ static __always_inline bool ct_stays_unread(struct ct_entry *entry, const struct
  * Notes what judging a connection again has come to, where that lets it pass. What must go to the proxy and does not, or
  * goes there as somebody else, is over.
  */
-static __always_inline void ct_judged(struct ct_entry *entry, const struct track *track, const struct place *place,
-				      __u32 revision)
+SUBPROGRAM int ct_judged(struct ct_entry *entry, const struct track *track, const struct place *place, __u32 revision)
 {
-	bool proxied = entry->flags & CT_PROXIED;
+	bool proxied;
 
+	if (!entry || !track || !place)
+		return -1;
+	proxied = entry->flags & CT_PROXIED;
 	if (proxied ? entry->remote_identity != track->identity &&
 			      (entry->class == 0 || entry->class != proxied_class(track->identity))
 		    : track->reader == READER_PROXY)
@@ -394,14 +400,17 @@ static __always_inline void ct_judged(struct ct_entry *entry, const struct track
 	__sync_fetch_and_and(&entry->flags, ~(CT_KEPT | CT_BY_REQUEST));
 	if (track->reader == READER_KERNEL && !proxied)
 		__sync_fetch_and_or(&entry->flags, CT_BY_REQUEST);
+	return 0;
 }
 
 /* What is out of the ordinary with an entry whose connection may go on. */
-static __always_inline enum drop_reason ct_mind(const struct ct_entry *entry, const struct packet *packet,
-						struct track *track)
+SUBPROGRAM enum drop_reason ct_mind(const struct ct_entry *entry, const struct packet *packet, struct track *track)
 {
-	bool broken = entry->flags & CT_BROKEN;
+	bool broken;
 
+	if (!entry || !packet || !track)
+		return CT_INVALID;
+	broken = entry->flags & CT_BROKEN;
 	/* A reset of what is broken is for one of the pods: what the proxy is told goes there by itself (refuse.h). */
 	if (broken && (packet->tcp_flags & TCP_RST))
 		return FORWARDED;
@@ -462,7 +471,10 @@ SUBPROGRAM enum drop_reason ct_track(const struct endpoint *endpoint, const stru
 	if (!exempt && (entry->revision != revision || entry->remote_identity != track->identity ||
 			(track->flags & TRACK_BY_NAME))) {
 		track->name = entry->name;
+		/* Kept there, as the stack is full (Linux 6.1 rounds each of seven calls up). */
+		track->expires_ns = now;
 		reason = ct_judge(endpoint, track, entry->direction, place, false);
+		now = track->expires_ns;
 		if (reason && ((track->flags & TRACK_BY_NAME) || (reason != POLICY_DENIED && reason != POLICY_DENIED_EXPLICIT) ||
 			       !ct_outlives(entry, packet, track, revision, place))) {
 			if ((entry->flags & CT_PROXIED) && (place->flags & POLICY_RESET)) {

@@ -67,8 +67,8 @@ struct policy_probe {
 struct policy_best {
 	/* What is asked. */
 	__u32 matcher;
-	__u32 request;
-	__u32 stage;
+	__u16 request;
+	__u16 stage;
 	/* The best so far. */
 	__u32 precedence;
 	__u32 rule;
