@@ -77,10 +77,13 @@ export class HttpPods {
   #server: HttpServer | undefined;
   #talker: HttpTalker | undefined;
 
-  /** In the caller's namespace, which is its own. Fails where this machine cannot read requests. */
-  async start(): Promise<void> {
+  /**
+   * In the caller's namespace, which is its own. Fails where this machine cannot read requests.
+   * @param maxEntries Capacities of maps, by name.
+   */
+  async start(maxEntries: Readonly<Record<string, number>> = {}): Promise<void> {
     this.#datapath = Datapath.open(
-      { objectDir, pinDir: this.#pinDir, maxEntries: { ct: 4096, service_flows: 1024 } },
+      { objectDir, pinDir: this.#pinDir, maxEntries: { ct: 4096, service_flows: 1024, ...maxEntries } },
       { onEvent: (event) => this.events.push(event) },
     );
     assert.equal(this.datapath.httpUnavailable, undefined);
