@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
-import { errnoName } from './error.ts';
-import { lastErrno, raw } from './ffi/libc.ts';
+import { raw } from './ffi/libc.ts';
+import { descriptorOf } from './tcp-socket.ts';
 
 const IPPROTO_TCP = 6;
 const TCP_SAVED_SYN = 28;
@@ -18,18 +18,8 @@ export function savedSyn(socket: Socket): Uint8Array | undefined {
   const bytes = new Uint8Array(longest);
   const length = Uint32Array.of(longest);
   const result = raw.getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, bytes, new Uint8Array(length.buffer));
-  if (result < 0) {
-    // A socket that the peer has reset meanwhile has no more to say; neither has one with headers longer than any.
-    errnoName(lastErrno());
-    return undefined;
-  }
+  // It fails where the headers are longer than any, or where a listening socket of another kind accepted it.
+  if (result < 0) return undefined;
   const [kept = 0] = length;
   return kept === 0 ? undefined : bytes.subarray(0, kept);
-}
-
-/** Node has no way of its own to the descriptor of a socket. */
-function descriptorOf(socket: Socket): number | undefined {
-  const handle: unknown = '_handle' in socket ? socket._handle : undefined;
-  const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
-  return typeof fd === 'number' && fd >= 0 ? fd : undefined;
 }

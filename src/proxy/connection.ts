@@ -1,4 +1,5 @@
 import { connect, type Socket } from 'node:net';
+import { resetSocket } from '../kernel/tcp-socket.ts';
 import type { DropReason } from '../model/verdict.ts';
 import { optionFlags } from '../policy/image.ts';
 import type { Judge, Judgement, ProxiedConnection } from '../policy/proxy/judge.ts';
@@ -146,8 +147,8 @@ export class Connection {
 
   /** Ends both connections at once, so that nobody takes it for an orderly end. */
   reset(): void {
-    if (!this.client.destroyed) this.client.resetAndDestroy();
-    if (this.#server !== undefined && !this.#server.destroyed) this.#server.resetAndDestroy();
+    resetSocket(this.client);
+    if (this.#server !== undefined) resetSocket(this.#server);
   }
 
   /**

@@ -1,4 +1,5 @@
 import type { Server, Socket } from 'node:net';
+import { resetSocket } from '../kernel/tcp-socket.ts';
 import { Connection, type Origin, type Shared } from './connection.ts';
 import { Opening } from './opening.ts';
 
@@ -53,7 +54,7 @@ export class Intake {
     );
     const end = setTimeout(() => {
       for (const connection of [...this.#connections]) connection.reset();
-      for (const socket of [...this.#waiting.keys()]) socket.resetAndDestroy();
+      for (const socket of [...this.#waiting.keys()]) resetSocket(socket);
     }, graceMs);
     await empty.promise;
     clearTimeout(settle);
@@ -83,7 +84,7 @@ export class Intake {
 
   #refuse(socket: Socket, reason: Refusal): void {
     this.#shared.counts.refuse(reason);
-    socket.resetAndDestroy();
+    resetSocket(socket);
   }
 
   /** @returns Whether policy knows it. */

@@ -101,8 +101,8 @@ export class TestProxy {
     this.shared.policy.take(++this.#revision, image);
   }
 
-  connect(): Socket {
-    return connect({ port: this.port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
+  connect(allowHalfOpen = true): Socket {
+    return connect({ port: this.port, host: '127.0.0.1', allowHalfOpen, noDelay: true });
   }
 
   /** @returns What has been said since the last time, in short: `allow GET /a 200`. */

@@ -26,6 +26,8 @@ export class Http2Gate implements Gate {
   constructor(connection: Connection, first: Buffer) {
     this.#connection = connection;
     const { client } = connection;
+    // Whoever can not say anything any more can not go on with HTTP/2 either.
+    client.allowHalfOpen = false;
     client.pause();
     client.unshift(first);
     const session = performServerHandshake(client, clientSide);
@@ -72,7 +74,9 @@ export class Http2Gate implements Gate {
     if (this.#server !== undefined) return this.#server;
     const connection = this.#connection;
     // What is asked for stands in each request; this one is only asked for by node:http2.
-    const session = connect('http://localhost', { ...serverSide, createConnection: () => connection.openServer() });
+    const server = connection.openServer();
+    server.allowHalfOpen = false;
+    const session = connect('http://localhost', { ...serverSide, createConnection: () => server });
     this.#server = session;
     session.once('connect', () => session.setLocalWindowSize(limits.window));
     session.on('error', () => connection.reset());

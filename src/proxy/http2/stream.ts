@@ -35,6 +35,8 @@ export class Stream {
   #request: HttpRequest | undefined;
   #judgement: Judgement | undefined;
   #grpc = false;
+  /** The end of the server's answer has been given out. */
+  #answered = false;
   #began = 0;
   #status: number | undefined;
   #grpcStatus: number | undefined;
@@ -148,14 +150,18 @@ export class Stream {
         waitForTrailers: !ended,
         ...asItCame,
       });
-      if (!ended) relay(outgoing, incoming);
+      if (ended) this.#answered = true;
+      else relay(outgoing, incoming);
     });
     outgoing.on('trailers', (said) => {
       trailers = said;
       this.#readGrpcStatus(said);
     });
     incoming.on('wantTrailers', () => {
-      if (!incoming.closed) incoming.sendTrailers(trailers);
+      if (incoming.closed) return;
+      incoming.sendTrailers(trailers);
+      this.#answered = true;
+      if (outgoing.closed) this.#leaveRest();
     });
     outgoing.on('close', () => this.#serverIsDone(outgoing));
   }
@@ -172,8 +178,15 @@ export class Stream {
       incoming.close(outgoing.rstCode === NGHTTP2_NO_ERROR ? NGHTTP2_CANCEL : outgoing.rstCode);
       return;
     }
-    // Its answer is whole. It may not have wanted all of the request: then the client need not send the rest.
-    if (incoming.writableFinished) incoming.close(NGHTTP2_NO_ERROR);
-    else incoming.once('finish', () => incoming.close(NGHTTP2_NO_ERROR));
+    if (this.#answered) this.#leaveRest();
+  }
+
+  /**
+   * The server's answer has been handed on whole, and it did not want all of the request: then the client need not send the
+   * rest. Not before the end of the answer has been given out: a reset overtakes data.
+   */
+  #leaveRest(): void {
+    const incoming = this.#incoming;
+    if (!incoming.closed && incoming.state.remoteClose !== 1) incoming.close(NGHTTP2_NO_ERROR);
   }
 }
