@@ -82,7 +82,7 @@ export function evaluateMaps(maps: PolicyMaps & Pick<DatapathMaps, 'names'>, que
   if (byNetwork?.verdict === 'deny') return byNetwork;
   const byMesh = ask('mesh');
   if (byMesh?.verdict === 'deny') return byMesh;
-  if (byMesh?.verdict === 'proxy' && byNetwork?.verdict !== 'proxy') return byMesh;
+  if (byMesh?.verdict === 'proxy') return { ...(byNetwork ?? byMesh), verdict: 'proxy' };
   return byNetwork ?? byMesh ?? allow(reservedRules.none);
 }
 

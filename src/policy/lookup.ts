@@ -108,7 +108,7 @@ export function lookup(
     // Where both gates allow, the first one that has a rule for it is named.
     const byMesh = ask('mesh', assumed);
     if (byMesh?.verdict === 'deny') return byMesh;
-    if (byMesh?.verdict === 'proxy' && byNetwork?.verdict !== 'proxy') return byMesh;
+    if (byMesh?.verdict === 'proxy') return { ...(byNetwork ?? byMesh), verdict: 'proxy' };
     return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
   };
   const readable = direction === 'ingress' && number === protocolNumbers.TCP;

@@ -130,9 +130,13 @@ function compare(view: ClusterView, image: PolicyImage, installed: Installed, fl
       ? expectedSaid(view, image, seen, direction, audited)
       : { verdict: 'deny', reason: 'UNKNOWN_L4', rule: 0 };
     // The first packet of a connection that its requests may be allowed on is let in; what comes on it is another matter.
-    if (lookup(image, subject.pod.uid, direction, peer.address, protocol, port).byRequest === true)
-      assert.equal(found.verdict, 'allow', `${direction} of ${subject.pod.uid}`);
-    else assert.deepEqual(found, expected, `${direction} of ${subject.pod.uid}`);
+    const entries = lookup(image, subject.pod.uid, direction, peer.address, protocol, port);
+    if (entries.byRequest === true) assert.equal(found.verdict, 'allow', `${direction} of ${subject.pod.uid}`);
+    else if (entries.verdict === 'proxy' && understands(transport, family)) {
+      // Here is none.
+      assert.equal(found.reason, 'PROXY_ABSENT', `${direction} of ${subject.pod.uid}`);
+      proxied++;
+    } else assert.deepEqual(found, expected, `${direction} of ${subject.pod.uid}`);
     compared++;
   }
   return compared;
@@ -147,17 +151,19 @@ function expectedSaid(
   image: PolicyImage,
   flow: ResolvedFlow,
   direction: Direction,
-  { byRequest, atBest }: LookupResult,
+  { byRequest, atBest, verdict }: LookupResult,
 ): Said {
   const outcome = expectedOutcome(image, decideSide(view, flow, direction));
   const wanted = expectedOutcome(image, decideSide(asIfEnforced(view), flow, direction));
-  if (outcome.verdict === 'deny' || wanted.verdict === 'allow' || byRequest === true) return outcome;
+  if (outcome.verdict === 'deny' || wanted.verdict === 'allow' || byRequest === true || verdict === 'proxy')
+    return outcome;
   audits++;
   const { reason, rule } = atBest ?? wanted;
   return { ...outcome, audited: { reason, rule } };
 }
 
 let audits = 0;
+let proxied = 0;
 let told = 0;
 
 function asksNames(image: PolicyImage, uid: string): boolean {
@@ -189,6 +195,7 @@ test('the programs say what the reference and the compiled image say, and name t
   assert.ok(compared > 1000, `only ${compared} sides were compared`);
   assert.ok(audits > 2, `only ${audits} would have been denied by what is audited`);
   assert.ok(told > 20, `only ${told} of addresses with names that a rule is about`);
+  assert.ok(proxied > 20, `only ${proxied} connections were for a proxy to judge`);
 });
 
 /** Gives every pod a service with its port. @returns The services' addresses by the pods' UIDs. */
