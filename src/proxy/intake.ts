@@ -2,6 +2,7 @@ import type { Server, Socket } from 'node:net';
 import { resetSocket } from '../kernel/tcp-socket.ts';
 import { Connection, type Origin, type Shared } from './connection.ts';
 import { Opening } from './opening.ts';
+import type { PeerClass } from './policy.ts';
 
 /** Why a connection is reset before anything of it is read; counted, and shown with the drop reasons. */
 type Refusal = 'PROXY_FULL' | 'PROXY_CLIENT_FULL' | 'PROXY_UNPROVEN' | 'PROXY_NO_POLICY' | 'PROXY_UNKNOWN';
@@ -13,7 +14,8 @@ type Refusal = 'PROXY_FULL' | 'PROXY_CLIENT_FULL' | 'PROXY_UNPROVEN' | 'PROXY_NO
 export class Intake {
   readonly #shared: Shared;
   readonly #originOf: (socket: Socket) => Origin | undefined;
-  readonly #connections = new Set<Connection>();
+  /** With whom the end that is not here is. */
+  readonly #connections = new Map<Connection, PeerClass>();
   readonly #byClient = new Map<string, number>();
   /** With what each is tried again by. */
   readonly #waiting = new Map<Socket, () => boolean>();
@@ -41,19 +43,19 @@ export class Intake {
   async drain(graceMs: number): Promise<void> {
     const { counts, limits } = this.#shared;
     counts.draining = true;
-    for (const connection of [...this.#connections]) connection.drain();
+    for (const connection of [...this.#connections.keys()]) connection.drain();
     const empty = Promise.withResolvers<void>();
     const settle = setTimeout(
       () => {
         for (const server of this.#listeners) server.close();
-        for (const connection of [...this.#connections]) connection.drain();
+        for (const connection of [...this.#connections.keys()]) connection.drain();
         this.#onEmpty = empty.resolve;
         this.#checkEmpty();
       },
       Math.min(graceMs, limits.settleMs),
     );
     const end = setTimeout(() => {
-      for (const connection of [...this.#connections]) connection.reset();
+      for (const connection of [...this.#connections.keys()]) connection.reset();
       for (const socket of [...this.#waiting.keys()]) resetSocket(socket);
     }, graceMs);
     await empty.promise;
@@ -89,14 +91,16 @@ export class Intake {
 
   /** @returns Whether policy knows it. */
   #begin(socket: Socket, origin: Origin): boolean {
-    const judge = this.#shared.policy.judgeFor(origin);
-    if (judge?.known !== true) return false;
+    const { policy } = this.#shared;
+    const peer = policy.classOf(origin);
+    const judge = peer === undefined ? undefined : policy.judgeFor(origin, peer);
+    if (peer === undefined || judge?.known !== true) return false;
     const connection = new Connection(socket, origin, judge, this.#shared, () => {
       this.#connections.delete(connection);
       this.#count(origin, -1);
       this.#checkEmpty();
     });
-    this.#connections.add(connection);
+    this.#connections.set(connection, peer);
     new Opening(connection);
     return true;
   }
@@ -128,8 +132,8 @@ export class Intake {
   }
 
   #policyChanged(): void {
-    for (const connection of [...this.#connections])
-      connection.policyChanged(this.#shared.policy.judgeFor(connection.origin));
+    for (const [connection, peer] of [...this.#connections])
+      connection.policyChanged(this.#shared.policy.judgeFor(connection.origin, peer));
     for (const begin of [...this.#waiting.values()]) begin();
   }
 

@@ -24,12 +24,13 @@ export function originOf(socket: Socket): Origin | undefined {
  * The source address of the frame: locally administered and unicast; three bits say whose entry it was and the highest of
  * the pattern's, two bytes the rest of the pattern, three the identity.
  */
-function decodeSource(mac: Uint8Array): Pick<Origin, 'identity' | 'pattern'> | undefined {
+function decodeSource(mac: Uint8Array): Pick<Origin, 'identity' | 'pattern' | 'seenFrom'> | undefined {
   const [first, high, low, a, b, c] = mac;
   if (first === undefined || high === undefined || low === undefined) return undefined;
   if (a === undefined || b === undefined || c === undefined || (first & 3) !== 2) return undefined;
   const pattern = (first >> 3) * 65_536 + high * 256 + low;
   return {
+    seenFrom: (first & 4) === 0 ? 'server' : 'client',
     identity: identityNumber(a * 65_536 + b * 256 + c),
     pattern: identityNumber(pattern === 0 ? 0 : firstNameIdentity + pattern - 1),
   };
