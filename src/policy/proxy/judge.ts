@@ -181,6 +181,7 @@ function verdictFor({ verdict, requests }: ProxyRule, request: Request | undefin
 function reasonFor(request: Request | undefined, byRule: boolean): DropReason {
   if (request?.kind === 'http') return 'HTTP_DENIED';
   if (request?.kind === 'tls') return 'TLS_DENIED';
+  if (request?.kind === 'tls') return 'TLS_DENIED';
   return byRule ? 'POLICY_DENIED_EXPLICIT' : 'POLICY_DENIED';
 }
 
