@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The requests of the control protocol, one function each.
-#include <stdio.h>
+// The requests of the control protocol that change something, one function each; those that only ask are in answers.c.
 #include <unistd.h>
 
+#include "answers.h"
 #include "engine.h"
 #include "esp.h"
 #include "steer.h"
@@ -10,11 +10,6 @@
 #include "wire.h"
 
 #define FIRST_SPI 256 // RFC 4303 section 2.1: 1 … 255 are reserved, 0 is the non-ESP marker
-
-static void done(struct engine *e, uint32_t id, enum message_status status, bool more) {
-  struct wire_done *answer = connection_append(&e->connection, MSG_DONE, sizeof *answer);
-  if (answer != NULL) *answer = (struct wire_done){.id = id, .status = (uint8_t)status, .more = more};
-}
 
 static bool install_valid(const struct wire_install *m) {
   if (m->sa.direction > DIRECTION_OUT || m->sa.spi < FIRST_SPI) return false;
@@ -78,7 +73,7 @@ static bool on_install(struct engine *e, const struct message *message) {
   if (message->length < sizeof m) return false;
   memcpy(&m, message->payload, sizeof m);
   bool whole = m.note_length <= PROTOCOL_MAX_NOTE && message->length == sizeof m + m.note_length;
-  if (whole) done(e, m.id, install(e, &m, message->payload + sizeof m), false);
+  if (whole) answer_done(e, m.id, install(e, &m, message->payload + sizeof m), false);
   explicit_bzero(&m, sizeof m);
   return whole;
 }
@@ -88,7 +83,7 @@ static void release_sa(struct rcu_retired *retired, void *context) {
   struct engine *e = context;
   struct sa *sa = (struct sa *)((uint8_t *)retired - offsetof(struct sa, retired));
   if (atomic_load(&sa->noticed)) engine_events(e); // it is linked there: say and unlink
-  if (sa->remove_connection == e->connection.number) done(e, sa->remove_request, STATUS_OK, false);
+  if (sa->remove_connection == e->connection.number) answer_done(e, sa->remove_request, STATUS_OK, false);
   sa_destroy(sa);
 }
 
@@ -98,7 +93,7 @@ static bool on_remove(struct engine *e, const struct message *message) {
   memcpy(&m, message->payload, sizeof m);
   struct sa *sa = table_find(&e->table, &m.sa);
   if (sa == NULL) {
-    done(e, m.id, STATUS_NO_SUCH_SA, false);
+    answer_done(e, m.id, STATUS_NO_SUCH_SA, false);
     return true;
   }
   table_remove(&e->table, sa);
@@ -131,124 +126,7 @@ static bool on_move_peer(struct engine *e, const struct message *message) {
   struct wire_move_peer m;
   if (message->length != sizeof m) return false;
   memcpy(&m, message->payload, sizeof m);
-  done(e, m.id, move_peer(e, &m), false);
-  return true;
-}
-
-static void list_one(struct engine *e, uint32_t id, const struct sa *sa, uint64_t now_ms) {
-  uint64_t used = COUNTED(sa->last_used_ms);
-  struct wire_sa m = {
-      .id = id,
-      .serial = sa->serial,
-      .flags = sa_expired(sa) ? SA_FLAG_EXPIRED : 0,
-      .lifetimes = sa->limits,
-      .replay_window = sa->direction == DIRECTION_IN ? sa->replay.size : 0,
-      .packets = COUNTED(sa->packets),
-      .bytes = COUNTED(sa->bytes),
-      .idle_ms = used == 0 ? PROTOCOL_NO_LIMIT : now_ms > used ? now_ms - used : 0,
-      .sequence = sa->direction == DIRECTION_IN ? COUNTED(sa->replay.top) : COUNTED(sa->sequence),
-      .drop_count = DROP_COUNT,
-      .note_length = sa->note_length,
-  };
-  sa_id_to_wire(&m.sa, sa);
-  for (unsigned family = 0; family < 2; family++)
-    if (sa->has[family]) pair_to_wire(&m.selectors[m.selector_count++], &sa->pairs[family].pair);
-  uint8_t *to = connection_append(&e->connection, MSG_SA, sizeof m + sizeof sa->drops + sa->note_length);
-  if (to == NULL) return;
-  memcpy(to, &m, sizeof m);
-  to += sizeof m;
-  for (unsigned i = 0; i < DROP_COUNT; i++) {
-    uint32_t count = COUNTED(sa->drops[i]);
-    memcpy(to + i * sizeof count, &count, sizeof count);
-  }
-  memcpy(to + sizeof sa->drops, sa->note, sa->note_length);
-}
-
-static bool on_list(struct engine *e, const struct message *message) {
-  struct wire_list m;
-  if (message->length != sizeof m) return false;
-  memcpy(&m, message->payload, sizeof m);
-  struct worker *self = &e->workers[WORKER_CONTROL];
-  worker_clock(self);
-  struct sa *sa = table_after(&e->table, m.after);
-  unsigned count = 0;
-  for (; sa != NULL && count < PROTOCOL_PAGE; sa = sa->newer, count++) list_one(e, m.id, sa, self->now_ms);
-  done(e, m.id, STATUS_OK, sa != NULL);
-  return true;
-}
-
-static uint64_t sum(const struct engine *e, size_t offset) {
-  uint64_t total = 0;
-  for (unsigned i = 0; i < WORKER_COUNT; i++)
-    total += COUNTED(*(const uint64_t *)((const uint8_t *)&e->workers[i].counters + offset));
-  return total;
-}
-
-uint64_t engine_drops(const struct engine *e, enum drop reason) {
-  return sum(e, offsetof(struct counters, drops) + reason * sizeof(uint64_t));
-}
-
-static const struct {
-  const char *name;
-  size_t offset;
-} details[] = {
-#define X(name) {#name, offsetof(struct counters, name)},
-    DETAILS(X)
-#undef X
-};
-
-static struct wire_detail detail(const char *name, uint64_t value) {
-  struct wire_detail made = {.value = value};
-  strncpy(made.name, name, sizeof made.name);
-  return made;
-}
-
-// What threads of a direction have carried, each by itself: whether they share the work.
-static struct wire_detail *add_shares(const struct engine *e, struct wire_detail *to) {
-  char name[sizeof to->name + 1];
-  for (unsigned lane = 0; lane < e->lanes; lane++) {
-    snprintf(name, sizeof name, "sealed_by_thread_%u", lane);
-    *to++ = detail(name, COUNTED(e->workers[WORKER_OUTBOUND + lane].counters.sealed_packets));
-    snprintf(name, sizeof name, "opened_by_thread_%u", lane);
-    *to++ = detail(name, COUNTED(e->workers[WORKER_INBOUND + lane].counters.opened_packets));
-  }
-  return to;
-}
-
-static bool on_statistics(struct engine *e, const struct message *message) {
-  struct wire_request m;
-  if (message->length != sizeof m) return false;
-  memcpy(&m, message->payload, sizeof m);
-  struct wire_counters counters = {
-      .id = m.id,
-      .sealed_packets = sum(e, offsetof(struct counters, sealed_packets)),
-      .sealed_bytes = sum(e, offsetof(struct counters, sealed_bytes)),
-      .opened_packets = sum(e, offsetof(struct counters, opened_packets)),
-      .opened_bytes = sum(e, offsetof(struct counters, opened_bytes)),
-      .sas_in = e->table.count[DIRECTION_IN],
-      .sas_out = e->table.count[DIRECTION_OUT],
-      .drop_count = DROP_COUNT,
-      .detail_count = (uint16_t)(ARRAY_SIZE(details) + 1 + (e->lanes == 1 ? 0 : 2 * e->lanes)),
-  };
-  pthread_mutex_lock(&e->hold.lock);
-  counters.held_pairs = e->hold.pair_count;
-  counters.held_packets = e->hold.packet_count;
-  counters.held_bytes = e->hold.packet_bytes;
-  pthread_mutex_unlock(&e->hold.lock);
-  size_t length = sizeof counters + DROP_COUNT * sizeof(uint64_t) + counters.detail_count * sizeof(struct wire_detail);
-  uint8_t *to = connection_append(&e->connection, MSG_COUNTERS, length);
-  if (to == NULL) return true;
-  memcpy(to, &counters, sizeof counters);
-  to += sizeof counters;
-  for (unsigned i = 0; i < DROP_COUNT; i++, to += sizeof(uint64_t)) {
-    uint64_t count = engine_drops(e, i);
-    memcpy(to, &count, sizeof count);
-  }
-  struct wire_detail *next = (struct wire_detail *)to; // packed: alignment is no matter
-  for (size_t i = 0; i < ARRAY_SIZE(details); i++) *next++ = detail(details[i].name, sum(e, details[i].offset));
-  if (e->lanes > 1) next = add_shares(e, next);
-  *next = detail("vault_bytes", vault_bytes());
-  done(e, m.id, STATUS_OK, false);
+  answer_done(e, m.id, move_peer(e, &m), false);
   return true;
 }
 
@@ -265,7 +143,7 @@ static bool on_fail(struct engine *e, const struct message *message) {
     worker_drop(&e->workers[WORKER_CONTROL], DROP_HOLD_FAILED, held->packets, &(struct dropped){.pair = &pair});
     hold_free(held);
   }
-  done(e, m.id, STATUS_OK, false);
+  answer_done(e, m.id, STATUS_OK, false);
   return true;
 }
 
@@ -275,7 +153,7 @@ static bool on_release(struct engine *e, const struct message *message) {
   memcpy(&m, message->payload, sizeof m);
   struct pair pair = pair_from_wire(&m.pair);
   outbound_give_back(&e->release, &pair);
-  done(e, m.id, STATUS_OK, false);
+  answer_done(e, m.id, STATUS_OK, false);
   return true;
 }
 
@@ -283,7 +161,7 @@ static bool on_path_mtu(struct engine *e, const struct message *message) {
   struct wire_path_mtu m;
   if (message->length != sizeof m) return false;
   memcpy(&m, message->payload, sizeof m);
-  done(e, m.id, paths_set(&e->paths, addr_from_ip6(m.address), m.mtu), false);
+  answer_done(e, m.id, paths_set(&e->paths, addr_from_ip6(m.address), m.mtu), false);
   for (struct sa *sa = e->table.oldest; sa != NULL; sa = sa->newer)
     atomic_store(&sa->most, paths_most(&e->paths, &atomic_load(&sa->peer)->underlay));
   return true;
@@ -300,7 +178,7 @@ static bool on_keepalive(struct engine *e, const struct message *message) {
     *udp_out_reserve(&e->release.udp, &peer, 1) = KEEPALIVE;
     udp_out_flush(&e->release.udp);
   }
-  done(e, m.id, reachable ? STATUS_OK : STATUS_INVALID, false);
+  answer_done(e, m.id, reachable ? STATUS_OK : STATUS_INVALID, false);
   return true;
 }
 
@@ -321,7 +199,7 @@ static bool on_keep_socket(struct engine *e, const struct message *message) {
     if (!m.keep) close_if_open(&e->kept_fd);
     e->kernel_esp = m.keep;
   }
-  done(e, m.id, good ? STATUS_OK : STATUS_INVALID, false);
+  answer_done(e, m.id, good ? STATUS_OK : STATUS_INVALID, false);
   return true;
 }
 
@@ -329,7 +207,7 @@ static bool on_shutdown(struct engine *e, const struct message *message) {
   struct wire_request m;
   if (message->length != sizeof m) return false;
   memcpy(&m, message->payload, sizeof m);
-  done(e, m.id, STATUS_OK, false);
+  answer_done(e, m.id, STATUS_OK, false);
   e->ending = true;
   return true;
 }
@@ -339,8 +217,8 @@ static bool request(struct engine *e, const struct message *message) {
     case MSG_INSTALL: return on_install(e, message);
     case MSG_REMOVE: return on_remove(e, message);
     case MSG_MOVE_PEER: return on_move_peer(e, message);
-    case MSG_LIST: return on_list(e, message);
-    case MSG_STATISTICS: return on_statistics(e, message);
+    case MSG_LIST: return answer_list(e, message);
+    case MSG_STATISTICS: return answer_statistics(e, message);
     case MSG_FAIL: return on_fail(e, message);
     case MSG_SHUTDOWN: return on_shutdown(e, message);
     case MSG_RELEASE: return on_release(e, message);

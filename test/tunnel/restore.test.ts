@@ -149,3 +149,15 @@ test('two pods at one remote address: the one that is believed to be there stays
   );
   assert.deepEqual(remove.map(({ spi: old }) => old).sort(), [2000, 2001]);
 });
+
+test('a pair whose key is in the driver that is being left wants another at once; with a newer one elsewhere it does not', () => {
+  const leaving = (sas: readonly InstalledSa[]) => sas.map((sa) => ({ ...sa, leaving: true }));
+  assert.equal(plan(pair(1000)).tunnels[0]?.state.up?.rekeyAt, 80_000);
+  assert.equal(plan(leaving(pair(1000))).tunnels[0]?.state.up?.rekeyAt, 50_000);
+  const { tunnels, remove } = plan([...leaving(pair(1000)), ...pair(2000)]);
+  assert.equal(tunnels[0]?.state.up?.rekeyAt, 80_000);
+  assert.deepEqual(
+    remove.map(({ spi: old }) => old),
+    [1001],
+  );
+});
