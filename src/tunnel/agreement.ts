@@ -3,7 +3,7 @@ import type { Agreement } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
 import { driverLifetimes } from './handshake/messages.ts';
 import { encodeNote } from './note.ts';
-import type { Established } from './pair.ts';
+import type { Established } from './pair-state.ts';
 import type { LocalPod, RemotePod } from './peers.ts';
 
 /**

@@ -1,29 +1,12 @@
 import { inboundSa, outboundSa, type SaTerms, saTerms, schedule } from './agreement.ts';
+import type { Attempt } from './attempts.ts';
 import type { InboundSa, OutboundSa, UnderlayAddress } from './driver.ts';
-import type { Cancel } from './handshake/cancel.ts';
 import { HandshakeError } from './handshake/error.ts';
-import type { Agreement, BreachRadius, Installer } from './handshake/exchange.ts';
+import type { Agreement, Installer } from './handshake/exchange.ts';
 import type { DirectionKeys } from './handshake/keys.ts';
-import type { Established } from './pair.ts';
-import type { Role, TunnelServices } from './services.ts';
+import type { Established } from './pair-state.ts';
+import type { TunnelServices } from './services.ts';
 import type { Tunnel } from './tunnel.ts';
-
-/** One handshake of a pair, whichever side began it. */
-export interface Attempt {
-  readonly number: number;
-  readonly role: Role;
-  readonly cancel: Cancel;
-  readonly startedAt: number;
-  /** Where somebody waits for its end. */
-  done: PromiseWithResolvers<void> | undefined;
-  /** What the namespaces asked for when it began. */
-  readonly radius: BreachRadius;
-  /** Reserved for it. */
-  spi: number | undefined;
-  established: Established | undefined;
-  /** Of both its SAs. */
-  terms: SaTerms | undefined;
-}
 
 type Services = Pick<
   TunnelServices,

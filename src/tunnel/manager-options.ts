@@ -6,7 +6,7 @@ import type { TlsIdentity } from './handshake/credentials.ts';
 import type { BreachRadius } from './handshake/exchange.ts';
 import type { HandshakeServerOptions } from './handshake/server.ts';
 import type { TlsWorkOptions } from './handshake/work.ts';
-import type { PairTiming } from './pair.ts';
+import type { PairTiming } from './pair-state.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import type { TunnelHooks } from './sa-ledger.ts';
 import type { TunnelServices } from './services.ts';

@@ -7,7 +7,6 @@ import { type InstalledSa, type TrafficSelector, TunnelError, type UnderlayAddre
 import { HandshakeCounters, type HandshakeStatistics, RateLimit } from './handshake/counters.ts';
 import { TlsContexts } from './handshake/credentials.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
-import type { WireLifetime } from './handshake/messages.ts';
 import type { NodeSession } from './handshake/node-session.ts';
 import type { PairConversation } from './handshake/pair-conversation.ts';
 import { PeerVerifier } from './handshake/peer.ts';
@@ -15,15 +14,13 @@ import { HandshakeServer } from './handshake/server.ts';
 import { defaultGroups } from './handshake/tls-parameters.ts';
 import { TlsWork } from './handshake/work.ts';
 import { Inventory } from './inventory.ts';
+import { type KeyLimits, makeServices } from './make-services.ts';
 import type { TunnelManagerDeps, TunnelManagerOptions } from './manager-options.ts';
 import { NodeSessions } from './node-sessions.ts';
 import { hearNotice, NodeNotices } from './notices.ts';
-import { defaultTiming } from './pair.ts';
 import type { LocalPod } from './peers.ts';
-import { isNobody, whyPairRevoked } from './revocation.ts';
 import { SaHolders } from './sa-ledger.ts';
 import type { Role, TunnelServices } from './services.ts';
-import { Slots } from './slots.ts';
 import { RandomSpis } from './spi-pool.ts';
 import { type TunnelStatus, tunnelStatus } from './status.ts';
 import { TunnelTable } from './table.ts';
@@ -47,7 +44,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   readonly #deps: TunnelManagerDeps;
   readonly #services: TunnelServices;
   readonly #world: TunnelWorld;
-  readonly #limits: { lifetime: WireLifetime };
+  readonly #limits: KeyLimits;
   readonly #counters = new HandshakeCounters();
   readonly #rateLimit: RateLimit;
   readonly #server: HandshakeServer;
@@ -71,7 +68,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     super();
     this.#deps = deps;
     const { trustDomain, groups = defaultGroups, timeoutMs = 5000, handshakePort = 4747 } = options;
-    const { driver, hooks, logger, svid, resolver, bundles, nodeIdentity } = deps;
+    const { driver, logger, svid, resolver, bundles, nodeIdentity } = deps;
     this.#port = handshakePort;
     this.#spis = new RandomSpis((random) => driver.spiOf?.(random) ?? random);
     this.#table = new TunnelTable(resolver);
@@ -98,48 +95,25 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
       },
       { work, verifier, nodeIdentity, onPair: (conversation, session) => void this.#answer(conversation, session) },
     );
-    const keyLimits = {
+    this.#limits = {
       lifetime: {
         seconds: lifetimeSeconds,
         bytes: options.lifetimeBytes ?? defaultLifetimeBytes,
         packets: options.lifetimePackets ?? 2 ** 40,
       },
     };
-    this.#limits = keyLimits;
-    const services: TunnelServices = {
-      trustDomain,
-      driver,
-      hooks,
-      svid,
+    const services = makeServices(options, deps, {
       work,
       verifier,
       counters: this.#counters,
-      logger,
-      timing: { ...defaultTiming, ...options.timing },
-      dials: new Slots(options.mostDials ?? 32),
       nodes: this.#nodes,
-      radius: deps.radius ?? (() => 'pod'),
-      nodeNotAfter: () => Math.min(...(nodeIdentity()?.chain.map(({ notAfter }) => notAfter) ?? [0])),
       spis: this.#spis,
       holders: this.#holders,
-      claim: (tunnel, cancel) => this.#table.claim(tunnel, cancel),
-      whyNot: deps.whyNot ?? (() => undefined),
-      whyRevoked: (pair, peerSerials) => this.#whyRevoked(pair, peerSerials),
-      ...(deps.onKeys === undefined ? {} : { onKeys: deps.onKeys }),
-      isUsed: (sas) => this.#inventory.isUsed(sas),
+      table: this.#table,
+      inventory: this.#inventory,
+      limits: this.#limits,
       onHandshake: (_, role, outcome, durationMs) => this.emit('handshake', { role, outcome, durationMs }),
-      now,
-      random: deps.random ?? Math.random,
-      settings: {
-        espPort: options.espPort ?? 4500,
-        handshakePort,
-        get lifetime() {
-          return keyLimits.lifetime;
-        },
-        replayWindow: options.replayWindow,
-        timeoutMs,
-      },
-    };
+    });
     this.#services = services;
     this.#world = {
       ...{ services, resolver, table: this.#table, holders: this.#holders, inventory: this.#inventory },
@@ -305,7 +279,7 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
   }
 
   #revoke(bundle: TrustBundle): void {
-    endRevoked(bundle, this.#world, (tunnel, serials) => this.#whyRevoked(tunnel, serials));
+    endRevoked(bundle, this.#world);
   }
 
   #acquire(pair: TrafficSelector): void {
@@ -352,17 +326,6 @@ export class TunnelManager extends EventEmitter<TunnelManagerEvents> {
     }
     tunnel.followRadius();
     await tunnel.settled();
-  }
-
-  #whyRevoked(pair: Pick<Tunnel, 'local' | 'remote'>, peerSerials: readonly string[]): string | undefined {
-    const { bundles, svid, nodeIdentity } = this.#deps;
-    const { revocations } = bundles.current;
-    if (isNobody(revocations)) return undefined;
-    const [node] = nodeIdentity()?.chain ?? [];
-    const [own] = svid(pair.local.pod.uid)?.chain ?? [];
-    const serials = [own?.serialNumber, node?.serialNumber].flatMap((serial) => serial ?? []);
-    const { trustDomain } = this.#services;
-    return whyPairRevoked(pair, { serials, nodeUri: node?.uris[0] }, peerSerials, revocations, trustDomain);
   }
 
   /** Another node says that it does not know these SPIs, which we send to it with. */

@@ -1,6 +1,6 @@
 import type { InstalledSa, SaId } from './driver.ts';
 import { decodeNote, type SaNote } from './note.ts';
-import { goesFirst, type PairState, restoredPair } from './pair.ts';
+import { goesFirst, type PairState, restoredPair } from './pair-state.ts';
 import type { LocalPod, PeerResolver, RemotePod } from './peers.ts';
 import type { HeldSa } from './sa-ledger.ts';
 import type { Proven } from './services.ts';

@@ -9,7 +9,7 @@ import type { PeerVerifier } from './handshake/peer.ts';
 import type { TlsWork } from './handshake/work.ts';
 import type { NodeSessions } from './node-sessions.ts';
 import type { SaNote } from './note.ts';
-import type { PairTiming } from './pair.ts';
+import type { PairTiming } from './pair-state.ts';
 import type { LocalPod, RemotePod } from './peers.ts';
 import type { SaHolders, SpiPool, TunnelHooks } from './sa-ledger.ts';
 import type { Slots } from './slots.ts';

@@ -1,7 +1,7 @@
 import type { IpAddress } from '../model/address.ts';
 import type { Cancel } from './handshake/cancel.ts';
 import { HandshakeError } from './handshake/error.ts';
-import { goesFirst } from './pair.ts';
+import { goesFirst } from './pair-state.ts';
 import type { LocalPod, PeerNode, PeerResolver, RemotePod } from './peers.ts';
 import type { TunnelServices } from './services.ts';
 import { Tunnel } from './tunnel.ts';

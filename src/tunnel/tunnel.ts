@@ -1,5 +1,6 @@
 import { messageOf } from '../identity/certificate.ts';
 import { Alarm } from './alarm.ts';
+import { type Attempt, Attempts } from './attempts.ts';
 import {
   type InboundSa,
   type OutboundSa,
@@ -11,9 +12,10 @@ import {
 import { Cancel } from './handshake/cancel.ts';
 import { asHandshakeError, HandshakeError } from './handshake/error.ts';
 import type { Agreement, BreachRadius, Installer, Proposal } from './handshake/exchange.ts';
-import { type Attempt, KeyInstaller } from './installing.ts';
+import { KeyInstaller } from './installing.ts';
 import { openPair } from './opening.ts';
-import { isAtRest, newPair, nextDeadline, type PairEffect, type PairEvent, type PairState, stepPair } from './pair.ts';
+import { stepPair } from './pair.ts';
+import { isAtRest, newPair, nextDeadline, type PairEffect, type PairEvent, type PairState } from './pair-state.ts';
 import { type LocalPod, type RemotePod, selectorsBetween } from './peers.ts';
 import { type HeldSa, type SaIndex, SaLedger } from './sa-ledger.ts';
 import type { Proven, Role, TunnelServices } from './services.ts';
@@ -26,8 +28,7 @@ export class Tunnel implements SaIndex {
   readonly local: LocalPod;
   readonly #services: TunnelServices;
   readonly #ledger: SaLedger;
-  /** Under way: one, and those that it took the place of. */
-  #attempts: readonly Attempt[] = [];
+  readonly #attempts = new Attempts();
   #remote: RemotePod;
   #selectors: readonly TrafficSelector[];
   #proven: Proven | undefined;
@@ -78,7 +79,7 @@ export class Tunnel implements SaIndex {
   }
 
   get isAtRest(): boolean {
-    return isAtRest(this.#state) && this.#attempts.length === 0 && this.sas.length === 0;
+    return isAtRest(this.#state) && this.#attempts.isEmpty && this.sas.length === 0;
   }
 
   /** Takes over what an earlier agent of this node installed. */
@@ -147,7 +148,7 @@ export class Tunnel implements SaIndex {
 
   /** Ends an attempt: well, or with why not. */
   finish(number: number, outcome: Agreement | HandshakeError): void {
-    const attempt = this.#attempt(number);
+    const attempt = this.#attempts.find(number);
     if (attempt === undefined) return;
     const { role, established: sa } = attempt;
     const ms = this.#services.now() - attempt.startedAt;
@@ -157,7 +158,7 @@ export class Tunnel implements SaIndex {
       this.#proven = { remoteSpiffeId, remoteSerial, cipher, group, radius, nodeSerial };
       this.#services.counters[role === 'initiator' ? 'opened' : 'answered']++;
       if (this.#state.up !== undefined) this.#services.counters.rekeys++;
-      this.#end(attempt);
+      this.#attempts.end(attempt);
       this.dispatch({ type: 'established', attempt: number, sa });
       if (this.radius !== attempt.radius) this.followRadius();
       this.#services.onHandshake(this, role, 'done', ms);
@@ -166,7 +167,7 @@ export class Tunnel implements SaIndex {
     }
     const error = outcome instanceof HandshakeError ? outcome : new HandshakeError('aborted');
     this.#undo(attempt);
-    this.#end(attempt);
+    this.#attempts.end(attempt);
     this.#services.onHandshake(this, role, error.code, ms);
     const { code, message: text, lasting } = error;
     // Neither is an answer: another attempt takes its place.
@@ -189,8 +190,7 @@ export class Tunnel implements SaIndex {
 
   /** The driver has lost everything: nothing is there to be removed, and half of a handshake is worth nothing. */
   lostByDriver(): void {
-    for (const { cancel, number } of this.#attempts)
-      if (this.#ledger.hasInstalled(number)) cancel.cancel(new HandshakeError('aborted'));
+    this.#attempts.cancel(({ number }) => this.#ledger.hasInstalled(number));
     this.#enqueue(() => this.#ledger.lost(this.#remote));
     this.dispatch({ type: 'vanished' });
   }
@@ -230,12 +230,9 @@ export class Tunnel implements SaIndex {
   async teardown(): Promise<void> {
     this.#enqueue(() => this.#ledger.disown(this.#remote));
     this.dispatch({ type: 'gone' });
-    const ended = this.#attempts.map((attempt) => {
-      attempt.done ??= Promise.withResolvers();
-      return attempt.done.promise;
-    });
+    const ended = this.#attempts.ended();
     this.close();
-    await Promise.all(ended);
+    await ended;
     await this.#queue;
   }
 
@@ -243,7 +240,7 @@ export class Tunnel implements SaIndex {
   close(): void {
     this.#closed = true;
     this.#alarm.set(undefined);
-    for (const { cancel } of this.#attempts) cancel.cancel(new HandshakeError('aborted'));
+    this.#attempts.cancel();
   }
 
   /** Resolves when everything that was decided so far is done. */
@@ -265,28 +262,7 @@ export class Tunnel implements SaIndex {
   }
 
   #begin(number: number, role: Role, cancel: Cancel): Attempt {
-    const attempt: Attempt = {
-      number,
-      role,
-      cancel,
-      startedAt: this.#services.now(),
-      done: undefined,
-      radius: this.radius,
-      spi: undefined,
-      established: undefined,
-      terms: undefined,
-    };
-    this.#attempts = [...this.#attempts, attempt];
-    return attempt;
-  }
-
-  #attempt(number: number): Attempt | undefined {
-    return this.#attempts.find((attempt) => attempt.number === number);
-  }
-
-  #end(attempt: Attempt): void {
-    this.#attempts = this.#attempts.filter((other) => other !== attempt);
-    attempt.done?.resolve();
+    return this.#attempts.begin({ number, role, cancel, startedAt: this.#services.now(), radius: this.radius });
   }
 
   #undo({ number, spi }: Attempt): void {
@@ -302,7 +278,7 @@ export class Tunnel implements SaIndex {
 
   /** @throws {HandshakeError} `aborted` where the attempt is no longer the one that counts. */
   current(number: number): Attempt {
-    const attempt = this.#attempt(number);
+    const attempt = this.#attempts.find(number);
     if (attempt === undefined || attempt.cancel.reason !== undefined || !this.#isCurrent(number))
       throw new HandshakeError('aborted');
     return attempt;
@@ -314,7 +290,7 @@ export class Tunnel implements SaIndex {
         void this.#open(effect.attempt);
         return;
       case 'abort':
-        this.#attempt(effect.attempt)?.cancel.cancel(new HandshakeError('aborted'));
+        this.#attempts.cancel(({ number }) => number === effect.attempt);
         return;
       case 'admit':
       case 'yield':

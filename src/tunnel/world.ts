@@ -100,17 +100,13 @@ export async function takeOver(world: TunnelWorld, locals: ReadonlyMap<string, L
 }
 
 /** Ends what another bundle does not believe any more: sessions of nodes, and tunnels. */
-export function endRevoked(
-  { revocations }: TrustBundle,
-  { services, table, nodes }: TunnelWorld,
-  whyRevoked: TunnelServices['whyRevoked'],
-): void {
+export function endRevoked({ revocations }: TrustBundle, { services, table, nodes }: TunnelWorld): void {
   const { serials, spiffeIds } = revocations;
   nodes.recheck(({ peer }) => !spiffeIds.has(peer.uri) && !serials.has(peer.serialNumber));
   for (const tunnel of table.all) {
     const { local, remote, proven, state } = tunnel;
     const peerSerials = [proven?.remoteSerial, proven?.nodeSerial].flatMap((serial) => serial ?? []);
-    const why = whyRevoked(tunnel, state.up === undefined ? [] : peerSerials);
+    const why = services.whyRevoked(tunnel, state.up === undefined ? [] : peerSerials);
     if (why !== undefined) {
       services.counters.revoked++;
       services.logger.warn({ local: local.pod, remote: remote.pod, why }, 'tunnel ended: it is proof no more');

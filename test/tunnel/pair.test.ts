@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { stepPair } from '../../src/tunnel/pair.ts';
 import {
   defaultTiming,
   goesFirst,
@@ -10,8 +11,7 @@ import {
   type PairEffect,
   type PairEvent,
   type PairState,
-  stepPair,
-} from '../../src/tunnel/pair.ts';
+} from '../../src/tunnel/pair-state.ts';
 
 const timing = { ...defaultTiming, graceMs: 1000 };
 
