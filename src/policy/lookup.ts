@@ -39,6 +39,8 @@ export interface LookupResult {
   readonly entry?: PolicyEntry;
   /** No request is known, and policy allows some: the connection is admitted, and its requests are read and judged. */
   readonly byRequest?: true;
+  /** The network gate leaves it to the proxy, and the mesh denies it first: which rule is named depends on the request. */
+  readonly beforeProxy?: true;
   /** Of a connection that could be read, and is denied whatever its requests are: what denies the best of them. */
   readonly atBest?: Pick<LookupResult, 'reason' | 'rule'>;
 }
@@ -107,7 +109,7 @@ export function lookup(
     if (byNetwork?.verdict === 'deny') return byNetwork;
     // Where both gates allow, the first one that has a rule for it is named.
     const byMesh = ask('mesh', assumed);
-    if (byMesh?.verdict === 'deny') return byMesh;
+    if (byMesh?.verdict === 'deny') return byNetwork?.verdict === 'proxy' ? { ...byMesh, beforeProxy: true } : byMesh;
     if (byMesh?.verdict === 'proxy') return { ...(byNetwork ?? byMesh), verdict: 'proxy' };
     return byNetwork ?? byMesh ?? { verdict: 'allow', rule: reservedRules.none, flags: 0, identity };
   };
