@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { run } from '../kernel/command.ts';
 import { KernelError } from '../kernel/error.ts';
 import { deviceIndex } from '../kernel/ffi/libc.ts';
 import { findLink, ip, ipBatch } from '../kernel/ip.ts';
@@ -90,7 +91,12 @@ export class Engine {
     const engine = new Engine(options, log);
     const started = await engine.#startIfNone(true);
     await engine.raiseMtu(options.mtu);
-    await ipBatch([`link set dev ${tunnelDevice} txqueuelen 4096 addrgenmode none`, `link set dev ${tunnelDevice} up`]);
+    await ipBatch([`link set dev ${tunnelDevice} txqueuelen 4096 addrgenmode none`]);
+    // Packets wait in the device itself. Of what the kernel would put before it, there is one for each of 256 queues that a
+    // multi-queue device may have: 25 MiB.
+    if ((await deviceState())?.multiQueue === true)
+      await run('tc', ['qdisc', 'replace', 'dev', tunnelDevice, 'root', 'noqueue']);
+    await ipBatch([`link set dev ${tunnelDevice} up`]);
     await engine.driver.open();
     log.info({ started }, started ? 'the engine was started' : 'a running engine was taken over');
     const { kernelEsp = false, sharesPort = false } = engine.driver.engine ?? {};
