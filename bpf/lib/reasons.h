@@ -49,6 +49,9 @@ enum drop_reason {
 	TLS_DENIED = 46,
 	TLS_MALFORMED = 47,
 	PROXY_MALFORMED = 48,
+	TLS_SECRET = 49,
+	TLS_UNVERIFIED = 50,
+	TLS_MISDIRECTED = 51,
 };
 
 /* Slots of the metrics map per direction; new reasons stay below it. */

@@ -45,6 +45,18 @@ export const dropReasons = {
   TLS_DENIED: { code: 46, text: 'no rule allows the TLS server name; the connection was ended by an alert' },
   TLS_MALFORMED: { code: 47, text: 'policy asks for the TLS server name, and there is none to be read' },
   PROXY_MALFORMED: { code: 48, text: 'policy asks for requests, and what came is neither HTTP nor TLS' },
+  TLS_SECRET: {
+    code: 49,
+    text: 'policy wants its TLS ended or opened by a Secret that is not there, broken or not the only one',
+  },
+  TLS_UNVERIFIED: {
+    code: 50,
+    text: 'TLS to the server cannot be had, or the server did not prove its name; it was answered 503',
+  },
+  TLS_MISDIRECTED: {
+    code: 51,
+    text: 'the request is for another host than its TLS was opened for; it was answered 421',
+  },
 } as const satisfies Record<string, { code: number; text: string }>;
 
 export type DropReason = keyof typeof dropReasons;

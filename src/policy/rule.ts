@@ -3,6 +3,7 @@ import type { PortRange } from '../model/port.ts';
 import type { Prefix } from '../model/prefix.ts';
 import type { Direction, RuleRef } from '../model/verdict.ts';
 import { type DomainPattern, matchesServerName, type Request, type RequestMatch } from './request.ts';
+import type { TlsUse } from './tls.ts';
 
 /**
  * The one form that every policy API is turned into. Deciding and compiling know only this form; a front end per API
@@ -86,6 +87,8 @@ export interface Rule {
   readonly priority: number;
   /** One of these the request must match; absent: every request, also what is no request at all. */
   readonly requests?: readonly RequestMatch[];
+  /** Of rules that allow and ask for requests: how these come out of TLS and go on in it. */
+  readonly tls?: TlsUse;
   /** Not empty: each verdict of this rule is said in an event, with this text. */
   readonly log?: string;
   readonly description?: string;

@@ -1,14 +1,18 @@
 import { connect, type Socket } from 'node:net';
 import { resetSocket } from '../kernel/tcp-socket.ts';
+import { MyelinError } from '../model/error.ts';
 import type { DropReason } from '../model/verdict.ts';
 import { optionFlags } from '../policy/image.ts';
 import type { Judge, Judgement, ProxiedConnection } from '../policy/proxy/judge.ts';
+import { type Hello, same, type TlsAsked } from '../policy/proxy/tls.ts';
 import type { ProxyFlow } from '../policy/proxy/wire.ts';
 import type { Request } from '../policy/request.ts';
 import type { Counts } from './counts.ts';
 import type { Flows } from './flows.ts';
 import type { Limits } from './limits.ts';
 import type { PolicyInForce } from './policy.ts';
+import type { Secrets } from './tls/secrets.ts';
+import type { Protocol, Refusal, Way } from './tls/way.ts';
 
 /** Who is at both ends, as the datapath said it with the connection's first packet. */
 export interface Origin extends ProxiedConnection {
@@ -18,6 +22,7 @@ export interface Origin extends ProxiedConnection {
 /** What all connections share. */
 export interface Shared {
   readonly policy: PolicyInForce;
+  readonly secrets: Secrets;
   readonly flows: Flows;
   readonly counts: Counts;
   readonly limits: Limits;
@@ -64,12 +69,19 @@ export function openTransparently({ client, clientPort, server, port }: Origin):
  * both have ended, it is over.
  */
 export class Connection {
-  readonly client: Socket;
+  /** The socket itself, below whatever is within it. */
+  readonly wire: Socket;
+  #client: Socket;
   readonly origin: Origin;
   readonly shared: Shared;
   #server: Socket | undefined;
   #judge: Judge;
   #gate: Gate | undefined;
+  #serverWire: Socket | undefined;
+  /** How the connection began, and what policy wanted of its TLS then. */
+  #begun: { readonly hello: Hello; readonly asked: TlsAsked } | undefined;
+  /** Where requests go by a way of their own. */
+  way: Way | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
   /** The client hears its last words, and ends the connection itself. */
@@ -78,13 +90,24 @@ export class Connection {
 
   /** @param onOver Called once, when both sockets are closed. */
   constructor(client: Socket, origin: Origin, judge: Judge, shared: Shared, onOver: () => void) {
-    this.client = client;
+    this.wire = client;
+    this.#client = client;
     this.origin = origin;
     this.shared = shared;
     this.#judge = judge;
     this.#onOver = onOver;
     client.on('error', () => this.reset());
     client.on('close', () => this.#closed(this.#server));
+  }
+
+  /** What the client says and hears: within TLS, where that is ended here. */
+  get client(): Socket {
+    return this.#client;
+  }
+
+  /** The client's TLS stands. @param client What is within it. */
+  secured(client: Socket): void {
+    this.#client = client;
   }
 
   get server(): Socket | undefined {
@@ -100,7 +123,31 @@ export class Connection {
   }
 
   judge(request: Request | undefined): Judgement {
-    return this.#judge.judge(request);
+    const name = this.#serverName;
+    const within = request?.kind === 'http' && name !== undefined;
+    return this.#judge.judge(within ? { ...request, serverName: name } : request);
+  }
+
+  /** The connection has begun so. @returns What is to be done with its TLS. */
+  began(hello: Hello): TlsAsked {
+    const asked = this.#judge.tls(hello);
+    this.#begun = { hello, asked };
+    return asked;
+  }
+
+  /** Of the server that the client's TLS asks for, where what is within is read. */
+  get #serverName(): string | undefined {
+    const hello = this.#begun?.hello;
+    return hello?.kind === 'tls' ? hello.serverName : undefined;
+  }
+
+  /**
+   * Makes ready what an allowed request needs before it may go to the server.
+   * @param host As the request has it. @param then Called at once where nothing is needed; never once the connection is over.
+   */
+  toServer(host: string | undefined, protocol: Protocol, then: (refused?: Refusal) => void): void {
+    if (this.way === undefined) then();
+    else this.way.reach(host, protocol, then);
   }
 
   /** Policy is another one. @param judge Undefined: the connection is not judged any more, and ends. */
@@ -111,6 +158,8 @@ export class Connection {
     }
     this.#judge = judge;
     this.#gate?.policyChanged();
+    // What goes on in the wrong way does so no longer than the request that runs.
+    if (this.#begun !== undefined && !same(judge.tls(this.#begun.hello), this.#begun.asked)) this.drain();
   }
 
   drain(): void {
@@ -129,13 +178,22 @@ export class Connection {
   /** The connection to the server, which is opened when it is asked for first. */
   openServer(): Socket {
     if (this.#server !== undefined) return this.#server;
-    const server = this.shared.open(this.origin);
-    this.#server = server;
-    server.on('error', () => this.reset());
-    server.on('close', () => this.#closed(this.client));
+    if (this.way?.secure === true)
+      throw new MyelinError('InClear', 'a server that TLS is to be opened to is not spoken to in clear');
+    const server = this.adopt(this.shared.open(this.origin));
     const timer = setTimeout(() => this.reset(), this.shared.limits.connectMs);
     server.once('connect', () => clearTimeout(timer));
     server.once('close', () => clearTimeout(timer));
+    return server;
+  }
+
+  /** The connection to the server is this one. @param wire The socket below it. */
+  adopt(server: Socket, wire = server): Socket {
+    this.#server = server;
+    this.#serverWire = wire;
+    if (server !== wire) server.on('error', () => this.reset());
+    wire.on('error', () => this.reset());
+    wire.on('close', () => this.#closed(this.client));
     return server;
   }
 
@@ -147,8 +205,8 @@ export class Connection {
 
   /** Ends both connections at once, so that nobody takes it for an orderly end. */
   reset(): void {
-    resetSocket(this.client);
-    if (this.#server !== undefined) resetSocket(this.#server);
+    resetSocket(this.wire);
+    if (this.#serverWire !== undefined) resetSocket(this.#serverWire);
   }
 
   /**
@@ -198,6 +256,7 @@ export class Connection {
       flags: 0,
       method: '',
       path: '',
+      ...(this.#serverName === undefined ? {} : { serverName: this.#serverName }),
       ...said,
     });
   }

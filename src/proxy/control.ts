@@ -72,6 +72,9 @@ export class Control {
         this.#shared.policy.take(message.revision, message.image);
         this.#tell({ type: 'applied', revision: message.revision });
         return;
+      case 'secrets':
+        this.#shared.secrets.take(message.secrets);
+        return;
       case 'settings':
         this.#shared.flows.set(message);
         return;

@@ -28,6 +28,7 @@ import { Intake } from './intake.ts';
 import { limits } from './limits.ts';
 import { originOf } from './origin.ts';
 import { PolicyInForce } from './policy.ts';
+import { Secrets } from './tls/secrets.ts';
 
 const termGraceMs = 10_000;
 /** Beside two for each connection: the sockets that are passed in, and what Node has open. */
@@ -62,6 +63,7 @@ process.on('uncaughtException', (error) => {
 const connections = Math.min(limits.connections, Math.floor((descriptorLimit() - spareDescriptors) / 2));
 const shared: Shared = {
   policy: new PolicyInForce(),
+  secrets: new Secrets(),
   flows: new Flows(),
   counts: new Counts(),
   limits: { ...limits, connections },

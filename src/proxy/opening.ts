@@ -2,7 +2,7 @@ import { type Connection, type Gate, saidOf } from './connection.ts';
 import { Http1Gate } from './http1/gate.ts';
 import { Http2Gate } from './http2/gate.ts';
 import { sniff } from './sniff.ts';
-import { TlsGate } from './tls/gate.ts';
+import { beginInClear, TlsGate } from './tls/gate.ts';
 import { Unread } from './unread.ts';
 
 /**
@@ -46,6 +46,7 @@ export class Opening implements Gate {
     const { client } = connection;
     client.removeAllListeners('data');
     client.removeAllListeners('end');
+    if ((speech === 'http1' || speech === 'h2') && !beginInClear(connection)) return;
     switch (speech) {
       case 'http1':
         Http1Gate.begin(connection, this.#inbox);

@@ -10,6 +10,7 @@ import { Flows } from '../../src/proxy/flows.ts';
 import { Intake } from '../../src/proxy/intake.ts';
 import { type Limits, limits } from '../../src/proxy/limits.ts';
 import { PolicyInForce } from '../../src/proxy/policy.ts';
+import { Secrets } from '../../src/proxy/tls/secrets.ts';
 
 export const client = parseIp('10.244.1.1');
 export const server = parseIp('10.244.1.2');
@@ -67,6 +68,7 @@ export class TestProxy {
     this.port = port;
     this.shared = {
       policy: new PolicyInForce(),
+      secrets: new Secrets(),
       flows: new Flows(),
       counts: new Counts(),
       limits: { ...limits, ...own },

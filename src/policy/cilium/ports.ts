@@ -1,6 +1,7 @@
 import { everyPort } from '../../model/port.ts';
 import type { RequestMatch } from '../request.ts';
 import type { IcmpMatch, PortMatch } from '../rule.ts';
+import type { TlsUse } from '../tls.ts';
 import { type LimitAt, requestsOf } from './requests.ts';
 import { type PortRuleSpec, type PortSpec, portlessProtocols } from './schema-ports.ts';
 
@@ -8,6 +9,7 @@ import { type PortRuleSpec, type PortSpec, portlessProtocols } from './schema-po
 export interface PortsMatch {
   readonly ports: readonly PortMatch[] | 'any';
   readonly requests?: readonly RequestMatch[];
+  readonly tls?: TlsUse;
 }
 
 export interface PortsSpec {
@@ -18,11 +20,13 @@ export interface PortsSpec {
 /**
  * The ports that a rule is about. Without `toPorts` and `icmps` (an empty list is none) it is about every protocol; an
  * entry of either that lists no ports is about nothing.
+ * @param namespace Of the policy; empty for those of the whole cluster.
  * @param verdict Of the rule: what cannot be told apart here is left out of what allows and covered by what denies.
  */
 export function matchPorts(
   { toPorts, icmps }: PortsSpec,
   verdict: 'allow' | 'deny',
+  namespace: string,
 ): { matches: PortsMatch[]; limits: LimitAt[] } {
   const limits: LimitAt[] = [];
   if (!toPorts?.length && !icmps?.length) return { matches: [{ ports: 'any' }], limits };
@@ -38,11 +42,15 @@ export function matchPorts(
         every ||= verdict === 'deny';
       }
     }
-    const { requests, limits: own } = requestsOf(rule);
+    const { requests, tls, limits: own } = requestsOf(rule, namespace);
     for (const { path, reason } of own) limits.push({ path: ['toPorts', index, ...path], reason });
     if (every) matches.push({ ports: 'any' });
     else if (ports.length > 0 && requests?.length !== 0)
-      matches.push({ ports, ...(requests === undefined ? {} : { requests }) });
+      matches.push({
+        ports,
+        ...(requests === undefined ? {} : { requests }),
+        ...(tls === undefined ? {} : { tls }),
+      });
   }
   const messages = (icmps ?? []).flatMap(({ fields }) => fields ?? []);
   if (messages.length > 0) matches.push({ ports: messages });

@@ -1,5 +1,7 @@
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
+import type { TlsUse } from '../tls.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
+import { tlsOf } from './tls.ts';
 
 /** What cannot be enforced, by its place below what was asked about. */
 export interface LimitAt {
@@ -10,12 +12,17 @@ export interface LimitAt {
 export interface RequestsOf {
   /** Undefined: every request, and what is no request. An empty list: none that can be told apart, so none at all. */
   readonly requests: readonly RequestMatch[] | undefined;
+  readonly tls?: TlsUse;
   readonly limits: readonly LimitAt[];
 }
 
-/** What one entry of `toPorts` asks of requests. HTTP is read in clear; of TLS, the name of the server. */
-export function requestsOf(spec: PortRuleSpec): RequestsOf {
-  const { ports, rules, serverNames, terminatingTLS, originatingTLS, listener } = spec;
+/**
+ * What one entry of `toPorts` asks of requests. HTTP is read in clear, or where TLS is ended; else, of TLS, the name of the
+ * server.
+ * @param namespace Of the policy; empty for those of the whole cluster.
+ */
+export function requestsOf(spec: PortRuleSpec, namespace: string): RequestsOf {
+  const { ports, rules, serverNames, listener } = spec;
   const limits: LimitAt[] = [];
   const limit = (reason: string, ...path: (string | number)[]): void => {
     limits.push({ path, reason });
@@ -46,19 +53,16 @@ export function requestsOf(spec: PortRuleSpec): RequestsOf {
       limit(reason, 'rules', name);
       requests = [];
     }
-  for (const [name, given] of [
-    ['terminatingTLS', terminatingTLS != null],
-    ['originatingTLS', originatingTLS != null],
-  ] as const)
-    if (given) {
-      limit('TLS is not terminated or originated for pods: the rule allows nothing', name);
-      requests = [];
-    }
+  const tls = tlsOf(spec, namespace);
+  for (const { path, reason } of tls.limits) limit(reason, ...path);
+  if (tls.closed) requests = [];
+  else if (tls.use !== undefined && !rules?.http?.length)
+    requests = [toHttp({}, names).match].flatMap((match) => match ?? []);
   if (listener != null) {
     limit('there are no Envoy listeners to send it through: the rule allows nothing', 'listener');
     requests = [];
   }
-  return { requests, limits };
+  return { requests, limits, ...(tls.use === undefined ? {} : { tls: tls.use }) };
 }
 
 /** Whether port 53 is among what a port stands for, or may be. */

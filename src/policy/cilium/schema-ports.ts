@@ -150,6 +150,7 @@ export const portRules = z.array(portRuleSchema).nullish();
 export const portDenyRules = z.array(z.strictObject({ ports })).nullish();
 
 export type PortRuleSpec = z.infer<typeof portRuleSchema>;
+export type TlsContextSpec = z.infer<typeof tlsContext>;
 export type PortSpec = z.infer<typeof portProtocol>;
 export type HttpRuleSpec = z.infer<typeof httpRule>;
 export type DomainSpec = z.infer<typeof domainSelector>;

@@ -8,6 +8,7 @@ import type { LimitAt } from './requests.ts';
 import type { CiliumRuleSpec, EgressRuleSpec, IngressRuleSpec } from './schema.ts';
 import { matchSelector, nobody, type Scope } from './selector.ts';
 import type { ServiceLookup } from './services.ts';
+import { conflictsOf } from './tls.ts';
 
 /** Whose rule it is, and where in the object it stands. */
 export interface Origin {
@@ -45,6 +46,7 @@ export function toPolicy(origin: Origin, spec: CiliumRuleSpec): Policy {
     ...(spec.description ? { description: spec.description } : {}),
   };
   const rules = directed(spec).flatMap((rule) => toRules(origin, rule, limits).map((one) => withTexts(one, said)));
+  limits.push(...conflictsOf(rules, ({ ref }) => fieldOf([...path, ref.list ?? ref.direction, ref.index])));
   return {
     ...base,
     subject,
@@ -135,7 +137,7 @@ function toRules(origin: Origin, rule: DirectedRule, limits: Limits): Rule[] {
   const ref = { kind, namespace, name, direction, ...(list === direction ? {} : { list }), index };
   const found = matchPeers(rule.peers, origin.scope, verdict, origin.services);
   add(found.limits);
-  const { matches, limits: ofPorts } = matchPorts(rule.ports, verdict);
+  const { matches, limits: ofPorts } = matchPorts(rule.ports, verdict, namespace);
   add(ofPorts);
   const denied = rule.peers.requires?.length ? [required(rule.peers, origin, ref, add)] : [];
 

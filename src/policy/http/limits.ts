@@ -25,7 +25,7 @@ export function requestLimits(policy: Policy): Limit[] {
           reason: `only the proxy reads such requests, which the policy forbids: ${closed[rule.verdict]}`,
         },
       ];
-    if (rule.ref.direction !== 'ingress') return [];
+    if (rule.ref.direction !== 'ingress' || rule.tls !== undefined) return [];
     const matches = (rule.requests ?? []).flatMap((match) => (match.kind === 'http' ? match : []));
     const reasons = matches.flatMap((match) => (forbidden || !isTooBig(match) ? (unreadable(match) ?? []) : []));
     const then = rule.verdict === 'allow' ? 'such requests are not allowed' : 'everything is denied';

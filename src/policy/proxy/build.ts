@@ -9,12 +9,17 @@ import { type PolicyImage, type RuleSet, ruleSetFlags, type Stage, setIdOf, stag
 import { matchesDomain } from '../request/domain.ts';
 import type { PortMatch, TransportMatch } from '../rule.ts';
 import type { NumberRange, ProxyEndpoint, ProxyImage, ProxyReach, ProxyRule, ProxySide, ProxyStage } from './image.ts';
+import { conflictsIn, type NamedSecret, secretsOf } from './tls.ts';
 
 /** An image for the proxy, and what is to be known of it without reading it. */
 export interface BuiltProxyImage {
   readonly image: ProxyImage;
   /** Whether some connection is the proxy's by policy alone, whatever ports it speaks what on. */
   readonly needed: boolean;
+  /** What the proxy needs beside it. */
+  readonly secrets: readonly NamedSecret[];
+  /** Rules that want two things of one connection's TLS, which is closed: in words. */
+  readonly conflicts: readonly string[];
 }
 
 /** What the proxy of the node is to judge by, where the policy image is in force. Equal policy makes equal images. */
@@ -56,8 +61,14 @@ export function buildProxyImage(image: PolicyImage): BuiltProxyImage {
       ]),
     ),
   );
+  const words = (number: number): string => {
+    const ref = image.rules.get(number);
+    return ref === undefined ? `rule ${number}` : formatRule(ref);
+  };
   return {
     needed,
+    secrets: secretsOf(sides),
+    conflicts: conflictsIn(sides).map(([a, b]) => `${words(a)} and ${words(b)}`),
     image: {
       endpoints,
       sides,
@@ -109,7 +120,7 @@ function stageFrom(image: PolicyImage, set: RuleSet): ProxyStage {
   const rules = (made?.rules ?? []).flatMap((numbered): ProxyRule[] => {
     const reach = reachOf(image, numbered, made?.ownPorts ?? []);
     if (reach.length === 0) return [];
-    const { verdict, level, requests } = numbered.rule;
+    const { verdict, level, requests, tls } = numbered.rule;
     const passes = verdict === 'pass' && (level === 'admin' || level === 'baseline');
     return [
       {
@@ -118,6 +129,7 @@ function stageFrom(image: PolicyImage, set: RuleSet): ProxyStage {
         verdict: passes ? 'pass' : verdict === 'allow' ? 'allow' : 'deny',
         reach,
         ...(requests === undefined ? {} : { requests }),
+        ...(tls === undefined ? {} : { tls }),
       },
     ];
   });

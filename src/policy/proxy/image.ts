@@ -2,6 +2,7 @@ import type { IpAddress } from '../../model/address.ts';
 import type { IdentityNumber } from '../../model/identity.ts';
 import type { PortRange } from '../../model/port.ts';
 import type { RequestMatch } from '../request.ts';
+import type { TlsUse } from '../tls.ts';
 
 /**
  * What a node's proxy needs of policy to judge requests as the reference does: pure data, small enough to be sent whole.
@@ -60,6 +61,7 @@ export interface ProxyRule {
   readonly reach: readonly ProxyReach[];
   /** One of these the request must match; absent: whatever it is. */
   readonly requests?: readonly RequestMatch[];
+  readonly tls?: TlsUse;
 }
 
 export interface ProxyReach {

@@ -5,6 +5,7 @@ import { reservedRules, stages } from '../image.ts';
 import { matchesAnyRequest, type Request } from '../request.ts';
 import { mayBeWithin } from '../rule.ts';
 import type { NumberRange, ProxyEndpoint, ProxyImage, ProxyRule, ProxySide, ProxyStage } from './image.ts';
+import { type Hello, type TlsAsked, tlsAsked } from './tls.ts';
 
 /** A connection as the proxy has it. */
 export interface ProxiedConnection {
@@ -49,6 +50,8 @@ export interface Judge {
   readonly known: boolean;
   /** @param request In canonical form. Undefined: whatever is said on the connection, now and later; the worst is assumed. */
   judge(request: Request | undefined): Judgement;
+  /** What is to be done with the connection's TLS before there are requests to judge. */
+  tls(hello: Hello): TlsAsked;
 }
 
 /**
@@ -82,6 +85,11 @@ export function candidates(image: ProxyImage, connection: ProxiedConnection): Ju
   const known = somebody && sides.some(({ asks }) => asks);
   return {
     known,
+    tls: (hello) =>
+      tlsAsked(
+        sides.flatMap((side) => side.stages.flatMap(({ stage }) => stage.rules)),
+        hello,
+      ),
     judge: (request) => {
       const told = (said: Omit<Judgement, 'text'>): Judgement => {
         const text = at.rules.get(said.rule);

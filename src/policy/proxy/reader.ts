@@ -14,8 +14,9 @@ const proxy: Reader = { by: 'proxy' };
 
 /** @param use What pod and policy say of the proxy together. */
 export function readerOf(rule: Rule, use: ProxyUse): Reader {
-  const { requests, verdict, ref } = rule;
+  const { requests, verdict, ref, tls } = rule;
   if (requests === undefined || verdict === 'pass') return nobody;
+  if (tls !== undefined) return use === 'never' ? nobody : proxy;
   const http = readableRequests(rule);
   const kernel: Reader = http === undefined ? nobody : { by: 'kernel', http };
   if (use === 'never') return kernel;

@@ -4,6 +4,7 @@ import { MyelinError } from '../../model/error.ts';
 import { identityNumber, lastNameIdentity } from '../../model/identity.ts';
 import { type DropReason, dropReasons } from '../../model/verdict.ts';
 import type { RequestMatch, RequestText } from '../request.ts';
+import type { TlsSecret } from '../tls.ts';
 import type { ProxyImage } from './image.ts';
 
 /**
@@ -57,6 +58,14 @@ const match: z.ZodType<RequestMatch> = z.union([
   }),
 ]);
 
+const secret: z.ZodType<TlsSecret> = z.strictObject({
+  name: z.string(),
+  by: z.string(),
+  certificate: z.string().exactOptional(),
+  privateKey: z.string().exactOptional(),
+  trustedCA: z.string().exactOptional(),
+});
+
 const stage = z.strictObject({
   rules: z.array(
     z.strictObject({
@@ -67,6 +76,7 @@ const stage = z.strictObject({
         z.strictObject({ peers: z.array(range), ports: z.array(z.strictObject({ from: port, to: port })) }),
       ),
       requests: z.array(match).exactOptional(),
+      tls: z.strictObject({ terminate: secret.exactOptional(), originate: secret.exactOptional() }).exactOptional(),
     }),
   ),
   isolated: z.strictObject({ rule: z.number(), flags: z.number() }).exactOptional(),
@@ -89,10 +99,22 @@ export const proxyImageSchema: z.ZodType<ProxyImage, unknown> = z.strictObject({
   rules: z.array(z.tuple([z.number(), z.string()])),
 });
 
+/** What a Secret that rules name holds (`NamedSecret`), each PEM. */
+const tlsMaterialSchema = z.strictObject({
+  role: z.enum(['terminate', 'originate']),
+  secret,
+  certificate: z.string().exactOptional(),
+  privateKey: z.string().exactOptional(),
+  trustedCA: z.string().exactOptional(),
+});
+export type TlsMaterial = z.infer<typeof tlsMaterialSchema>;
+
 /** Said by the agent. */
 export const agentMessageSchema = z.discriminatedUnion('type', [
   /** The whole of policy: it counts from the next request on. */
   z.object({ type: z.literal('policy'), revision: z.number(), image: proxyImageSchema }),
+  /** All that rules name and that can be used; what is not there is not, and closes. It counts from the next connection on. */
+  z.object({ type: z.literal('secrets'), secrets: z.array(tlsMaterialSchema) }),
   /** Nothing new is accepted; connections end as they can, and all of them after so long. The process then ends. */
   z.object({ type: z.literal('drain'), graceMs: z.number() }),
   /**

@@ -3,6 +3,7 @@ import type { Judgement } from '../../policy/proxy/judge.ts';
 import type { HttpRequest } from '../../policy/request.ts';
 import { type Connection, type Gate, saidOf } from '../connection.ts';
 import { pathForPeople } from '../path.ts';
+import type { Refusal } from '../tls/way.ts';
 import { Unread } from '../unread.ts';
 import { AnswerReader } from './answer.ts';
 import { BodyReader } from './body.ts';
@@ -14,11 +15,16 @@ const lastAnswers = {
   HTTP_HEAD_TOO_BIG: 'HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
 } as const;
 
+const turnedAway = {
+  421: 'HTTP/1.1 421 Misdirected Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
+  503: 'HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
+} as const;
+
 /**
  * `head`: between two requests, or within a head. `body`: on to the server. `swallowed`: the body of a denied request.
- * `answer`: the request is sent, its answer is not all there. `left`: nothing of the client's is read here any more.
+ * `way`: it is allowed, and its way to the server is being made. `answer`: the request is sent, its answer is not all there. `left`: nothing of the client's is read here any more.
  */
-type Phase = 'head' | 'body' | 'swallowed' | 'answer' | 'left';
+type Phase = 'head' | 'way' | 'body' | 'swallowed' | 'answer' | 'left';
 
 /** What is waited for. `rest`: a server that should close, so that a request behind an answer without end is not in vain. */
 type Timed = 'nothing' | 'idle' | 'head' | 'rest';
@@ -50,6 +56,7 @@ export class Http1Gate implements Gate {
   #clientEnded = false;
   #draining = false;
   #timed: Timed | undefined;
+  #hears = false;
 
   private constructor(connection: Connection, first: Buffer) {
     this.#connection = connection;
@@ -110,6 +117,7 @@ export class Http1Gate implements Gate {
         return this.#readBody();
       case 'answer':
         return this.#readAnswer();
+      case 'way':
       case 'left':
         return false;
     }
@@ -181,9 +189,27 @@ export class Http1Gate implements Gate {
       return;
     }
     this.#exchange = exchange;
-    this.#answers.expect(request.method);
-    this.#server().write(bytes);
-    this.#phase = 'body';
+    this.#phase = 'way';
+    let waited = false;
+    connection.toServer(request.host, 'http/1.1', (refused) => {
+      if (this.#phase !== 'way') return;
+      if (refused !== undefined) this.#turnAway(exchange, refused);
+      else {
+        this.#answers.expect(request.method);
+        this.#server().write(bytes);
+        this.#phase = 'body';
+      }
+      if (waited) this.#pump();
+    });
+    waited = true;
+  }
+
+  /** Policy allows it, and it has no way to the server. */
+  #turnAway(exchange: Exchange, { status, reason }: Refusal): void {
+    this.#say({ ...exchange, judgement: { ...exchange.judgement, verdict: 'deny', reason } }, status);
+    exchange.said = true;
+    this.#leave();
+    this.#connection.lastWords(turnedAway[status]);
   }
 
   #deny(head: Head, exchange: Exchange): void {
@@ -249,8 +275,9 @@ export class Http1Gate implements Gate {
 
   #server() {
     const connection = this.#connection;
-    if (connection.server !== undefined) return connection.server;
     const server = connection.openServer();
+    if (this.#hears) return server;
+    this.#hears = true;
     server.on('data', (bytes: Buffer) => {
       const before = this.#answers.status;
       this.#answers.read(bytes);

@@ -13,9 +13,11 @@ import type { HttpRequest } from '../../policy/request.ts';
 import { type Connection, saidOf } from '../connection.ts';
 import { pathForPeople } from '../path.ts';
 import { relay } from '../relay.ts';
+import type { Refusal } from '../tls/way.ts';
 import { readRequest } from './request.ts';
 
 const permissionDenied = 7;
+const unavailable = 14;
 const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_INADEQUATE_SECURITY, NGHTTP2_FLAG_END_STREAM } = constants;
 
 /** node:http2 would add a date to an answer without one. Its types do not know that it can be told not to. */
@@ -35,6 +37,8 @@ export class Stream {
   #request: HttpRequest | undefined;
   #judgement: Judgement | undefined;
   #grpc = false;
+  /** The request's. */
+  #trailers: IncomingHttpHeaders = {};
   /** The end of the server's answer has been given out. */
   #answered = false;
   #began = 0;
@@ -62,7 +66,37 @@ export class Stream {
     this.#grpc = answer.grpc;
     this.#judgement = this.#connection.judge(answer.request);
     if (this.#judgement.verdict === 'deny') this.#deny();
-    else this.#pass(withSensitive(raw, headers), ended);
+    else {
+      const { request } = answer;
+      let waited = false;
+      this.#incoming.on('trailers', (said) => {
+        this.#trailers = said;
+      });
+      this.#connection.toServer(request.host, 'h2', (refused) => {
+        if (this.#incoming.closed || this.#incoming.destroyed) return;
+        if (waited) this.#judgement = this.#connection.judge(request);
+        if (this.#judgement?.verdict === 'deny') this.#deny();
+        else if (refused !== undefined) this.#turnAway(refused);
+        else this.#pass(this.#forServer(raw, headers), ended);
+      });
+      waited = true;
+    }
+  }
+
+  /** Policy allows it, and it has no way to the server. */
+  #turnAway({ status, reason }: Refusal): void {
+    if (this.#judgement !== undefined) this.#judgement = { ...this.#judgement, verdict: 'deny', reason };
+    if (this.#grpc) this.#refuseGrpc(unavailable, 'no TLS to the server');
+    else this.#answer({ ':status': status, 'content-length': '0', server: 'myelin' });
+    // A connection of its own is tried anew.
+    this.#connection.drain();
+  }
+
+  /** As it came, but for the scheme where clear has become TLS (RFC 9113 section 8.3.1). */
+  #forServer(raw: readonly string[], headers: IncomingHttpHeaders): readonly string[] {
+    const secure = this.#connection.way?.secure === true;
+    const list = secure ? raw.map((value, at) => (at % 2 === 1 && raw[at - 1] === ':scheme' ? 'https' : value)) : raw;
+    return withSensitive(list, headers);
   }
 
   /** Policy is another one: a request that runs is judged by it. */
@@ -96,12 +130,14 @@ export class Stream {
 
   #deny(): void {
     if (!this.#grpc) this.#answer({ ':status': 403, 'content-length': '0', server: 'myelin' });
-    else {
-      // gRPC over HTTP/2, Responses: trailers only.
-      this.#grpcStatus = permissionDenied;
-      const words = { 'grpc-status': String(permissionDenied), 'grpc-message': 'denied by network policy' };
-      this.#answer({ ':status': 200, 'content-type': 'application/grpc', ...words });
-    }
+    else this.#refuseGrpc(permissionDenied, 'denied by network policy');
+  }
+
+  /** gRPC over HTTP/2, Responses: trailers only. */
+  #refuseGrpc(status: number, message: string): void {
+    this.#grpcStatus = status;
+    const words = { 'grpc-status': String(status), 'grpc-message': message };
+    this.#answer({ ':status': 200, 'content-type': 'application/grpc', ...words });
   }
 
   /** Answers in the server's place; what there is of the request's body is not waited for. */
@@ -120,12 +156,8 @@ export class Stream {
     const incoming = this.#incoming;
     const outgoing = this.#session().request(headers, { endStream: ended, waitForTrailers: !ended });
     this.#outgoing = outgoing;
-    let trailers: IncomingHttpHeaders = {};
-    incoming.on('trailers', (said) => {
-      trailers = said;
-    });
     outgoing.on('wantTrailers', () => {
-      if (!outgoing.closed) outgoing.sendTrailers(trailers);
+      if (!outgoing.closed) outgoing.sendTrailers(this.#trailers);
     });
     if (!ended) relay(incoming, outgoing);
     this.#follow(outgoing);

@@ -3,7 +3,8 @@ import { limits } from '../limits.ts';
 /** What the bytes from the start of a TLS connection on are. More bytes change only `more`. */
 export type HelloAnswer =
   | { readonly kind: 'more' }
-  | { readonly kind: 'hello'; readonly serverName?: string }
+  /** `protocols`: what is offered by ALPN (RFC 7301). */
+  | { readonly kind: 'hello'; readonly serverName?: string; readonly protocols?: readonly string[] }
   | { readonly kind: 'refused'; readonly words: string };
 
 class NotAHello extends Error {}
@@ -11,6 +12,7 @@ class NotAHello extends Error {}
 const handshake = 22;
 const clientHello = 1;
 const serverNameExtension = 0;
+const protocolsExtension = 16;
 /** encrypted_client_hello (RFC 9849). */
 const encryptedHello = 0xfe0d;
 const recordLimit = 16_384;
@@ -26,8 +28,7 @@ export function readHello(bytes: Uint8Array): HelloAnswer {
   try {
     const message = assemble(bytes);
     if (message === undefined) return { kind: 'more' };
-    const serverName = readMessage(new Reader(message));
-    return { kind: 'hello', ...(serverName === undefined ? {} : { serverName }) };
+    return { kind: 'hello', ...readMessage(new Reader(message)) };
   } catch (error) {
     if (error instanceof NotAHello) return { kind: 'refused', words: error.message };
     throw error;
@@ -74,28 +75,29 @@ function headOf(parts: readonly Uint8Array[]): number[] {
   return head;
 }
 
-/** @returns The server's name in lower case, where there is one. */
-function readMessage(hello: Reader): string | undefined {
+/** @returns The server's name in lower case, and what is offered by ALPN, where they are there. */
+function readMessage(hello: Reader): { serverName?: string; protocols?: readonly string[] } {
   if (hello.number(1) !== 3) throw new NotAHello('another version than TLS');
   hello.skip(1 + 32);
   if (hello.vector(1).left > 32) throw new NotAHello('a session ID that is too long');
   const suites = hello.vector(2).left;
   if (suites < 2 || suites % 2 !== 0) throw new NotAHello('a list of cipher suites that is none');
   if (hello.vector(1).left < 1) throw new NotAHello('no compression method');
-  if (hello.left === 0) return undefined;
+  if (hello.left === 0) return {};
   const extensions = hello.vector(2);
   hello.end();
   const seen = new Set<number>();
-  let name: string | undefined;
+  const read: { serverName?: string; protocols?: readonly string[] } = {};
   while (extensions.left > 0) {
     const type = extensions.number(2);
     const value = extensions.vector(2);
     if (seen.has(type)) throw new NotAHello('an extension twice');
     seen.add(type);
     if (type === encryptedHello) throw new NotAHello('a hidden server name (Encrypted Client Hello)');
-    if (type === serverNameExtension) name = readServerName(value);
+    if (type === serverNameExtension) read.serverName = readServerName(value);
+    if (type === protocolsExtension) read.protocols = readProtocols(value);
   }
-  return name;
+  return read;
 }
 
 /** RFC 6066 section 3: in fact exactly one name, and of a host, without a dot at its end. */
@@ -108,6 +110,20 @@ function readServerName(extension: Reader): string {
   if (name.length > 253 || !/^[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*$/.test(name))
     throw new NotAHello('a server name that is no host’s');
   return name.toLowerCase();
+}
+
+/** RFC 7301 section 3.1: at least one, none of them empty. */
+function readProtocols(extension: Reader): string[] {
+  const list = extension.vector(2);
+  extension.end();
+  const names: string[] = [];
+  while (list.left > 0) {
+    const name = list.vector(1).text();
+    if (name === '') throw new NotAHello('a protocol without a name');
+    names.push(name);
+  }
+  if (names.length === 0) throw new NotAHello('a list of no protocols');
+  return names;
 }
 
 class Reader {

@@ -19,6 +19,7 @@ const port = { port: '80', protocol: 'TCP' };
 const into = (rule: unknown) => ({ endpointSelector: all, ingress: [rule] });
 const out = (rule: unknown) => ({ endpointSelector: all, egress: [rule] });
 const toPorts = (rule: unknown) => into({ toPorts: [rule] });
+const secret = { namespace: 'myelin-secrets', name: 'a' };
 
 const invalid: readonly [name: string, spec: unknown, field: string][] = [
   ['an unknown field', { ...into({}), color: 'red' }, 'spec.color'],
@@ -179,9 +180,40 @@ const limited: readonly [name: string, spec: unknown, field: string][] = [
     'spec.egress[0].toPorts[0].listener',
   ],
   [
-    'TLS',
+    'Secrets of other namespaces',
     out({ toPorts: [{ ports: [port], originatingTLS: { secret: { name: 'a' } } }] }),
+    'spec.egress[0].toPorts[0].originatingTLS.secret.namespace',
+  ],
+  [
+    'clients’ certificates',
+    out({ toPorts: [{ ports: [port], rules: { http: [all] }, terminatingTLS: { secret, trustedCA: 'a' } }] }),
+    'spec.egress[0].toPorts[0].terminatingTLS.trustedCA',
+  ],
+  [
+    'TLS within TLS',
+    out({ toPorts: [{ ports: [port], serverNames: ['a'], originatingTLS: { secret } }] }),
     'spec.egress[0].toPorts[0].originatingTLS',
+  ],
+  [
+    'DNS within TLS',
+    out({ toPorts: [{ ports: [{ port: '53' }], rules: { dns: [{ matchName: 'a' }] }, terminatingTLS: { secret } }] }),
+    'spec.egress[0].toPorts[0].terminatingTLS',
+  ],
+  [
+    'TLS without rules for what is within',
+    out({ toPorts: [{ ports: [port], terminatingTLS: { secret } }] }),
+    'spec.egress[0].toPorts[0].terminatingTLS',
+  ],
+  [
+    'two Secrets for one port',
+    out({
+      toPorts: ['a', 'b'].map((name) => ({
+        ports: [port],
+        rules: { http: [all] },
+        terminatingTLS: { secret: { ...secret, name } },
+      })),
+    }),
+    'spec.egress[0]',
   ],
   [
     'headers that change',
@@ -259,6 +291,50 @@ test('what is enforced as it is written has no limits', () => {
       { list: 'ingressDeny', index: 0, log: 'called', description: 'who may call' },
     ],
   );
+});
+
+test('Secrets for TLS are read with the names of their data, whose policy names them, and what is asked within', () => {
+  const http = [{ method: 'GET' }];
+  const [policy] = namespaced(
+    out({
+      toPorts: [
+        {
+          ports: [port],
+          rules: { http },
+          serverNames: ['a.example'],
+          terminatingTLS: { secret },
+          originatingTLS: { secret },
+        },
+        {
+          ports: [{ ...port, port: '81' }],
+          rules: { http },
+          originatingTLS: { secret, trustedCA: 'roots', certificate: 'own.crt' },
+        },
+      ],
+    }),
+  );
+  assert.equal(policy?.limits, undefined);
+  const by = policy?.namespace ?? '';
+  assert.notEqual(by, '');
+  assert.deepEqual(
+    policy?.rules.map(({ tls }) => tls),
+    [
+      {
+        terminate: { name: 'a', by, certificate: 'tls.crt', privateKey: 'tls.key' },
+        originate: { name: 'a', by, trustedCA: 'ca.crt' },
+      },
+      { originate: { name: 'a', by, trustedCA: 'roots', certificate: 'own.crt', privateKey: 'tls.key' } },
+    ],
+  );
+  const [first, second] = policy?.rules ?? [];
+  assert.equal(first?.requests?.[0]?.kind === 'http' && first.requests[0].serverName?.some?.length, 1);
+  assert.deepEqual(second?.requests, [{ kind: 'http', method: { some: [{ op: 'regex', text: 'GET' }] } }]);
+});
+
+test('a rule whose TLS cannot be had allows nothing', () => {
+  const elsewhere = { namespace: 'default', name: 'a' };
+  for (const tls of [{ terminatingTLS: { secret: elsewhere } }, { originatingTLS: { secret: elsewhere } }])
+    assert.deepEqual(namespaced(out({ toPorts: [{ ports: [port], rules: { http: [all] }, ...tls }] }))[0]?.rules, []);
 });
 
 test('a policy of nodes says that it is not enforced', () => {
