@@ -193,3 +193,24 @@ test('views hold the pods of known namespaces, whichever comes first, and what d
   state.setNamespace(namespace('shop'));
   assert.deepEqual([...state.view.pods.keys()], ['b']);
 });
+
+for (const [what, annotation, runtimeClassName, proxy] of [
+  ['nothing', undefined, undefined, undefined],
+  ['auto', 'auto', undefined, undefined],
+  ['required', 'required', undefined, 'required'],
+  ['never', 'never', undefined, 'never'],
+  ['a word that is none', 'Never!', undefined, 'never'],
+  ['nothing, of a sandboxed guest', undefined, 'gvisor', 'required'],
+  ['never, of a sandboxed guest', 'never', 'gvisor', 'never'],
+] as const)
+  test(`what a pod says of the proxy: ${what}`, () => {
+    const { state } = fixture();
+    const own = pod('1');
+    const annotations = annotation === undefined ? {} : { 'myelin.dev/proxy': annotation };
+    state.setPod({
+      ...own,
+      metadata: { ...own.metadata, annotations },
+      spec: { ...own.spec, ...(runtimeClassName === undefined ? {} : { runtimeClassName }) },
+    });
+    assert.equal(state.pod('1')?.proxy, proxy);
+  });

@@ -16,17 +16,18 @@ const names = /^(grpc|http2|h2c)(-|$)/;
  * TCP only.
  */
 export function portHints(services: Iterable<Service>, slices: Iterable<EndpointSlice>): PortHint[] {
-  const said = new Set<string>();
+  const said = new Map<string, boolean>();
   for (const { metadata, spec } of services)
     for (const { name = '', appProtocol } of spec?.ports ?? [])
-      if (isHint(appProtocol, name)) said.add(`${metadata.namespace ?? ''}/${metadata.name ?? ''}:${name}`);
+      said.set(`${metadata.namespace ?? ''}/${metadata.name ?? ''}:${name}`, isHint(appProtocol, name));
   const hints = new Map<string, PortHint>();
   for (const { metadata, ports = [], endpoints } of slices) {
     const service = metadata.labels?.['kubernetes.io/service-name'] ?? '';
     for (const { name, port, protocol = 'TCP', appProtocol } of ports ?? []) {
       if (port === undefined || protocol !== 'TCP') continue;
       const own = name ?? '';
-      if (!isHint(appProtocol, own) && !said.has(`${metadata.namespace ?? ''}/${service}:${own}`)) continue;
+      const ofService = said.get(`${metadata.namespace ?? ''}/${service}:${own}`);
+      if (!(appProtocol === undefined ? (ofService ?? isHint(undefined, own)) : isHint(appProtocol, own))) continue;
       for (const { addresses } of endpoints ?? []) {
         const address = tryParseIp(addresses[0] ?? '');
         if (address !== undefined) hints.set(`${address} ${port}`, { address, port });
