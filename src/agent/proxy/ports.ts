@@ -1,10 +1,12 @@
 import type { Datapath } from '../../datapath/datapath.ts';
 import type { PodView } from '../../model/endpoint.ts';
-import { type EndpointEntry, type PolicyImage, setIdOf, stages } from '../../policy/image.ts';
+import { type EndpointEntry, type PolicyImage, type RuleSet, setIdOf, stages } from '../../policy/image.ts';
 import type { PortHint } from './hints.ts';
 
 export interface ProxyPortsDeps {
-  readonly datapath: Pick<Datapath, 'policy' | 'proxyPorts' | 'setProxyPort' | 'endpointById'>;
+  readonly datapath: Pick<Datapath, 'policy' | 'proxyPorts' | 'setProxyPort'> & {
+    endpointById(id: number): { readonly uid: string } | undefined;
+  };
   readonly hints: () => readonly PortHint[];
   readonly pod: (uid: string) => Pick<PodView, 'proxy'> | undefined;
 }
@@ -37,6 +39,11 @@ export class HintedPorts {
       known.set(`${uid} ${port}`, forbidden ? 'never' : 'always');
       needed ||= !forbidden && isRead(datapath.policy, endpoints.get(uid));
     }
+    // Before the datapath could learn otherwise.
+    for (const [uid, endpoint] of endpoints)
+      if (pod(uid)?.proxy === 'never')
+        for (const port of portsRead(datapath.policy, endpoint))
+          if (!known.has(`${uid} ${port}`)) datapath.setProxyPort(uid, port, 'never');
     for (const { address, port } of hints()) {
       const uid = peers.get(address)?.owner ?? '';
       if (!isRead(datapath.policy, endpoints.get(uid)) || pod(uid)?.proxy === 'never') continue;
@@ -47,8 +54,22 @@ export class HintedPorts {
   }
 }
 
+/** The rule sets by which the kernel reads requests to the pod. */
+function setsRead(image: PolicyImage, endpoint: EndpointEntry): RuleSet[] {
+  return stages.flatMap((stage) => {
+    const set = image.ruleSets.get(setIdOf(endpoint, 'ingress', stage));
+    return set?.matcher === undefined ? [] : [set];
+  });
+}
+
 /** Whether the kernel reads requests to the pod. */
 function isRead(image: PolicyImage, endpoint: EndpointEntry | undefined): boolean {
-  if (endpoint === undefined) return false;
-  return stages.some((stage) => image.ruleSets.get(setIdOf(endpoint, 'ingress', stage))?.matcher !== undefined);
+  return endpoint !== undefined && setsRead(image, endpoint).length > 0;
+}
+
+/** The single ports at which it does; ranges are not spelt out. */
+function portsRead(image: PolicyImage, endpoint: EndpointEntry): number[] {
+  return setsRead(image, endpoint).flatMap(({ entries }) =>
+    entries.flatMap(({ requests, port, portLength }) => (requests !== undefined && portLength === 16 ? [port] : [])),
+  );
 }
