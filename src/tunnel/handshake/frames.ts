@@ -4,6 +4,7 @@ import { HandshakeError } from './error.ts';
 export const frameHeader = 7;
 /** What a length of two bytes can say, and itself. */
 const longestFrame = 2 + 0xffff;
+const none = Buffer.alloc(0);
 
 /** Is given a frame of a node session: its body lies in `bytes` from `start` to `end`, and only for as long as the call takes. */
 export type TakeFrame = (conversation: number, type: number, bytes: Buffer, start: number, end: number) => void;
@@ -13,14 +14,18 @@ export type TakeFrame = (conversation: number, type: number, bytes: Buffer, star
  * most significant byte first.
  */
 export class FrameReader {
-  #bytes: Buffer = Buffer.alloc(0);
+  #bytes: Buffer = none;
   #at = 0;
+  /** What came since, to be joined once the next frame is whole: who sends byte by byte costs no more than others. */
+  #parts: Buffer[] = [];
+  /** Bytes that no frame was made of yet, and how many the next one takes, as far as is known. */
+  #left = 0;
+  #needed = 2;
 
   /** @param chunk The reader's from here on. To be followed by {@link next} until there is none. */
   push(chunk: Uint8Array): void {
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
-    this.#bytes = this.#at < this.#bytes.length ? Buffer.concat([this.#bytes.subarray(this.#at), bytes]) : bytes;
-    this.#at = 0;
+    this.#parts.push(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    this.#left += chunk.byteLength;
   }
 
   /**
@@ -28,14 +33,30 @@ export class FrameReader {
    * @throws {HandshakeError} `bad-message`: a frame too short to be one; and what `take` throws.
    */
   next(take: TakeFrame): boolean {
+    if (this.#left < this.#needed) return false;
+    if (this.#parts.length > 0) this.#join();
     const [bytes, at] = [this.#bytes, this.#at];
-    if (bytes.length - at < 2) return false;
-    const end = at + 2 + bytes.readUInt16BE(at);
-    if (end - at < frameHeader) throw new HandshakeError('bad-message', 'a frame too short to be one');
-    if (end > bytes.length) return false;
-    this.#at = end;
-    take(bytes.readUInt32BE(at + 2), bytes.readUInt8(at + 6), bytes, at + frameHeader, end);
+    const length = 2 + bytes.readUInt16BE(at);
+    if (length < frameHeader) throw new HandshakeError('bad-message', 'a frame too short to be one');
+    if (this.#left < length) {
+      this.#needed = length;
+      return false;
+    }
+    this.#left -= length;
+    this.#needed = 2;
+    this.#at = at + length;
+    if (this.#left === 0) this.#bytes = none;
+    take(bytes.readUInt32BE(at + 2), bytes.readUInt8(at + 6), bytes, at + frameHeader, at + length);
     return true;
+  }
+
+  #join(): void {
+    const rest = this.#bytes.subarray(this.#at);
+    const [first] = this.#parts;
+    const isAlone = rest.length === 0 && this.#parts.length === 1 && first !== undefined;
+    this.#bytes = isAlone ? first : Buffer.concat([rest, ...this.#parts]);
+    this.#parts = [];
+    this.#at = 0;
   }
 }
 
