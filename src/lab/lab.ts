@@ -6,6 +6,7 @@ import type { ManifestObject } from '../api/manifest.ts';
 import { removePinDirectory } from '../kernel/bpffs.ts';
 import { createCgroup, removeCgroup } from '../kernel/cgroup.ts';
 import { run } from '../kernel/command.ts';
+import { deleteNamespace } from '../kernel/netns.ts';
 import { connectApi } from './connect.ts';
 import { restartPods } from './daemon/control.ts';
 import { type DownReport, down } from './down.ts';
@@ -18,7 +19,7 @@ import { containerOf, findPod, type PodTarget } from './pods.ts';
 import { confined, type LaunchOptions, launch, stopProcess, waitUntil } from './process.ts';
 import { enterCommand } from './runner/container.ts';
 import { timestamp } from './runner/pod-status.ts';
-import { type AgentSettings, agentName, logsDirectory, nodeCgroup, services } from './services.ts';
+import { type AgentSettings, agentName, logsDirectory, nodeCgroup, proxyNamespace, services } from './services.ts';
 import { type LabState, type ProcessRecord, planOfState, readState, soleLab, writeState } from './state.ts';
 import { type LabStatus, labStatus } from './status.ts';
 
@@ -223,7 +224,7 @@ export class Lab {
     return this.#start(name === 'controller' ? services.controller(this.plan, extra) : services[name](this.plan));
   }
 
-  /** The cgroup with a node's agent and its engine. */
+  /** The cgroup with a node's agent, its engine and its proxy. */
   nodeCgroup(name: string): string {
     return nodeCgroup(this.plan, this.node(name));
   }
@@ -243,7 +244,7 @@ export class Lab {
   }
 
   /**
-   * A power cut for a node: its agent and engine, the datapath's pins and its pods' processes and namespaces are gone at
+   * A power cut for a node: its agent, engine and proxy, the datapath's pins and its pods' processes and namespaces are gone at
    * once, what is on its disk (the run directory) stays; then all is started again.
    */
   async restartNode(name: string, settings: AgentSettings = {}): Promise<void> {
@@ -252,6 +253,7 @@ export class Lab {
     await removeCgroup(this.nodeCgroup(name));
     createCgroup(this.nodeCgroup(name));
     removePinDirectory(`${this.plan.bpf}/${node.name}`);
+    deleteNamespace(proxyNamespace(this.plan, node));
     await loseNetwork(node.netns);
     await restartPods(this.plan, name);
     this.startAgent(name, settings);
