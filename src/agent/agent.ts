@@ -35,6 +35,7 @@ import { flowOfRequest } from './proxy/flows.ts';
 import { type PortHint, portHints } from './proxy/hints.ts';
 import { HintedPorts } from './proxy/ports.ts';
 import { NodeProxy } from './proxy/proxy.ts';
+import { ProxySecrets } from './proxy/secrets.ts';
 import { Quarantine } from './quarantine.ts';
 import { QuestionServer } from './question-server.ts';
 import { Reports } from './reports.ts';
@@ -166,6 +167,8 @@ export class Agent {
       },
       pod: (uid) => state.pod(uid),
     });
+    const secrets = new ProxySecrets({ api, logger, onChange: () => proxy.tellSecrets() });
+    this.#closers.push(() => secrets.close());
     const proxy = new NodeProxy(
       {
         socketPath: join(options.runDir, 'proxy.sock'),
@@ -179,6 +182,7 @@ export class Agent {
       {
         datapath,
         portsNeedIt: () => ports.refresh(),
+        secrets,
         onFlows: (requests, lost) => {
           flows.countProxy(lost);
           for (const request of requests) {

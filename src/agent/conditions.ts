@@ -112,6 +112,13 @@ export class Conditions {
       ),
       condition('proxy', proxyProblem(proxy.state), proxyWords(proxy.state)),
       condition(
+        'secrets',
+        proxy.state.tls.length === 0
+          ? undefined
+          : `connections whose TLS policy wants ended or opened are closed: ${proxy.state.tls.join('; ')}`,
+        'all that policy names can be used',
+      ),
+      condition(
         'settings',
         settings.problems.length === 0 ? undefined : `the strictest hold: ${settings.problems.join('; ')}`,
         `default ${settings.current.defaultVerdict}`,

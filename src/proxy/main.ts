@@ -19,6 +19,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { parseArgs } from 'node:util';
 import packageJson from '../../package.json' with { type: 'json' };
+import { forbidDumps } from '../kernel/dumps.ts';
 import { MyelinError } from '../model/error.ts';
 import { openTransparently, type Shared } from './connection.ts';
 import { Control } from './control.ts';
@@ -60,6 +61,8 @@ process.on('uncaughtException', (error) => {
   process.exit(1);
 });
 
+// Keys that policy names will be in its memory.
+forbidDumps();
 const connections = Math.min(limits.connections, Math.floor((descriptorLimit() - spareDescriptors) / 2));
 const shared: Shared = {
   policy: new PolicyInForce(),

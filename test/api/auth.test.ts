@@ -75,9 +75,16 @@ test('a user of no group may discover, and read no object', async (t) => {
   assert.equal((await api.raw('/api/v1/pods', { as: pretender })).status, 403);
 });
 
-test('a node reads what networking needs, and no secrets', async (t) => {
+test('a node reads what networking needs, and no secrets but those that policies may name', async (t) => {
   const api = await TestApi.start(t);
   const as = await api.pki.node('n1');
+  const named = '/api/v1/namespaces/myelin-secrets/secrets';
+  for (const path of [named, `${named}?fieldSelector=metadata.name%3Da`])
+    assert.equal((await api.raw(path, { as })).status, 200, path);
+  assert.equal((await api.raw(`${named}/a`, { as })).status, 404);
+  const body = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'a' } };
+  assert.equal((await api.raw(named, { as, method: 'POST', body })).status, 403);
+  assert.equal((await api.raw(`${named}/a`, { as, method: 'DELETE' })).status, 403);
   for (const path of [
     '/api/v1/pods',
     '/api/v1/nodes',
@@ -100,7 +107,12 @@ test('a reader reads what a node does, and writes nothing', async (t) => {
   for (const as of [reader, pretender]) {
     for (const path of ['/api/v1/services', '/api/v1/pods', '/apis/discovery.k8s.io/v1/endpointslices'])
       assert.equal((await api.raw(path, { as })).status, 200, path);
-    for (const path of ['/api/v1/secrets', '/api/v1/configmaps', '/api/v1/namespaces/default/secrets/a'])
+    for (const path of [
+      '/api/v1/secrets',
+      '/api/v1/configmaps',
+      '/api/v1/namespaces/default/secrets/a',
+      '/api/v1/namespaces/myelin-secrets/secrets',
+    ])
       assert.equal((await api.raw(path, { as })).status, 403, path);
     const writes: [string, RawRequest][] = [
       ['/api/v1/nodes/n1/status', { method: 'PATCH', headers: merge, body: {} }],

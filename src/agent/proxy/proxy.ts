@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
 import packageJson from '../../../package.json' with { type: 'json' };
@@ -9,6 +10,7 @@ import { buildProxyImage } from '../../policy/proxy/build.ts';
 import type { ProxyImage } from '../../policy/proxy/image.ts';
 import type { ProxyFlow, ProxyStats } from '../../policy/proxy/wire.ts';
 import { ProxyLink, type ProxyLinkEvents } from './link.ts';
+import type { ProxySecrets } from './secrets.ts';
 import { spawnProxy } from './spawn.ts';
 
 export interface ProxyOptions extends ProxyPlumbingOptions {
@@ -23,6 +25,8 @@ export interface ProxyDeps {
   readonly onFlows: (flows: readonly ProxyFlow[], lost: number) => void;
   /** Whether there is something for a proxy to do that the rules alone do not tell: `HintedPorts.refresh`. */
   readonly portsNeedIt: () => boolean;
+  /** The Secrets that policy names, and what can be used of them. */
+  readonly secrets: Pick<ProxySecrets, 'want' | 'usable' | 'problems'>;
   readonly logger: Logger;
 }
 
@@ -34,9 +38,13 @@ export interface ProxyState {
   readonly problem: string | undefined;
   readonly pid: number | undefined;
   readonly stats: ProxyStats | undefined;
+  /** Why connections are closed whose TLS policy wants ended or opened. */
+  readonly tls: readonly string[];
 }
 
 const { version } = packageJson;
+/** Of no Secrets: what a proxy has that was told nothing. */
+const noSecrets = createHash('sha256').update('[]').digest('hex');
 /** How long what runs through a proxy may go on, once another has taken its place. */
 const drainMs = 300_000;
 /** How long a new one may take to read the policy, before connections come to it all the same: it holds them meanwhile. */
@@ -62,6 +70,9 @@ export class NodeProxy {
   /** What is in force, as the proxy is to have it. */
   #policy: { readonly revision: number; readonly image: ProxyImage; readonly text: string } | undefined;
   #rulesNeedIt = false;
+  #conflicts: readonly string[] = [];
+  /** Of the Secrets that the linked proxy was told last. */
+  #toldSecrets = noSecrets;
   /** What the linked proxy was told last, and whether it has said that it has taken that. */
   #told: { readonly text: string; taken: boolean } | undefined;
   #onTaken: (() => void) | undefined;
@@ -107,10 +118,21 @@ export class NodeProxy {
   policyApplied(image: PolicyImage, revision: number): void {
     const built = buildProxyImage(image);
     this.#rulesNeedIt = built.needed;
+    this.#conflicts = built.conflicts;
+    this.#deps.secrets.want(built.secrets);
     const text = JSON.stringify(built.image);
     if (text !== this.#policy?.text) this.#policy = { revision, image: built.image, text };
     this.#tell();
     this.look();
+  }
+
+  /** What can be used of Secrets is another by now: the proxy is told, where it does not know. */
+  tellSecrets(): void {
+    const secrets = this.#deps.secrets.usable;
+    const digest = createHash('sha256').update(JSON.stringify(secrets)).digest('hex');
+    if (this.#link === undefined || digest === this.#toldSecrets) return;
+    this.#toldSecrets = digest;
+    this.#link.tell({ type: 'secrets', secrets });
   }
 
   /** Looks whether a proxy is needed by now, and starts it. */
@@ -142,6 +164,7 @@ export class NodeProxy {
       problem: problem ?? (this.#needed && this.#link === undefined ? 'it is being started' : undefined),
       pid: this.#link?.pid,
       stats: this.#link?.stats,
+      tls: [...this.#deps.secrets.problems, ...this.#conflicts.map((pair) => `${pair} want TLS by different Secrets`)],
     };
   }
 
@@ -197,6 +220,8 @@ export class NodeProxy {
     this.#refused = undefined;
     const { every, perSecond } = this.#options;
     link.tell({ type: 'settings', every, perSecond });
+    this.#toldSecrets = noSecrets;
+    this.tellSecrets();
     this.#tell();
   }
 

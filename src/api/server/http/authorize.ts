@@ -1,5 +1,6 @@
 import { type IpAddress, tryParseIp } from '../../../model/address.ts';
 import { prefixContains } from '../../../model/prefix.ts';
+import { secretsNamespace } from '../../../policy/tls.ts';
 import { type AnyObject, isList, isObject, objectOr, stringOr } from '../../json.ts';
 import { readPrefix } from '../rules/network-policy.ts';
 import type { World } from '../rules/rules.ts';
@@ -22,7 +23,7 @@ export type Restriction = (next: AnyObject | undefined, old: AnyObject | undefin
 
 /**
  * Decides whether `user` may do this. system:masters may do everything. A node (group system:nodes, named
- * system:node:<name>) reads what networking needs, and writes what it alone can know: its own status, that of the pods
+ * system:node:<name>) reads what networking needs (of Secrets, those that policies may name), and writes what it alone can know: its own status, that of the pods
  * that run on it, its lease, events. A reader (group myelin:readers) reads what a node does, and writes nothing.
  * @returns What else must hold of the object, or undefined where nothing more is to be checked.
  * @throws {StatusError} `Forbidden`
@@ -32,6 +33,7 @@ export function authorize(user: User, verb: Verb, route: Route, world: World): R
   const node = nodeName(user);
   if (verb === 'get' || verb === 'list' || verb === 'watch') {
     if ((node !== undefined || user.groups.includes(readers)) && !secret.includes(route.kind.id)) return undefined;
+    if (node !== undefined && route.kind.id === '/secrets' && route.namespace === secretsNamespace) return undefined;
   } else if (node !== undefined) {
     const restriction = nodeMayWrite(node, verb, route, world);
     if (restriction !== undefined) return restriction;
