@@ -8,6 +8,7 @@ import { after, before, test } from 'node:test';
 import { Datapath } from '../../src/datapath/datapath.ts';
 import { ProxyPlumbing } from '../../src/datapath/proxy-plumbing.ts';
 import { removePinDirectory } from '../../src/kernel/bpffs.ts';
+import { run } from '../../src/kernel/command.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';
 import { createNamespace, deleteNamespace, listNamespaces } from '../../src/kernel/netns.ts';
 import { nft } from '../../src/kernel/nft.ts';
@@ -87,10 +88,11 @@ function throughProxy(image: PolicyImage, proxied: Proxied): PolicyImage {
 }
 
 /** Lets `front` and the world reach `cart`, and `front` everybody. */
-async function enforce(proxied: Proxied, change: { label?: string } = {}): Promise<void> {
+async function enforce(proxied: Proxied, change: { label?: string; http?: boolean } = {}): Promise<void> {
   const toPorts = [{ ports: [{ port: String(port), protocol: 'TCP' }] }];
+  const requests = change.http === true ? [{ ...toPorts[0], rules: { http: [{ method: 'GET' }] } }] : toPorts;
   const objects = [
-    { name: 'cart', spec: { endpointSelector: { matchLabels: { app: 'cart' } }, ingress: [{ toPorts }] } },
+    { name: 'cart', spec: { endpointSelector: { matchLabels: { app: 'cart' } }, ingress: [{ toPorts: requests }] } },
     { name: 'front', spec: { endpointSelector: { matchLabels: { app: 'front' } }, egress: [{ toPorts }] } },
     // About nobody; but it tells apart who has the label.
     {
@@ -429,6 +431,22 @@ test('the next proxy gets the next connections, the one before keeps its own; wi
   proxy = await CopyProxy.start();
   await open('front', 'cart', 0);
   await proxy.take(1);
+});
+
+test('a port that HTTP/2 comes to is noted: its next connections are the proxy’s', async () => {
+  await enforce([], { http: true });
+  const preface = join(directory, 'preface');
+  writeFileSync(preface, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${' '.repeat(40)}`);
+  const script = `exec 3<>/dev/tcp/${addressesOf.cart[0]}/${port}; cat ${preface} >&3; head -c 12 <&3`;
+  const { stdout } = await run('bash', ['-c', script], { netns: netns('front') });
+  assert.equal(stdout, 'HTTP/1.1 400');
+  assert.deepEqual(await proxy.take(0), []);
+  const endpoint = datapath.endpointByUid('cart')?.id;
+  assert.deepEqual(datapath.proxyPorts(), [{ endpoint, port, mode: 'always' }]);
+  for (const family of families) await open('front', 'cart', family);
+  assert.equal((await proxy.take(2)).length, 2);
+  datapath.setProxyPort('cart', port, undefined);
+  assert.deepEqual(datapath.proxyPorts(), []);
 });
 
 test('without its place nothing is let through, and the place comes back', async () => {
