@@ -12,7 +12,8 @@ static __always_inline bool http_query(const struct http_stream *stream, struct 
 {
 	__u32 ifindex = stream->ifindex;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
-	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &stream->connection);
+	struct ct_key connection = stream->connection;
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &connection);
 
 	if (!endpoint || !entry || endpoint->id != stream->connection.endpoint || (endpoint->flags & ENDPOINT_REVOKED) ||
 	    !(endpoint->flags & ENDPOINT_READY))
