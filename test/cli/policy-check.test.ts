@@ -31,9 +31,9 @@ const cases: readonly [name: string, text: string, code: number, lines: readonly
   ['not YAML', 'a: [', 1, [/:1:\d+ +error/]],
   [
     'both',
-    `${good}    toPort: []\n---\n${good}  - {toPorts: [{ports: [{port: "80", protocol: TCP}], serverNames: [a.example]}]}\n`,
+    `${good}    toPort: []\n---\n${good}  - {toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{topic: a}]}}]}\n`,
     1,
-    [/:8:5 +error/, /:17:\d+ +warning .*serverNames/],
+    [/:8:5 +error/, /:17:\d+ +warning .*kafka/],
   ],
 ];
 
