@@ -65,6 +65,8 @@ export class NodeProxy {
   readonly #events: ProxyLinkEvents;
   #plumbing: ProxyPlumbing | undefined;
   #link: ProxyLink | undefined;
+  /** Whether new connections come to the linked proxy. */
+  #serves = false;
   #needed = false;
   #problem: string | undefined;
   /** What is in force, as the proxy is to have it. */
@@ -109,6 +111,7 @@ export class NodeProxy {
         return;
       }
       this.#welcome(link);
+      this.#serves = true;
       this.#deps.logger.info({ pid: link.pid }, 'a running proxy was taken over');
     });
     if (this.#link !== undefined && this.#link.version !== version) await this.replace();
@@ -160,7 +163,7 @@ export class NodeProxy {
     const problem = this.#refused === undefined ? this.#problem : `it refuses its policy: ${this.#refused}`;
     return {
       needed: this.#needed,
-      running: this.#link !== undefined,
+      running: this.#link !== undefined && this.#serves,
       problem: problem ?? (this.#needed && this.#link === undefined ? 'it is being started' : undefined),
       pid: this.#link?.pid,
       stats: this.#link?.stats,
@@ -207,6 +210,7 @@ export class NodeProxy {
       await taken;
       clearTimeout(timer);
       plumbing.serve(listenFds);
+      this.#serves = true;
       this.#deps.logger.info({ pid: link.pid }, 'the proxy was started');
     } finally {
       for (const fd of listenFds) closeSync(fd);
@@ -247,6 +251,7 @@ export class NodeProxy {
   #gone(link: ProxyLink, error: Error | undefined): void {
     if (link !== this.#link) return;
     this.#link = undefined;
+    this.#serves = false;
     if (this.#closed) return;
     const soon = performance.now() - this.#startedAt < steadyMs;
     this.#delayMs = soon ? Math.min(mostDelayMs, this.#delayMs * 2) : firstDelayMs;
