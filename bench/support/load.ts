@@ -15,9 +15,19 @@ const iperfResult = z.object({
   end: z.object({ sum_received: z.object({ bits_per_second: z.number() }) }),
 });
 
+export interface TcpLoad {
+  readonly seconds: number;
+  readonly streams: number;
+  /** Of the server, where several run beside each other. */
+  readonly port?: number;
+  /** The client's own address, where it has several. */
+  readonly from?: IpAddress;
+}
+
 /** @returns What arrived, in Mbit/s, over `streams` TCP connections for `seconds`. */
-export async function tcpThroughput(ends: Ends, options: { seconds: number; streams: number }): Promise<number> {
-  const server = startDaemon('iperf3', ['--server', '--one-off', '--forceflush'], { netns: ends.server });
+export async function tcpThroughput(ends: Ends, options: TcpLoad): Promise<number> {
+  const port = ['--port', `${options.port ?? 5201}`];
+  const server = startDaemon('iperf3', ['--server', '--one-off', '--forceflush', ...port], { netns: ends.server });
   try {
     await waitUntil('iperf3 listens', 5, () => server.output().includes('Server listening'));
     const { stdout } = await run(
@@ -32,6 +42,8 @@ export async function tcpThroughput(ends: Ends, options: { seconds: number; stre
         '--omit',
         '1',
         '--json',
+        ...port,
+        ...(options.from === undefined ? [] : ['--bind', options.from]),
       ],
       { netns: ends.client, timeout: (options.seconds + 20) * 1000 },
     );
@@ -72,7 +84,11 @@ export async function udpRate(ends: Ends, options: { length: number; from?: numb
     await waitUntil('the receiver is ready', 5, () => receiver.output().includes('ready'));
     let best = 0;
     let poor = 0; // steps one after the other in which little arrived: one may be the machine's doing
-    for (let rate = options.from ?? lowestRate; rate < 3 * Math.max(best, options.from ?? lowestRate) && poor < 3; rate *= stepUp) {
+    for (
+      let rate = options.from ?? lowestRate;
+      rate < 3 * Math.max(best, options.from ?? lowestRate) && poor < 3;
+      rate *= stepUp
+    ) {
       const arrived = await offer(rate);
       best = Math.max(best, arrived);
       poor = arrived < 0.5 * best ? poor + 1 : 0;
