@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { raw } from './ffi/libc.ts';
-import { descriptorOf } from './tcp-socket.ts';
+import { descriptorOf } from './sockets.ts';
 
 const IPPROTO_TCP = 6;
 const TCP_SAVED_SYN = 28;

@@ -126,7 +126,7 @@ export function takeSocket(socket: Socket): number | undefined {
 }
 
 /** Of a socket that is in Node's hands; undefined where it is closed. */
-function descriptorOf(socket: Socket): number | undefined {
+export function descriptorOf(socket: Socket): number | undefined {
   const handle: unknown = '_handle' in socket ? socket._handle : undefined;
   const fd = typeof handle === 'object' && handle !== null && 'fd' in handle ? handle.fd : undefined;
   return typeof fd === 'number' && fd >= 0 ? fd : undefined;

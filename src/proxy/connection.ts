@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { resetSocket } from '../kernel/tcp-socket.ts';
+import { resetOnDeath, resetSocket } from '../kernel/tcp-socket.ts';
 import { MyelinError } from '../model/error.ts';
 import type { DropReason } from '../model/verdict.ts';
 import { optionFlags } from '../policy/image.ts';
@@ -96,6 +96,7 @@ export class Connection {
     this.shared = shared;
     this.#judge = judge;
     this.#onOver = onOver;
+    resetOnDeath(client);
     client.on('error', () => this.reset());
     client.on('close', () => this.#closed(this.#server));
   }
@@ -182,7 +183,10 @@ export class Connection {
       throw new MyelinError('InClear', 'a server that TLS is to be opened to is not spoken to in clear');
     const server = this.adopt(this.shared.open(this.origin));
     const timer = setTimeout(() => this.reset(), this.shared.limits.connectMs);
-    server.once('connect', () => clearTimeout(timer));
+    server.once('connect', () => {
+      clearTimeout(timer);
+      resetOnDeath(server);
+    });
     server.once('close', () => clearTimeout(timer));
     return server;
   }

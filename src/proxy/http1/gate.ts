@@ -22,12 +22,13 @@ const turnedAway = {
 
 /**
  * `head`: between two requests, or within a head. `body`: on to the server. `swallowed`: the body of a denied request.
- * `way`: it is allowed, and its way to the server is being made. `answer`: the request is sent, its answer is not all there. `left`: nothing of the client's is read here any more.
+ * `way`: it is allowed, and its way to the server is being made. `answer`: the request is sent, its answer is not all there.
+ * `left`: nothing of the client's is read here any more.
  */
 type Phase = 'head' | 'way' | 'body' | 'swallowed' | 'answer' | 'left';
 
-/** What is waited for. `rest`: a server that should close, so that a request behind an answer without end is not in vain. */
-type Timed = 'nothing' | 'idle' | 'head' | 'rest';
+/** What is waited for. `rest`: a server that should close, so that a request behind an answer without end is not in vain; `ending`: one whose client has. */
+type Timed = 'nothing' | 'idle' | 'head' | 'rest' | 'ending';
 
 /** The request that runs. */
 interface Exchange {
@@ -158,7 +159,10 @@ export class Http1Gate implements Gate {
   /** @returns False: there is nothing to read. */
   #betweenRequests(): false {
     if (this.#draining) this.#close();
-    else if (this.#clientEnded) this.#halfClose();
+    else if (this.#clientEnded) {
+      this.#halfClose();
+      this.#time('ending', this.#connection.shared.limits.idleMs);
+    }
     // A server has its own patience with connections on which nothing is asked.
     else this.#time('idle', this.#connection.server === undefined ? this.#connection.shared.limits.idleMs : undefined);
     return false;

@@ -18,7 +18,8 @@ import { readRequest } from './request.ts';
 
 const permissionDenied = 7;
 const unavailable = 14;
-const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_INADEQUATE_SECURITY, NGHTTP2_FLAG_END_STREAM } = constants;
+const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_REFUSED_STREAM, NGHTTP2_INADEQUATE_SECURITY } = constants;
+const { NGHTTP2_FLAG_END_STREAM } = constants;
 
 /** node:http2 would add a date to an answer without one. Its types do not know that it can be told not to. */
 const asItCame = { sendDate: false };
@@ -77,7 +78,7 @@ export class Stream {
         if (waited) this.#judgement = this.#connection.judge(request);
         if (this.#judgement?.verdict === 'deny') this.#deny();
         else if (refused !== undefined) this.#turnAway(refused);
-        else this.#pass(this.#forServer(raw, headers), ended);
+        else this.#safely(() => this.#pass(this.#forServer(raw, headers), ended));
       });
       waited = true;
     }
@@ -152,12 +153,32 @@ export class Stream {
     incoming.close(NGHTTP2_NO_ERROR);
   }
 
+  /**
+   * node:http2 throws at what it does not want to say. A peer that brings it to that ends its own connection with it, and
+   * nobody else's.
+   */
+  #safely(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : 'of ours';
+      this.#connection.shared.counts.refuse(`PROXY_FAILED ${code}`);
+      this.#connection.reset();
+    }
+  }
+
   #pass(headers: readonly string[], ended: boolean): void {
     const incoming = this.#incoming;
-    const outgoing = this.#session().request(headers, { endStream: ended, waitForTrailers: !ended });
+    const session = this.#session();
+    if (session.closed || session.destroyed) {
+      // It goes away: the client has been told, or is about to be, and asks on another connection.
+      incoming.close(NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    const outgoing = session.request(headers, { endStream: ended, waitForTrailers: !ended });
     this.#outgoing = outgoing;
     outgoing.on('wantTrailers', () => {
-      if (!outgoing.closed) outgoing.sendTrailers(this.#trailers);
+      if (!outgoing.closed) this.#safely(() => outgoing.sendTrailers(this.#trailers));
     });
     if (!ended) relay(incoming, outgoing);
     this.#follow(outgoing);
@@ -169,7 +190,8 @@ export class Stream {
     let trailers: IncomingHttpHeaders = {};
     outgoing.on('error', () => {});
     outgoing.on('headers', (said) => {
-      if (!incoming.headersSent && !incoming.closed) incoming.additionalHeaders({ ':status': said[':status'] ?? 100 });
+      const interim = { ':status': said[':status'] ?? 100 };
+      if (!incoming.headersSent && !incoming.closed) this.#safely(() => incoming.additionalHeaders(interim));
     });
     outgoing.on('response', (said, flags, raw) => {
       this.#latencyMs = performance.now() - this.#began;
@@ -177,13 +199,11 @@ export class Stream {
       this.#readGrpcStatus(said);
       if (incoming.closed || incoming.destroyed) return;
       const ended = (flags & NGHTTP2_FLAG_END_STREAM) !== 0;
-      incoming.respond(withSensitive(raw, said), {
-        endStream: ended,
-        waitForTrailers: !ended,
-        ...asItCame,
+      this.#safely(() => {
+        incoming.respond(withSensitive(raw, said), { endStream: ended, waitForTrailers: !ended, ...asItCame });
+        if (ended) this.#answered = true;
+        else relay(outgoing, incoming);
       });
-      if (ended) this.#answered = true;
-      else relay(outgoing, incoming);
     });
     outgoing.on('trailers', (said) => {
       trailers = said;
@@ -191,7 +211,7 @@ export class Stream {
     });
     incoming.on('wantTrailers', () => {
       if (incoming.closed) return;
-      incoming.sendTrailers(trailers);
+      this.#safely(() => incoming.sendTrailers(trailers));
       this.#answered = true;
       if (outgoing.closed) this.#leaveRest();
     });

@@ -1,4 +1,5 @@
 import type { Server } from 'node:tls';
+import { endOrderly } from '../../kernel/tcp-socket.ts';
 import type { Connection, Gate } from '../connection.ts';
 import { Http1Gate } from '../http1/gate.ts';
 import { Http2Gate } from '../http2/gate.ts';
@@ -29,6 +30,8 @@ export class Ending implements Gate {
     const { client, shared } = this.#connection;
     this.#connection.gate = this;
     client.removeAllListeners('data').removeAllListeners('end');
+    // Its own orderly end is TLS's from now on.
+    endOrderly(client);
     client.pause();
     const known = (['h2', 'http/1.1'] as const).filter((name) => (offered ?? ['http/1.1']).includes(name));
     // Whoever offers none of the two is told so by the handshake.
