@@ -304,7 +304,7 @@ export class Agent {
       },
       { log: logger, hooks: pods },
     );
-    const mtus = new MtuWatch(uplink.ifindex, options.underlayMtu, { driver, endpoints, logger });
+    const mtus = new MtuWatch(uplink.ifindex, options.underlayMtu, { driver, endpoints, proxy, logger });
     this.#closers.push(() => mtus.close());
     await mtus.start();
     this.#every(lookMs, async () => mtus.look(), logger);

@@ -4,15 +4,17 @@ import { MtuTable } from '../kernel/path-mtu.ts';
 import type { OpenDriver } from './driver.ts';
 import { podMtuOver } from './node-setup.ts';
 import { PathMtu } from './path-mtu.ts';
+import type { NodeProxy } from './proxy/proxy.ts';
 import { Serial } from './serial.ts';
 
 export interface MtuWatchDeps {
   readonly driver: OpenDriver;
   readonly endpoints: EndpointManager;
+  readonly proxy: Pick<NodeProxy, 'setMtu'>;
   readonly logger: Logger;
 }
 
-/** Looks how large packets of the underlay may be whenever there is a reason to, and tells the driver and the pods to come. */
+/** Looks how large packets of the underlay may be whenever there is a reason to, and tells the driver, the proxy, and the pods to come. */
 export class MtuWatch {
   readonly #table = new MtuTable();
   readonly #pathMtu: PathMtu;
@@ -20,14 +22,15 @@ export class MtuWatch {
   readonly #looks: Serial;
 
   /** @param most What the operator says that the underlay takes, where that is less than the device's. */
-  constructor(uplinkIfindex: number, most: number | undefined, { driver, endpoints, logger }: MtuWatchDeps) {
+  constructor(uplinkIfindex: number, most: number | undefined, { driver, endpoints, proxy, logger }: MtuWatchDeps) {
     const table = this.#table;
     const pathMtu = new PathMtu(most, {
       source: { device: () => table.ofDevice(uplinkIfindex), paths: () => table.ofPaths() },
       limit: (address, mtu) => driver.limitPath(address, mtu),
-      onDevice: (mtu) => {
+      onDevice: async (mtu) => {
         endpoints.setMtu(podMtuOver(mtu));
-        return driver.raiseMtu(podMtuOver(mtu));
+        await driver.raiseMtu(podMtuOver(mtu));
+        await proxy.setMtu(podMtuOver(mtu));
       },
       logger,
     });

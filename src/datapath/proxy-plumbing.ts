@@ -121,6 +121,12 @@ export class ProxyPlumbing {
     return families.every((_, slot) => map.lookup(number32.encode(slot)) !== undefined);
   }
 
+  /** Lets packets of this size through, and no larger ones: what goes by way of the proxy keeps to it. @throws {KernelError} `Command` */
+  async setMtu(mtu: number): Promise<void> {
+    await ipBatch([`link set dev ${innerDevice} mtu ${mtu}`], { netns: this.#netns });
+    await ipBatch(upLines(mtu));
+  }
+
   /** Gives up this process's handles; everything goes on. Without pins, connections are refused from now on. */
   close(): void {
     this.#link.close();

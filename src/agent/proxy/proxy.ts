@@ -84,9 +84,11 @@ export class NodeProxy {
   #delayMs = firstDelayMs;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
+  #mtu: number;
 
   constructor(options: ProxyOptions, deps: ProxyDeps) {
     this.#options = options;
+    this.#mtu = options.mtu;
     this.#deps = deps;
     this.#events = {
       onFlows: deps.onFlows,
@@ -150,6 +152,12 @@ export class NodeProxy {
     if (this.#needed && this.#link === undefined && this.#retry === undefined) this.#startSoon(0);
   }
 
+  /** Pods' packets may be so large from now on. @throws {KernelError} `Command` */
+  async setMtu(mtu: number): Promise<void> {
+    this.#mtu = mtu;
+    await this.#plumbing?.setMtu(mtu);
+  }
+
   /** Starts another proxy; the one that there is takes no new connections any more, and ends when its own have. */
   async replace(): Promise<void> {
     await this.#exclusively(async () => {
@@ -182,7 +190,7 @@ export class NodeProxy {
   }
 
   #open(): Promise<ProxyPlumbing> {
-    return ProxyPlumbing.open(this.#options, this.#deps.datapath);
+    return ProxyPlumbing.open({ ...this.#options, mtu: this.#mtu }, this.#deps.datapath);
   }
 
   async #start(): Promise<void> {
