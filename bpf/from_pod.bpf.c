@@ -101,8 +101,8 @@ static __always_inline enum drop_reason connect(struct __sk_buff *skb, const str
 		if (reason)
 			return dns_denied(&route->track, reason);
 	}
-	if (route->track.dns == DNS_QUESTION)
-		dns_note(&route->track);
+	if (route->track.dns == DNS_QUESTION && !dns_note(packet, &route->track))
+		return DNS_MALFORMED;
 	if (route->track.event != 0)
 		event_connection(place, endpoint, &route->track);
 	audit_if_judged(endpoint, packet, &route->track, place);

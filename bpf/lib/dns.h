@@ -6,18 +6,15 @@
  * to a question that is noted teaches the endpoint the addresses that it has for that name, before the pod has it: what
  * cannot be read or learnt does not come through. Whoever sends something else teaches nothing.
  *
- * Only whole messages are read: over UDP one that is not in fragments, over TCP one that is the whole payload of a segment,
- * as it arrives here.
+ * Only whole messages are read: over UDP one that is not in fragments. Over TCP they may be in any pieces (dns_stream.h).
  */
 #pragma once
 
 #include "conntrack.h"
-#include "dns_learn.h"
+#include "dns_stream.h"
 
 #define DNS_PORT 53
 #define DNS_SEGMENTS 8	 /* datagrams that the kernel may have joined */
-#define DNS_RESPONSE 0x8000
-#define DNS_OPCODE 0x7800
 #define DNS_REFUSED 5
 #define DNS_QUERY_NS (30 * SECOND_NS)
 
@@ -41,51 +38,34 @@ static __always_inline bool dns_is_asked(const struct packet *packet, const stru
 					  track->key.remote_port == bpf_htons(DNS_PORT));
 }
 
-/* How much the packet carries, and where. */
-static __always_inline __u32 dns_payload(const struct packet *packet, __u32 *offset)
+/* A datagram is one message. */
+static __always_inline bool dns_read_datagram(struct __sk_buff *skb, const struct packet *packet, struct dns_scratch *dns,
+					      __u32 matcher)
 {
-	__u32 end = packet->l3 + packet->length;
+	__u32 offset, length = dns_payload(packet, &offset);
 
-	*offset = packet->l4 + packet->l4_header;
-	return packet->l4_header == 0 || *offset > end ? 0 : end - *offset;
+	return skb->gso_size == 0 && dns_is_whole(skb, packet, length) && dns_copy(skb, dns, offset, length) &&
+	       dns_read_query(dns, matcher);
 }
 
-/* Finds the message that is the whole payload. */
-static __always_inline bool dns_whole(struct __sk_buff *skb, const struct packet *packet, __u32 *offset, __u32 *length)
+/*
+ * Reads what the pod sends to port 53 over TCP: dns->asked has the questions that end in it, dns->accept what all of them
+ * ask of policy. @returns Whether it can be read.
+ */
+SUBPROGRAM int dns_read_segment(struct __sk_buff *skb, const struct packet *packet, const struct ct_key *connection,
+				__u32 matcher)
 {
-	__be16 said = 0;
+	struct dns_scratch *dns = dns_scratch_get();
 
-	*length = dns_payload(packet, offset);
-	if (packet->protocol == IPPROTO_UDP) {
-		if (bpf_skb_load_bytes(skb, packet->l4 + 4, &said, 2) < 0)
-			return false;
-		return bpf_ntohs(said) == *length + packet->l4_header;
-	}
-	if (*length < 2 || bpf_skb_load_bytes(skb, *offset, &said, 2) < 0)
-		return false;
-	*offset += 2;
-	*length -= 2;
-	return bpf_ntohs(said) == *length;
-}
-
-static __always_inline bool dns_read_query(struct __sk_buff *skb, const struct packet *packet, struct dns_scratch *dns,
-					   __u32 matcher)
-{
-	__u32 offset, length;
-
-	if ((packet->flags & PACKET_FRAGMENT) || (packet->protocol == IPPROTO_UDP && skb->gso_size != 0))
-		return false;
-	if (!dns_whole(skb, packet, &offset, &length) || !dns_copy(skb, dns, offset, length))
-		return false;
-	/* A question and nothing but what belongs to asking: neither answers nor authorities. */
-	if ((dns_number(dns, 2) & (DNS_RESPONSE | DNS_OPCODE)) || dns_number(dns, 6) || dns_number(dns, 8))
-		return false;
-	return dns_read_question(dns, matcher);
+	if (!dns || !packet || !connection || !asking_gather(skb, packet, connection, dns))
+		return 0;
+	dns->matching = matcher;
+	return asking_read(dns);
 }
 
 /*
  * A packet that the pod sends to port 53. Says in `track` by which rule sets it is to be judged: those for its question;
- * of a TCP segment without payload, those for anything that may be asked; what cannot be read is judged as no question.
+ * of a TCP segment in which none ends, those for anything that may be asked; what cannot be read is judged as no question.
  */
 SUBPROGRAM enum drop_reason dns_ask(struct __sk_buff *skb, const struct endpoint *endpoint, const struct packet *packet,
 				    struct track *track)
@@ -109,18 +89,31 @@ SUBPROGRAM enum drop_reason dns_ask(struct __sk_buff *skb, const struct endpoint
 		track->sets[1] = endpoint->egress_set;
 		track->sets[2] = endpoint->egress_mesh_set;
 	}
-	if (packet->protocol == IPPROTO_TCP && !(packet->flags & PACKET_FRAGMENT) && dns_payload(packet, &offset) == 0) {
-		track->dns = DNS_IDLE;
-		if (asks) {
-			track->sets[0] = matcher->admin_set;
-			track->sets[1] = matcher->network_set;
-			track->sets[2] = matcher->mesh_set;
+	dns->asked_count = 0;
+	if (packet->flags & PACKET_FRAGMENT)
+		return FORWARDED;
+	if (packet->protocol == IPPROTO_TCP) {
+		bool carries = dns_payload(packet, &offset) != 0;
+
+		if (!carries && ct_is_syn(packet))
+			asking_open(skb, packet, &track->key);
+		if (carries && !dns_read_segment(skb, packet, &track->key, number))
+			return FORWARDED;
+		track->dns = carries ? DNS_QUESTION : DNS_IDLE;
+		if (!carries || dns->asked_count == 0) {
+			if (asks) {
+				track->sets[0] = matcher->admin_set;
+				track->sets[1] = matcher->network_set;
+				track->sets[2] = matcher->mesh_set;
+			}
+			return FORWARDED;
 		}
-		return FORWARDED;
+	} else {
+		if (!dns_read_datagram(skb, packet, dns, number))
+			return FORWARDED;
+		asking_add(dns);
+		track->dns = asks || dns->accept.count != 0 ? DNS_QUESTION : DNS_IDLE;
 	}
-	if (!dns_read_query(skb, packet, dns, number))
-		return FORWARDED;
-	track->dns = asks || dns->accept.count != 0 ? DNS_QUESTION : DNS_IDLE;
 	if (asks) {
 		track->sets[0] = dns->accept.admin_set;
 		track->sets[1] = dns->accept.network_set;
@@ -129,27 +122,36 @@ SUBPROGRAM enum drop_reason dns_ask(struct __sk_buff *skb, const struct endpoint
 	return FORWARDED;
 }
 
-static __always_inline void dns_key_of(struct dns_query_key *key, const struct track *track,
-					  const struct dns_scratch *dns)
+static __always_inline void dns_key_of(struct dns_query_key *key, const struct track *track, __be16 id)
 {
 	__builtin_memset(key, 0, sizeof(*key));
 	key->connection = track->key;
-	key->id = dns->id;
+	key->id = id;
 }
 
-/* Notes the question that dns_ask read and that was let through. */
-SUBPROGRAM int dns_note(const struct track *track)
+/*
+ * Notes the questions that dns_ask read and that were let through. @returns Whether the packet may go: over TCP not, where
+ * another one came in between on the connection.
+ */
+SUBPROGRAM int dns_note(const struct packet *packet, const struct track *track)
 {
 	struct dns_scratch *dns = dns_scratch_get();
 	struct dns_query query = {};
 	struct dns_query_key key;
 
-	if (!dns || !track)
-		return -1;
-	dns_key_of(&key, track, dns);
+	if (!dns || !packet || !track)
+		return 0;
+	if (packet->protocol == IPPROTO_TCP && !asking_commit(&track->key, dns))
+		return 0;
 	query.expires_ns = bpf_ktime_get_coarse_ns() + DNS_QUERY_NS;
-	query.question = dns->question;
-	return bpf_map_update_elem(&dns_queries, &key, &query, BPF_ANY);
+	for (__u32 i = 0; i < DNS_AT_ONCE; i++) {
+		if (i >= dns->asked_count)
+			break;
+		dns_key_of(&key, track, dns->asked[i].id);
+		query.question = dns->asked[i].question;
+		bpf_map_update_elem(&dns_queries, &key, &query, BPF_ANY);
+	}
+	return 1;
 }
 
 /* What a question was denied for. */
@@ -166,14 +168,13 @@ static __noinline bool dns_was_asked(const struct dns_scratch *dns, const struct
 	struct dns_query_key key;
 	struct dns_query *query;
 
-	dns_key_of(&key, track, dns);
+	dns_key_of(&key, track, dns->id);
 	query = bpf_map_lookup_elem(&dns_queries, &key);
 	return query && query->question == dns->question && query->expires_ns >= bpf_ktime_get_coarse_ns();
 }
 
-/* One answer, at an offset of a packet that came in from port 53. */
-SUBPROGRAM enum drop_reason dns_answer(struct __sk_buff *skb, const struct endpoint *endpoint, const struct track *track,
-				       __u32 offset, __u32 length)
+/* One answer that came in from port 53, in dns->message. */
+SUBPROGRAM enum drop_reason dns_answer(const struct endpoint *endpoint, const struct track *track)
 {
 	struct dns_scratch *dns = dns_scratch_get();
 	__u32 matcher, id;
@@ -182,8 +183,7 @@ SUBPROGRAM enum drop_reason dns_answer(struct __sk_buff *skb, const struct endpo
 		return DNS_MALFORMED;
 	matcher = endpoint->names;
 	id = endpoint->id;
-	if (!dns_copy(skb, dns, offset, length) || !(dns_number(dns, 2) & DNS_RESPONSE) ||
-	    (dns_number(dns, 2) & DNS_OPCODE) || !dns_read_question(dns, matcher))
+	if (!(dns_number(dns, 2) & DNS_RESPONSE) || (dns_number(dns, 2) & DNS_OPCODE) || !dns_read_question(dns, matcher))
 		return DNS_MALFORMED;
 	if (dns->accept.count == 0 && !(track->flags & TRACK_BY_NAME))
 		return FORWARDED;
@@ -194,6 +194,40 @@ SUBPROGRAM enum drop_reason dns_answer(struct __sk_buff *skb, const struct endpo
 	if (dns->accept.count > NAME_PATTERNS)
 		return NAMES_FULL;
 	return dns_learn_all(dns, id);
+}
+
+static __always_inline enum drop_reason dns_answer_at(struct __sk_buff *skb, const struct endpoint *endpoint,
+						      const struct track *track, __u32 offset, __u32 length)
+{
+	struct dns_scratch *dns = dns_scratch_get();
+
+	if (!dns || !dns_copy(skb, dns, offset, length))
+		return DNS_MALFORMED;
+	return dns_answer(endpoint, track);
+}
+
+/* Answers over TCP. What has come before may come again; what comes too early must. */
+static __always_inline enum drop_reason dns_receive_segment(struct __sk_buff *skb, const struct endpoint *endpoint,
+							    const struct packet *packet, const struct track *track)
+{
+	struct dns_scratch *dns = dns_scratch_get();
+	enum drop_reason reason;
+	int length;
+
+	if (!dns)
+		return DNS_MALFORMED;
+	length = telling_gather(skb, packet, &track->key, dns);
+	if (length <= 0)
+		return length == 0 ? FORWARDED : DNS_MALFORMED;
+	for (int i = 0; i < DNS_TOLD_AT_ONCE; i++) {
+		length = telling_next(skb);
+		if (length <= 0)
+			break;
+		reason = dns_answer(endpoint, track);
+		if (reason)
+			return reason;
+	}
+	return length >= 0 && dns->rest == 0 && telling_commit(&track->key, dns) ? FORWARDED : DNS_MALFORMED;
 }
 
 /* Whether a reply of the connection comes from where DNS is, as the server or as the pod sees it. */
@@ -223,15 +257,15 @@ SUBPROGRAM enum drop_reason dns_receive(struct __sk_buff *skb, const struct endp
 		return FORWARDED;
 	if (packet->flags & PACKET_FRAGMENT)
 		return DNS_MALFORMED;
-	if (packet->protocol == IPPROTO_TCP && dns_payload(packet, &offset) == 0)
-		return FORWARDED;
-	if (packet->protocol == IPPROTO_UDP && skb->gso_size != 0) {
+	if (packet->protocol == IPPROTO_TCP)
+		return dns_receive_segment(skb, endpoint, packet, track);
+	if (skb->gso_size != 0) {
 		/* Several, joined on their way. */
 		__u32 each = skb->gso_size;
 
 		length = dns_payload(packet, &offset);
 		for (int i = 0; i < DNS_SEGMENTS; i++) {
-			reason = dns_answer(skb, endpoint, track, offset, length < each ? length : each);
+			reason = dns_answer_at(skb, endpoint, track, offset, length < each ? length : each);
 			if (reason || length <= each)
 				return reason;
 			offset += each;
@@ -239,9 +273,8 @@ SUBPROGRAM enum drop_reason dns_receive(struct __sk_buff *skb, const struct endp
 		}
 		return DNS_MALFORMED;
 	}
-	if (!dns_whole(skb, packet, &offset, &length))
-		return DNS_MALFORMED;
-	return dns_answer(skb, endpoint, track, offset, length);
+	length = dns_payload(packet, &offset);
+	return dns_is_whole(skb, packet, length) ? dns_answer_at(skb, endpoint, track, offset, length) : DNS_MALFORMED;
 }
 
 /*

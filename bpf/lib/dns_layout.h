@@ -88,6 +88,16 @@ struct dns_record {
 #define DNS_RECORDS 64
 #define DNS_LINKS 16	 /* CNAMEs of a chain */
 
+#define DNS_HISTORY 512	 /* bytes of a stream of questions that are kept: a question over TCP is no longer */
+#define DNS_AT_ONCE 4	 /* questions that end in one segment */
+
+/* A question that was read and is noted once it is let through. */
+struct dns_asked {
+	__u64 question;
+	__be16 id;
+	__u8 pad[6];
+};
+
 /* Where a DNS message is read. */
 struct dns_scratch {
 	__u64 hash; /* of the name that is being read */
@@ -115,9 +125,51 @@ struct dns_scratch {
 	__u32 full;
 	__be16 id;
 	__u16 pad;
-	__u32 pad2;
+	__u32 asked_count;
+	struct dns_asked asked[DNS_AT_ONCE];
+	/* Of a pod's stream of questions (struct dns_asking): what is known of it, and the segment at hand behind that. */
+	__u32 base;    /* the sequence number of the first byte */
+	__u32 before;  /* of the first byte that is new */
+	__u32 bytes;   /* in `stream` */
+	__u32 begin;   /* of the message at hand */
+	__u32 broken;
+	__u32 matching; /* the matcher of the names in it */
+	/* Of a stream of answers (struct dns_telling), and its segment. */
+	__u32 offset;  /* of what has not been looked at, in the frame */
+	__u32 rest;    /* how much that is */
+	__u32 added;   /* how much it was */
+	__u32 have;    /* bytes of the message at hand, its length among them */
+	__u32 reason;  /* enum drop_reason */
+	__u8 prefix[2];
+	__u8 pad2[2];
 	__u8 name[NAME_TEXT];
-	__u8 message[DNS_MESSAGE];
+	/* Twice as long: of two pieces the verifier sees no more than that neither is longer. */
+	__u8 message[2 * DNS_MESSAGE];
+	__u8 stream[3 * DNS_HISTORY];
+};
+
+/*
+ * What a pod has sent on a connection to port 53, from the handshake on: whoever sends it knows what the server has, and
+ * that may be other than what came by here, so what comes again must be the same.
+ */
+struct dns_asking {
+	__u32 next;    /* the sequence number of the next byte; between two, one that none has */
+	__u32 base;    /* of the first one in `bytes`, which go up to the next */
+	__u32 message; /* where in them the message at hand begins */
+	__u32 pad;
+	__u8 bytes[DNS_HISTORY];
+};
+
+/* What a pod was told on a connection from port 53. The beginning of a message, but its length, is in dns_pieces. */
+struct dns_telling {
+	__u32 next;
+	__u32 have; /* bytes of the message at hand, its length among them */
+	__u8 prefix[2];
+	__u8 pad[2];
+};
+
+struct dns_piece {
+	__u8 bytes[DNS_MESSAGE];
 };
 
 struct dns_query_key {

@@ -273,6 +273,28 @@ struct {
 	__type(value, struct dns_query);
 } dns_queries SEC(".maps");
 
+/* DNS over TCP. A connection whose entry is forgotten passes no more questions; the client opens another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct ct_key);
+	__type(value, struct dns_asking);
+} dns_askings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct ct_key);
+	__type(value, struct dns_telling);
+} dns_tellings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 512);
+	__type(key, struct ct_key);
+	__type(value, struct dns_piece);
+} dns_pieces SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

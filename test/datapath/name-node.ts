@@ -1,3 +1,4 @@
+import { type Answer, encode } from 'dns-packet';
 import type { Config, Endpoint } from '../../src/datapath/layouts.ts';
 import { putMatcher } from '../../src/datapath/names.ts';
 import { Transaction } from '../../src/datapath/transaction.ts';
@@ -6,6 +7,21 @@ import { buildMatcher, NameDfas, type StageSets } from '../../src/policy/names/m
 import { udp } from '../support/packet.ts';
 import { alice, identity, sets, world } from './cluster.ts';
 import { type Addresses, type Family, into, type Outcome, outOf, TestNode } from './node.ts';
+
+/** Of questions and their answers. */
+export const ids = { a: 7, b: 8 };
+export const question = (name: string, type: 'A' | 'AAAA' = 'A', id = ids.a) =>
+  encode({ type: 'query', id, flags: 0x100, questions: [{ name, type }] });
+export const answering = (
+  name: string,
+  answers: Answer[],
+  change: { id?: number; flags?: number; type?: 'A' | 'AAAA' } = {},
+) => {
+  const { id = ids.a, flags = 0x180, type = 'A' } = change;
+  return encode({ type: 'response', id, flags, questions: [{ name, type }], answers });
+};
+/** A record of an IPv4 address. */
+export const a = (name: string, data = '203.0.113.5', ttl = 300): Answer => ({ name, type: 'A', ttl, data });
 
 /** Patterns of the tests, in order: their numbers follow from it. */
 export const patterns = ['api.example', '*.cdn.example', '**.wild.example'] as const;

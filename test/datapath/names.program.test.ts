@@ -8,26 +8,14 @@ import { matchesDomain } from '../../src/policy/request/domain.ts';
 import { addressesIn, readAnswer, readByPacket } from '../support/dns-reference.ts';
 import { tcp } from '../support/packet.ts';
 import { alice, nobody, otherNode, world } from './cluster.ts';
-import { NameNode, patterns } from './name-node.ts';
-import { type Addresses, addressOf, families, into, outOf } from './node.ts';
+import { a, answering, ids, NameNode, patterns, question } from './name-node.ts';
+import { type Addresses, addressOf, families, outOf } from './node.ts';
 
 /*
  * bpf/lib/dns.h and bpf/lib/names.h in the programs that have them: what answers teach, and what they do not; which
  * questions may go. What a message says is held against a reader of the tests' own.
  */
 
-const ids = { a: 7, b: 8 };
-const question = (name: string, type: 'A' | 'AAAA' = 'A', id = ids.a) =>
-  encode({ type: 'query', id, flags: 0x100, questions: [{ name, type }] });
-const answering = (
-  name: string,
-  answers: Answer[],
-  change: { id?: number; flags?: number; type?: 'A' | 'AAAA' } = {},
-) => {
-  const { id = ids.a, flags = 0x180, type = 'A' } = change;
-  return encode({ type: 'response', id, flags, questions: [{ name, type }], answers });
-};
-const a = (name: string, data = '203.0.113.5', ttl = 300): Answer => ({ name, type: 'A', ttl, data });
 const cname = (name: string, data: string): Answer => ({ name, type: 'CNAME', ttl: 300, data });
 const host = { address4: parseIp('203.0.113.5'), address6: parseIp('2001:db8:5::5') };
 const elsewhere = { address4: parseIp('203.0.113.6'), address6: parseIp('2001:db8:5::6') };
@@ -169,26 +157,6 @@ describe('what answers teach', () => {
     assert.equal(own.answer(port, truncated).action, 'pass');
     assert.deepEqual([...own.learnt()], []);
   });
-
-  test('over TCP, a message that is a whole segment', () => {
-    own.forget();
-    const source = own.newPort();
-    const framed = (message: Uint8Array) =>
-      Buffer.concat([Buffer.from([message.length >> 8, message.length & 0xff]), message]);
-    const up = (payload: Uint8Array, flags: string) =>
-      node.send(alice, outOf(alice, world, 4, tcp({ source, destination: 53, flags, payload })));
-    const down = (payload: Uint8Array, flags: string) =>
-      node.receive(alice, into(alice, world, 4, tcp({ source: 53, destination: source, flags, payload })), 0);
-    const none = new Uint8Array();
-    const said = framed(answering('api.example', [a('api.example')]));
-    assert.equal(up(none, 'S').action, 'pass');
-    assert.equal(down(none, 'SA').action, 'pass');
-    assert.equal(up(framed(question('api.example')), 'PA').action, 'pass');
-    assert.equal(down(said.subarray(0, 40), 'PA').reason, 'DNS_MALFORMED');
-    assert.deepEqual([...own.learnt()], []);
-    assert.equal(down(said, 'PA').action, 'pass');
-    assert.equal(own.learnt().size, 1);
-  });
 });
 
 test('where there is no room to learn, the answer does not come through', () => {
@@ -268,22 +236,6 @@ describe('which names may be asked', () => {
     const response = answering('api.example', []);
     for (const bad of [two, update, pointer, response, good.subarray(0, -1), Buffer.from('hello')])
       assert.equal(own.ask(port, bad).reason, 'DNS_MALFORMED', bad.toString('hex'));
-  });
-
-  test('over TCP a stream may be opened, and each segment is a question', () => {
-    const source = own.newPort();
-    const send = (payload: Uint8Array, flags: string) =>
-      own.node.send(alice, outOf(alice, world, 4, tcp({ source, destination: 53, flags, payload })));
-    const framed = (message: Uint8Array) => Buffer.concat([Buffer.from([0, message.length]), message]);
-    assert.equal(send(new Uint8Array(), 'S').action, 'pass');
-    assert.equal(send(new Uint8Array(), 'A').action, 'pass');
-    assert.equal(send(framed(question('api.example')), 'PA').action, 'pass');
-    assert.equal(send(framed(question('other.example')), 'PA').reason, 'DNS_DENIED');
-    assert.equal(send(framed(question('api.example')).subarray(0, 20), 'PA').reason, 'DNS_MALFORMED');
-    assert.equal(
-      own.node.send(alice, outOf(alice, elsewhere, 4, tcp({ source, destination: 5353 }))).reason,
-      'POLICY_DENIED',
-    );
   });
 });
 

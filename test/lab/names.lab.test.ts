@@ -55,12 +55,19 @@ resolver['resolve' + family](name).then(
 );
 `;
 
-/** Asks over TCP, in one segment. @returns The answer's bytes, or an error. */
+/** Asks over TCP, in pieces of so many bytes. @returns The answer's bytes, or an error. */
 const askByTcp = `
-const [server, hex] = process.argv.slice(1);
+const [server, hex, size] = process.argv.slice(1);
+const bytes = Buffer.from(hex, 'hex');
 const socket = require('node:net').connect({ host: server, port: 53, timeout: 1500 });
 const end = (said) => { console.log(JSON.stringify(said)); process.exit(); };
-socket.on('connect', () => socket.write(Buffer.from(hex, 'hex')));
+socket.setNoDelay(true);
+socket.on('connect', async () => {
+  for (let at = 0; at < bytes.length; at += Number(size)) {
+    socket.write(bytes.subarray(at, at + Number(size)));
+    await new Promise((done) => setTimeout(done, 2));
+  }
+});
 socket.on('data', (data) => end({ answer: data.length })).on('error', (e) => end({ error: e.code })).on('timeout', () => end({ error: 'timeout' }));
 `;
 
@@ -138,7 +145,7 @@ describe('rules about names', { timeout: 120_000 }, () => {
   });
 
   test('over TCP a question is judged, and its answer teaches', async () => {
-    const ask = async (name: string) => {
+    const ask = async (name: string, size: number) => {
       const labels = name
         .split('.')
         .map((label) => String.fromCharCode(label.length) + label)
@@ -149,11 +156,13 @@ describe('rules about names', { timeout: 120_000 }, () => {
         Buffer.from('0000010001', 'hex'),
       ]);
       const framed = Buffer.concat([Buffer.from([0, message.length]), message]).toString('hex');
-      const { stdout } = await world.lab.exec(client, [process.execPath, '-e', askByTcp, server, framed]);
+      const { stdout } = await world.lab.exec(client, [process.execPath, '-e', askByTcp, server, framed, String(size)]);
       return JSON.parse(stdout);
     };
-    assert.ok((await ask('x.cdn.example')).answer > 20);
-    assert.deepEqual(await ask('other.example'), { error: 'timeout' });
+    for (const size of [1000, 7]) {
+      assert.ok((await ask('x.cdn.example', size)).answer > 20, `in pieces of ${size}`);
+      assert.deepEqual(await ask('other.example', size), { error: 'timeout' });
+    }
   });
 
   test('a restart of the agent neither opens nor closes what was learnt', async () => {

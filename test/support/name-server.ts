@@ -36,8 +36,12 @@ udp.on('message', (bytes, peer) => udp.send(answer(decode(bytes)), peer.port, pe
 udp.bind(53, address);
 createServer((socket) => {
   socket.on('error', () => socket.destroy());
-  socket.on('data', (bytes) => {
+  let bytes = Buffer.alloc(0);
+  socket.on('data', (more) => {
+    bytes = Buffer.concat([bytes, more]);
+    if (bytes.length < 2 || bytes.length < 2 + bytes.readUInt16BE(0)) return;
     const reply = answer(decode(bytes.subarray(2)));
+    bytes = Buffer.alloc(0);
     socket.write(Buffer.concat([Buffer.from([reply.length >> 8, reply.length & 0xff]), reply]));
   });
 }).listen(53, address);
