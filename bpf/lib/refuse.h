@@ -3,8 +3,8 @@
  * Whom to tell of what policy denied, and by which way. The options are those of the rule, or of the isolation, that
  * denied. Told is who sent the packet (POLICY_REJECT), or both ends of a connection that was admitted (POLICY_RESET).
  *
- * Only who has proved who it is is answered: the pod whose interface this is, or a pod whose packet came here. What is
- * said to both ends goes to the farther one as if the pod at this interface had sent it, through from_pod, which finds
+ * Only who has proved who it is is answered: the pod whose interface this is, or a pod whose packet came here; and the world,
+ * by the way that its packet came. What is said to both ends goes to the farther one as if the pod at this interface had sent it, through from_pod, which finds
  * the connection and all that a packet of it needs on its way (translation, tunnel, the world).
  *
  * Of a connection that goes by way of the proxy, the farther end is the proxy: it ends its other connection then.
@@ -106,8 +106,20 @@ static __always_inline int refuse_deliver(struct __sk_buff *skb, const struct pa
 	return bpf_redirect(ifindex, 0);
 }
 
+/* The frame, an answer of the pod's, to the world: out of the uplink, by the node's routes and neighbours. */
+static __always_inline int refuse_outside(struct __sk_buff *skb)
+{
+	struct config *settings = config_get();
+
+	if (!settings || settings->uplink_ifindex == 0)
+		return TC_ACT_SHOT;
+	/* Under the pod's own address, which is what the world has asked (to_underlay). */
+	skb->mark = MARK_WORLD | IDENTITY_WORLD;
+	return bpf_redirect_neigh(settings->uplink_ifindex, NULL, 0, 0);
+}
+
 /*
- * Answers a packet that the pod may not get. Its sender is told if it is a pod that has proved it (`proven`); both ends of
+ * Answers a packet that the pod may not get. Its sender is told if it is a pod that has proved it, or the world; both ends of
  * a connection, whoever they are, because each was heard of when it was admitted. @returns What the program says of the
  * packet: that it goes on to the pod where it is what the pod is told.
  */
@@ -118,25 +130,26 @@ SUBPROGRAM int refuse_receiver(struct __sk_buff *skb, const struct packet *packe
 	struct service_end *front;
 	struct packet seen;
 	__u32 service;
-	bool proven, resets;
+	bool proven, world, resets;
 
 	/* The proxy judges for itself what it may say. */
 	if (!packet || !place || !track || (track->flags & TRACK_FROM_PROXY) || !refuse_tells(place, reason, track->found) || !reply_may(packet) ||
 	    !reply_due(place->endpoint, &packet->source))
 		return TC_ACT_SHOT;
 	proven = track->flags & TRACK_REMOTE_POD;
+	world = mark_is_world(skb->mark);
 	resets = refuse_resets(place, reason, track->found);
 	if (packet->protocol != IPPROTO_TCP) {
-		if (!proven || reply_prohibited(skb, packet) != 0)
+		if (!(proven || world) || reply_prohibited(skb, packet) != 0)
 			return TC_ACT_SHOT;
-		return refuse_deliver(skb, packet, place);
+		return world ? refuse_outside(skb) : refuse_deliver(skb, packet, place);
 	}
 	if (!reply_read(skb, packet, &numbers))
 		return TC_ACT_SHOT;
 	if (!resets) {
-		if (!proven || reply_reset(skb, packet, &numbers, REPLY_BACK) != 0)
+		if (!(proven || world) || reply_reset(skb, packet, &numbers, REPLY_BACK) != 0)
 			return TC_ACT_SHOT;
-		return refuse_deliver(skb, packet, place);
+		return world ? refuse_outside(skb) : refuse_deliver(skb, packet, place);
 	}
 	if (reply_reset(skb, packet, &numbers, REPLY_BACK) != 0)
 		return TC_ACT_SHOT;

@@ -172,10 +172,29 @@ test('nobody is answered who has not proved who it is', () => {
   using node = nodeWith(optionFlags.reject);
   node.addPod(bob, { ingressSet: denying });
   const knock = tcp({ source: 40000, destination: 80 });
-  assert.equal(node.receive(bob, into(bob, world, 4, knock), marks.world).action, 'drop');
+  assert.equal(node.receive(bob, into(bob, world, 4, knock), 0).action, 'drop');
   assert.equal(node.receive(bob, into(bob, otherNode, 4, knock), 0).action, 'drop');
   assert.equal(node.receive(bob, into(bob, remote, 4, knock), 0).action, 'drop');
 });
+
+for (const family of families)
+  test(`the world is answered out of the uplink, under the pod’s own address: IPv${family}`, () => {
+    using node = nodeWith(optionFlags.reject);
+    node.addPod(bob, { ingressSet: denying });
+    const knock = into(bob, world, family, tcp({ source: 40000, destination: 80, seq: 5 }));
+    const refused = node.receive(bob, knock, marks.world);
+    assert.equal(refused.action, 'redirect');
+    assert.equal(refused.mark, marks.world, 'so that it may leave');
+    assert.deepEqual(
+      [refused.frame.ip?.source, refused.frame.ip?.destination],
+      [addressOf(bob, family), addressOf(world, family)],
+    );
+    assert.equal(resetOf(refused.frame).acknowledgment, 6);
+    const asked = into(bob, world, family, udp({ source: 40001, destination: 80, payload: new Uint8Array(200) }));
+    assertProhibited(node.receive(bob, asked, marks.world).frame, family, asked.slice(14));
+    node.configure({ uplinkIfindex: 0 });
+    assert.equal(node.receive(bob, knock, marks.world).action, 'drop', 'there is none');
+  });
 
 test('without the option nothing is answered, nor what is dropped for anything but policy', () => {
   using node = nodeWith(0);

@@ -125,6 +125,24 @@ describe('what policy denies', { timeout: 120_000 }, () => {
     await open();
   });
 
+  test('at the receiver, with reject: the world is told, out of the pod’s own address', async () => {
+    await lab.lab.routeWorld();
+    const world = await Talker.start(lab.lab, 'world');
+    talkers.set('world', world);
+    for (const family of [4, 6] as const) {
+      assert.equal(await ask('world', `tcp before${family} ${address('web', family)} ${port}`), 'open');
+      assert.equal(await ask('world', `say before${family}`), 'echo');
+    }
+    await close(policy('web', 'myelin.dev/denied: reject'));
+    for (const family of [4, 6] as const) {
+      assert.equal(await ask('world', `tcp new${family} ${address('web', family)} ${port}`), 'ECONNREFUSED');
+      assert.equal(await ask('world', `udp new${family} ${address('web', family)} ${port}`), prohibited(family));
+    }
+    await close(policy('web', ''));
+    assert.equal(await ask('world', `tcp late ${address('web', 4)} ${port}`), 'silence');
+    await open();
+  });
+
   test('at the sender, with reject: it is told whoever it wanted, also the world', async () => {
     await close(policy('near', 'myelin.dev/denied: reject'), ['near']);
     for (const family of [4, 6] as const) {
