@@ -227,10 +227,8 @@ SUBPROGRAM int policy_ask_names(const struct policy_probe *probe, __u32 probes, 
 SUBPROGRAM int policy_ask(struct policy_probe *probe)
 {
 	struct policy_best best = {};
-	struct policy_key key = {};
 	struct rule_set *set;
 	__u32 id, probes;
-	bool ported;
 
 	if (!probe)
 		return UNKNOWN_RULE_SET;
@@ -247,27 +245,8 @@ SUBPROGRAM int policy_ask(struct policy_probe *probe)
 	best.stage = probe->stage;
 	if (best.matcher != 0)
 		probe->requests |= ASKED_REQUESTS;
-	key.set = id;
-	ported = policy_is_ported(probe->protocol);
-	if (probes & PROBE_ANY_PROTOCOL) {
-		key.identity = probe->identity;
-		policy_consider(&key, &best);
-		key.identity = IDENTITY_ANY;
-		policy_consider(&key, &best);
-	}
-	if (ported) {
-		key.protocol = probe->protocol;
-		for (__u32 length = 0; length <= 16; length++) {
-			if (!(probes & (1U << length)))
-				continue;
-			key.port = probe->port & (__u16)(0xffff0000U >> length);
-			key.port_length = length;
-			key.identity = probe->identity;
-			policy_consider(&key, &best);
-			key.identity = IDENTITY_ANY;
-			policy_consider(&key, &best);
-		}
-	}
+	policy_ask_identity(probe, probes, probe->identity, &best);
+	policy_ask_identity(probe, probes, IDENTITY_ANY, &best);
 	if (probe->names != 0)
 		policy_ask_names(probe, probes, &best);
 	probe->requests |= best.proxy;
