@@ -196,6 +196,13 @@ export const simpleMatchArbitrary: fc.Arbitrary<HttpMatch> = fc
     ...(paths.length === 0 ? {} : { path: denied ? { none: paths } : { some: paths } }),
   }));
 
+/** What a rule asks for that lists many paths, each by itself: as many alternatives, of which a request is one. */
+export const manyMatchesArbitrary: fc.Arbitrary<HttpMatch[]> = fc
+  .shuffledSubarray(['/', '/a', '/a/b', '/a/B', '/admin', '/admin/a', '/%20', '/v1/admin', '/c', '/d'], {
+    minLength: 5,
+  })
+  .map((paths) => paths.map((text) => ({ kind: 'http', path: { some: [{ op: 'exact', text }] } })));
+
 /** Requests in canonical form that such rules tell apart. */
 export const requestArbitrary: fc.Arbitrary<HttpRequest> = fc
   .record({

@@ -14,7 +14,7 @@ import type {
   Rule,
   TextMatch,
 } from '../../src/policy/rule.ts';
-import { httpMatchArbitrary, simpleMatchArbitrary } from './http.ts';
+import { httpMatchArbitrary, manyMatchesArbitrary, simpleMatchArbitrary } from './http.ts';
 
 /**
  * Policies straight in the rule form, over all of it: what the front ends make between them, and what none of them makes
@@ -161,7 +161,7 @@ const portMatchArbitrary: fc.Arbitrary<PortMatch> = fc.oneof(
   { weight: 1, arbitrary: icmpArbitrary },
 );
 
-const requestsArbitrary: fc.Arbitrary<RequestMatch[]> = fc.array(
+const fewRequestsArbitrary: fc.Arbitrary<RequestMatch[]> = fc.array(
   fc.oneof(
     fc.constantFrom<RequestMatch>(
       { kind: 'http', method: { some: [{ op: 'exact', text: 'GET' }] } },
@@ -174,6 +174,10 @@ const requestsArbitrary: fc.Arbitrary<RequestMatch[]> = fc.array(
     httpMatchArbitrary,
   ),
   { maxLength: 3 },
+);
+const requestsArbitrary = fc.oneof(
+  { weight: 3, arbitrary: fewRequestsArbitrary },
+  { weight: 1, arbitrary: manyMatchesArbitrary },
 );
 
 const optionsArbitrary: fc.Arbitrary<PolicyOptions> = fc
@@ -201,8 +205,8 @@ const styleArbitrary = (gate: Gate): fc.Arbitrary<Pick<Rule, 'level' | 'verdict'
   return fc.oneof(middle, tiers, tiers);
 };
 
-const seldom = <T>(arbitrary: fc.Arbitrary<T>) =>
-  fc.oneof({ weight: 9, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary });
+const seldom = <T>(arbitrary: fc.Arbitrary<T>, weight = 1) =>
+  fc.oneof({ weight: 9, arbitrary: fc.constant(undefined) }, { weight, arbitrary });
 
 const ruleArbitrary = (gate: Gate) =>
   fc
@@ -240,7 +244,7 @@ export const formPolicyArbitrary: fc.Arbitrary<(name: string) => Policy> = fc
       ),
       isolates: fc.oneof(fc.constant([]), fc.subarray<Direction>(['ingress', 'egress'])),
       makers: fc.array(ruleArbitrary(gate), { maxLength: 4 }),
-      options: seldom(optionsArbitrary),
+      options: seldom(optionsArbitrary, 3),
     }),
   )
   .map(({ gate, subject, isolates, makers, options }) => (name: string): Policy => {
