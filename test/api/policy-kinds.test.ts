@@ -118,14 +118,14 @@ test('what a kind’s front end does not understand is refused with the field', 
 
 test('kubectl is told which fields only close', async (t) => {
   const api = await TestApi.start(t);
-  const file = join(api.directory, 'names.yaml');
-  const names = ', serverNames: [shop.example]';
-  writeFileSync(file, valid.split('---')[0]?.replace('protocol: TCP}]', `protocol: TCP}]${names}`) ?? '');
+  const file = join(api.directory, 'kafka.yaml');
+  const kafka = ', rules: {kafka: [{topic: orders}]}';
+  writeFileSync(file, valid.split('---')[0]?.replace('protocol: TCP}]', `protocol: TCP}]${kafka}`) ?? '');
   for (const binary of findKubectls()) {
     const kubectl = new Kubectl(binary, api);
     const { code, err } = await kubectl.try('apply', '-f', file);
     assert.equal(code, 0, err);
-    assert.match(err, /Warning: spec\.ingress\[0\]\.toPorts\[0\]\.serverNames: .* denied/);
+    assert.match(err, /Warning: spec\.ingress\[0\]\.toPorts\[0\]\.rules\.kafka: .* allows nothing/);
     await kubectl.try('delete', '-f', file);
   }
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { listNamespaces } from '../../src/kernel/netns.ts';
+import { listNamespaces, namespaceId } from '../../src/kernel/netns.ts';
 import { readStartTime } from '../../src/lab/process.ts';
 import { myelin } from '../support/cli.ts';
 import type { TestPod } from '../support/lab.ts';
@@ -56,6 +57,14 @@ describe('the proxy', { timeout: 180_000 }, () => {
   /** As soon as a policy, or a new process, is in force. */
   const soon = (ask: () => Promise<Answer>, expected: Answer) =>
     policies.lab.eventually(async () => assert.deepEqual(await ask(), expected), { timeoutMs: 30_000 });
+
+  const processOf = async (node = 'node-1') => {
+    const { conditions } = await policies.agents.status(node);
+    const message = conditions.find(({ name }) => name === 'proxy')?.message ?? '';
+    const pid = Number(/^process (\d+)/.exec(message)?.[1]);
+    if (pid > 0) pids.add(pid);
+    return pid;
+  };
 
   before(async () => {
     policies = await PolicyLab.up({ nodes: 2 });
@@ -211,14 +220,30 @@ describe('the proxy', { timeout: 180_000 }, () => {
     await soon(() => grpc('near', '/shop.Catalogue/Echo', { op: 'echo', name: 'again', text: 'a' }), { text: 'a' });
   });
 
+  test('a Service says what is spoken before anybody has', async () => {
+    await policies.apply(shop + out + policy('hinted', into('open', catalogue)));
+    const h2c = { port: 80, targetPort: grpcPort, protocol: 'TCP', appProtocol: 'kubernetes.io/h2c' } as const;
+    await policies.lab.service('open', { selector: { app: 'open' }, ports: [h2c] });
+    await policies.lab.eventually(async () => assert.ok((await processOf('node-2')) > 0), { timeoutMs: 30_000 });
+    const ask = (path: string) => program('near').ask({ op: 'grpc', host: openPod.addresses[0], port: grpcPort, path });
+    assert.deepEqual(await ask('/shop.Catalogue/Get'), answered);
+    assert.deepEqual(await ask('/shop.Admin/Get'), denied);
+  });
+
+  test('the proxy owns nothing', async () => {
+    const pid = await processOf();
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    for (const line of [/^Uid:\t64747\t64747\t64747\t64747$/m, /^Gid:\t64747\t64747\t64747\t64747$/m])
+      assert.match(status, line);
+    for (const set of ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'])
+      assert.match(status, new RegExp(`^Cap${set}:\\t0{16}$`, 'm'));
+    assert.match(status, /^NoNewPrivs:\t1$/m);
+    assert.match(status, /^Groups:\s*$/m);
+    const { netns } = policies.lab.lab.node('node-1');
+    assert.notEqual(namespaceId(`/proc/${pid}/ns/net`), namespaceId(netns));
+  });
+
   test('a proxy that has another in its place goes on until its streams have ended', async () => {
-    const processOf = async () => {
-      const { conditions } = await policies.agents.status('node-1');
-      const message = conditions.find(({ name }) => name === 'proxy')?.message ?? '';
-      const pid = Number(/^process (\d+)/.exec(message)?.[1]);
-      pids.add(pid);
-      return pid;
-    };
     const echo = (text: string) => grpc('far', '/shop.Catalogue/Echo', { op: 'echo', name: 'drains', text });
     assert.deepEqual(await echo('one'), { text: 'one' });
     const before = await processOf();
