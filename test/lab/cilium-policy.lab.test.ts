@@ -34,7 +34,7 @@ spec:
   endpointSelector: {matchLabels: {app: web}}
   ingress:
   - fromEndpoints: [{matchLabels: {"k8s:app": client}}]
-    toPorts: [{ports: [{port: "80", protocol: TCP}], serverNames: [web.example]}]
+    toPorts: [{ports: [{port: "80", protocol: TCP}], rules: {kafka: [{topic: orders}]}}]
   - fromEndpoints: [{matchLabels: {"k8s:app": client}}]
     toPorts: [{ports: [{port: "81", protocol: TCP}]}]
 `;
@@ -166,9 +166,9 @@ describe('policies of Cilium’s kinds', { timeout: 120_000 }, () => {
     });
   });
 
-  test('a rule for names in TLS closes, kubectl and the status say so, and the rest of the policy holds', async () => {
+  test('a rule for what nobody reads closes, kubectl and the status say so, and the rest of the policy holds', async () => {
     const { stderr } = await apply(layer7);
-    assert.match(stderr, /Warning: spec\.ingress\[0\]\.toPorts\[0\]\.serverNames: /);
+    assert.match(stderr, /Warning: spec\.ingress\[0\]\.toPorts\[0\]\.rules\.kafka: /);
     await assertVerdict(pod('near'), pod('web'), 80, 'deny');
     await assertVerdict(pod('far'), pod('web'), 80, 'deny');
     await assertVerdict(pod('far'), pod('web'), 81, 'allow');
@@ -178,7 +178,10 @@ describe('policies of Cilium’s kinds', { timeout: 120_000 }, () => {
         const { status } = await lab.api.get(resource, { namespace: 'default', name: 'web' });
         const condition = status?.conditions?.find(({ type }) => type === 'Enforced');
         assert.equal(condition?.status, 'False');
-        assert.match(stringOr(condition?.message, ''), /spec\.ingress\[0\]\.toPorts\[0\]\.serverNames: .* denied/);
+        assert.match(
+          stringOr(condition?.message, ''),
+          /spec\.ingress\[0\]\.toPorts\[0\]\.rules\.kafka: .* allows nothing/,
+        );
       },
       { timeoutMs: 20_000 },
     );
