@@ -2,8 +2,9 @@
 /*
  * Every map. All objects define all maps, so that any of them, loaded first, creates what the others share by pin.
  *
- * Maps that only user space fills are not preallocated: an idle node pays for their buckets only. A full map of user
- * space's is an error there (the new revision is refused); a full LRU map of the kernel's forgets the longest unused.
+ * Maps that only user space fills are not preallocated: an idle node pays for their buckets only. Most of them grow
+ * (src/datapath/capacity.ts): what stands here is what they begin with. One that is full for good is an error there (the
+ * new revision is refused); a full LRU map of the kernel's forgets the longest unused.
  */
 #pragma once
 
@@ -45,7 +46,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct addr);
 	__type(value, struct peer);
@@ -69,7 +70,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 262144);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct policy_key);
 	__type(value, struct policy_entry);
@@ -81,7 +82,7 @@ struct {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 4096);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u32);
@@ -105,13 +106,13 @@ struct {
 } proxy_clients SEC(".maps");
 
 /*
- * What rules ask of requests (layout.h). Arrays, because a request's every byte is a look-up: 13.5 MiB a node, of which
- * http_rows takes 9.8, http_accepts 2, http_cells 1. A thousand paths of 30 letters that have half of them in common are
- * 15,000 rows and a thousand accepts. Who does not fit is refused with its revision.
+ * What rules ask of requests (layout.h). Arrays, because a request's every byte is a look-up, and what they begin with is
+ * half a MiB on nodes that nobody asks for requests. A thousand paths of 30 letters that have half of them in common are
+ * 15,000 rows and a thousand accepts.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 256);
 	__type(key, __u32);
 	__type(value, struct http_bits);
 } http_cells SEC(".maps");
@@ -119,28 +120,28 @@ struct {
 /* From 1. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 512);
+	__uint(max_entries, 64);
 	__type(key, __u32);
 	__type(value, struct http_matcher);
 } http_matchers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 512);
 	__type(key, __u32);
 	__type(value, struct http_alternative);
 } http_alternatives SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 49152);
+	__uint(max_entries, 2048);
 	__type(key, __u32);
 	__type(value, struct http_row);
 } http_rows SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 512);
 	__type(key, __u32);
 	__type(value, struct http_bits);
 } http_accepts SEC(".maps");
@@ -173,7 +174,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 262144);
+	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct backend_key);
 	__type(value, struct service_end);

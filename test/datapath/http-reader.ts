@@ -3,6 +3,7 @@ import type { BpfMap } from '../../src/kernel/bpf/map.ts';
 import { BpfObject, type LoadedObject } from '../../src/kernel/bpf/object.ts';
 import { type DropReason, dropReasonFromCode } from '../../src/model/verdict.ts';
 import { textOf } from '../../src/policy/http/canonical.ts';
+import { roomForRequests } from './maps.ts';
 import { objectDir } from './node.ts';
 
 /** A head as the kernel's programs have read it. */
@@ -48,7 +49,9 @@ export class KernelReader {
     };
     this.#at = placeIn('http_request');
     this.#streamAt = placeIn('http_stream');
-    this.object = spec.load({ maxEntries: { ct: 16, policy: 1024, peers: 16, http_sockets: 16, ...maxEntries } });
+    this.object = spec.load({
+      maxEntries: { ct: 16, policy: 1024, peers: 16, http_sockets: 16, ...roomForRequests, ...maxEntries },
+    });
     this.#bytes = this.object.map('http_test_bytes');
     this.#streams = this.object.map('http_streams');
     this.#request = this.object.map('http_test_request');

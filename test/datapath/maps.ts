@@ -7,8 +7,18 @@ import type { Codec } from '../../src/kernel/bpf/struct.ts';
 
 export const objectDir = join(import.meta.dirname, '../../build/bpf');
 
+/** Room for what rules may ask of requests at most, in maps that nobody makes larger. */
+export const roomForRequests = {
+  http_cells: 8192,
+  http_matchers: 512,
+  http_alternatives: 16_384,
+  http_rows: 49_152,
+  http_accepts: 16_384,
+};
+
 /** Large maps take time to make and to read. */
 export const smallMaps = {
+  ...roomForRequests,
   ct: 1024,
   service_flows: 1024,
   fragments: 64,

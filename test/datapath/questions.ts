@@ -22,6 +22,7 @@ import {
 } from '../../src/policy/image.ts';
 import type { HttpRequest } from '../../src/policy/request.ts';
 import { compileBpf } from '../kernel/compile.ts';
+import { roomForRequests } from './maps.ts';
 
 /**
  * bpf/lib/policy.h and bpf/lib/peer.h, asked directly and by the hundred: what one run of a whole program costs would
@@ -140,6 +141,8 @@ export class Questioner {
         peers: 1024,
         backends: 64,
         rule_sets: 65_536,
+        policy: 262_144,
+        ...roomForRequests,
       },
     });
     const map = (name: string) => this.#object.map(name);
