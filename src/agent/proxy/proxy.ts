@@ -6,8 +6,7 @@ import type { Datapath } from '../../datapath/datapath.ts';
 import { ProxyPlumbing, type ProxyPlumbingOptions } from '../../datapath/proxy-plumbing.ts';
 import { listenUnix } from '../../kernel/sockets.ts';
 import type { PolicyImage } from '../../policy/image.ts';
-import { buildProxyImage } from '../../policy/proxy/build.ts';
-import type { ProxyImage } from '../../policy/proxy/image.ts';
+import { type BuiltProxyImage, buildProxyImage } from '../../policy/proxy/build.ts';
 import type { ProxyFlow, ProxyStats } from '../../policy/proxy/wire.ts';
 import { ProxyLink, type ProxyLinkEvents } from './link.ts';
 import type { ProxySecrets } from './secrets.ts';
@@ -70,7 +69,7 @@ export class NodeProxy {
   #needed = false;
   #problem: string | undefined;
   /** What is in force, as the proxy is to have it. */
-  #policy: { readonly revision: number; readonly image: ProxyImage; readonly text: string } | undefined;
+  #policy: { readonly revision: number; readonly built: BuiltProxyImage } | undefined;
   #rulesNeedIt = false;
   #conflicts: readonly string[] = [];
   /** Of the Secrets that the linked proxy was told last. */
@@ -125,8 +124,7 @@ export class NodeProxy {
     this.#rulesNeedIt = built.needed;
     this.#conflicts = built.conflicts;
     this.#deps.secrets.want(built.secrets);
-    const text = JSON.stringify(built.image);
-    if (text !== this.#policy?.text) this.#policy = { revision, image: built.image, text };
+    this.#policy = { revision, built };
     this.#tell();
     this.look();
   }
@@ -240,10 +238,12 @@ export class NodeProxy {
   /** Says what is in force, once it has taken what it was told before: what came between is nothing to it. */
   #tell(): void {
     const [link, policy] = [this.#link, this.#policy];
-    if (link === undefined || policy === undefined || this.#told?.taken === false || this.#told?.text === policy.text)
-      return;
-    this.#told = { text: policy.text, taken: false };
-    link.tell({ type: 'policy', revision: policy.revision, image: policy.image });
+    if (link === undefined || policy === undefined || this.#told?.taken === false) return;
+    const { image } = policy.built;
+    const text = JSON.stringify(image);
+    if (this.#told?.text === text) return;
+    this.#told = { text, taken: false };
+    link.tell({ type: 'policy', revision: policy.revision, image });
   }
 
   #taken(refused: string | undefined): void {

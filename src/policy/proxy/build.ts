@@ -5,7 +5,15 @@ import { everyPort, type PortRange } from '../../model/port.ts';
 import { type Direction, formatRule } from '../../model/verdict.ts';
 import { isNamed, type NumberedRule } from '../compile/entries.ts';
 import { madeOf } from '../compile/sets.ts';
-import { type PolicyImage, type RuleSet, ruleSetFlags, type Stage, setIdOf, stages } from '../image.ts';
+import {
+  type IdentityClass,
+  type PolicyImage,
+  type RuleSet,
+  ruleSetFlags,
+  type Stage,
+  setIdOf,
+  stages,
+} from '../image.ts';
 import { matchesDomain } from '../request/domain.ts';
 import type { PortMatch, TransportMatch } from '../rule.ts';
 import type { NumberRange, ProxyEndpoint, ProxyImage, ProxyReach, ProxyRule, ProxySide, ProxyStage } from './image.ts';
@@ -13,6 +21,7 @@ import { conflictsIn, type NamedSecret, secretsOf } from './tls.ts';
 
 /** An image for the proxy, and what is to be known of it without reading it. */
 export interface BuiltProxyImage {
+  /** Made when it is asked for. */
   readonly image: ProxyImage;
   /** Whether some connection is the proxy's by policy alone, whatever ports it speaks what on. */
   readonly needed: boolean;
@@ -69,17 +78,19 @@ export function buildProxyImage(image: PolicyImage): BuiltProxyImage {
     needed,
     secrets: secretsOf(sides),
     conflicts: conflictsIn(sides).map(([a, b]) => `${words(a)} and ${words(b)}`),
-    image: {
-      endpoints,
-      sides,
-      identities: identitiesOf(image.identities),
-      implied: impliedPatterns(image.patterns),
-      rules: [...used]
-        .sort((a, b) => a - b)
-        .flatMap((number) => {
-          const ref = image.rules.get(number);
-          return ref === undefined ? [] : [[number, formatRule(ref)] as const];
-        }),
+    get image() {
+      return {
+        endpoints,
+        sides,
+        identities: identitiesOf(image.identities),
+        implied: impliedPatterns(image.patterns),
+        rules: [...used]
+          .sort((a, b) => a - b)
+          .flatMap((number) => {
+            const ref = image.rules.get(number);
+            return ref === undefined ? [] : [[number, formatRule(ref)] as const];
+          }),
+      };
     },
   };
 }
@@ -90,15 +101,22 @@ const identities = new WeakMap<PolicyImage['identities'], ProxyImage['identities
 function identitiesOf(classes: PolicyImage['identities']): ProxyImage['identities'] {
   const known = identities.get(classes);
   if (known !== undefined) return known;
-  const made = [...classes].sort(([a], [b]) => a - b).map(([number, { key }]) => [number, shortOf(key)] as const);
+  const made = [...classes].sort(([a], [b]) => a - b).map(([number, one]) => [number, shortOf(one)] as const);
   identities.set(classes, made);
   return made;
 }
 
 /** Keys are long where there are many labels; this is as good for telling them apart. */
-function shortOf(key: string): string {
-  return createHash('sha256').update(key).digest('base64url').slice(0, 22);
+function shortOf(one: IdentityClass): string {
+  const known = shorts.get(one);
+  if (known !== undefined) return known;
+  const made = createHash('sha256').update(one.key).digest('base64url').slice(0, 22);
+  shorts.set(one, made);
+  return made;
 }
+
+/** Classes are the same objects from image to image, mostly. */
+const shorts = new WeakMap<IdentityClass, string>();
 
 function sideFrom(image: PolicyImage, sets: ReadonlyMap<Stage, RuleSet>): ProxySide {
   const made = (name: Stage): ProxyStage | undefined => {
