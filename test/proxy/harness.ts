@@ -62,6 +62,8 @@ export class TestProxy {
   #revision = 0;
   /** How many connections to the server there were. */
   opened = 0;
+  /** Its own, of the one to the server that was made last. */
+  lastPort: number | undefined;
 
   private constructor(front: Server, port: number, to: number, own: Partial<Limits>) {
     this.#front = front;
@@ -74,7 +76,11 @@ export class TestProxy {
       limits: { ...limits, ...own },
       open: () => {
         this.opened++;
-        return connect({ host: '127.0.0.1', port: to, allowHalfOpen: true, noDelay: true });
+        const socket = connect({ host: '127.0.0.1', port: to, allowHalfOpen: true, noDelay: true });
+        socket.once('connect', () => {
+          this.lastPort = socket.localPort;
+        });
+        return socket;
       },
     };
     this.shared.flows.set({ every: 1, perSecond: 1_000_000 });
