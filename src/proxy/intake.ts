@@ -32,6 +32,11 @@ export class Intake {
   listen(server: Server): void {
     this.#listeners.push(server);
     server.on('connection', (socket) => this.#accept(socket));
+    server.on('error', (error) => {
+      if (!server.listening) throw error;
+      // The machine is short of something (ENFILE, ENOMEM): the connection waits in the kernel, or is lost.
+      this.#shared.counts.refuse('PROXY_ACCEPT');
+    });
   }
 
   /**

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
+import { createServer as createTcp } from 'node:net';
 import { test } from 'node:test';
 import { identityNumber } from '../../src/model/identity.ts';
 import type { ProxyImage } from '../../src/policy/proxy/image.ts';
@@ -102,6 +103,19 @@ test('one of which nobody has said whose it is is reset', () =>
     const talker = talk();
     await talker.becomes('reset');
     assert.deepEqual(proxy.shared.counts.stats.refused, { PROXY_UNPROVEN: 1 });
+  }));
+
+test('where the system cannot give another socket, the others go on, and so does accepting', () =>
+  withProxy(onlyA, {}, async (proxy, talk) => {
+    const other = createTcp({ allowHalfOpen: true, pauseOnConnect: true });
+    proxy.intake.listen(other);
+    await listening(other);
+    // As Node says that accept4() failed; to bring it about, the machine would have to be out of something.
+    other.emit('error', Object.assign(new Error('accept ENFILE'), { code: 'ENFILE' }));
+    const talker = talk();
+    talker.say(get('/a'));
+    await talker.hears('/a;');
+    assert.deepEqual(proxy.shared.counts.stats.refused, { PROXY_ACCEPT: 1 });
   }));
 
 test('there are so many connections and no more, of one client and of all', () =>
