@@ -25,7 +25,7 @@ export interface ProxyDeps {
   /** Whether there is something for a proxy to do that the rules alone do not tell: `HintedPorts.refresh`. */
   readonly portsNeedIt: () => boolean;
   /** The Secrets that policy names, and what can be used of them. */
-  readonly secrets: Pick<ProxySecrets, 'want' | 'usable' | 'problems'>;
+  readonly secrets: Pick<ProxySecrets, 'want' | 'settled' | 'usable' | 'problems'>;
   readonly logger: Logger;
 }
 
@@ -42,8 +42,6 @@ export interface ProxyState {
 }
 
 const { version } = packageJson;
-/** Of no Secrets: what a proxy has that was told nothing. */
-const noSecrets = createHash('sha256').update('[]').digest('hex');
 /** How long what runs through a proxy may go on, once another has taken its place. */
 const drainMs = 300_000;
 /** How long a new one may take to read the policy, before connections come to it all the same: it holds them meanwhile. */
@@ -72,8 +70,8 @@ export class NodeProxy {
   #policy: { readonly revision: number; readonly built: BuiltProxyImage } | undefined;
   #rulesNeedIt = false;
   #conflicts: readonly string[] = [];
-  /** Of the Secrets that the linked proxy was told last. */
-  #toldSecrets = noSecrets;
+  /** Of the Secrets that the linked proxy was told last; undefined: what it has is from an agent before this one. */
+  #toldSecrets: string | undefined;
   /** What the linked proxy was told last, and whether it has said that it has taken that. */
   #told: { readonly text: string; taken: boolean } | undefined;
   #onTaken: (() => void) | undefined;
@@ -131,9 +129,10 @@ export class NodeProxy {
 
   /** What can be used of Secrets is another by now: the proxy is told, where it does not know. */
   tellSecrets(): void {
+    if (this.#link === undefined || !this.#deps.secrets.settled) return;
     const secrets = this.#deps.secrets.usable;
     const digest = createHash('sha256').update(JSON.stringify(secrets)).digest('hex');
-    if (this.#link === undefined || digest === this.#toldSecrets) return;
+    if (digest === this.#toldSecrets) return;
     this.#toldSecrets = digest;
     this.#link.tell({ type: 'secrets', secrets });
   }
@@ -230,7 +229,7 @@ export class NodeProxy {
     this.#refused = undefined;
     const { every, perSecond } = this.#options;
     link.tell({ type: 'settings', every, perSecond });
-    this.#toldSecrets = noSecrets;
+    this.#toldSecrets = undefined;
     this.tellSecrets();
     this.#tell();
   }

@@ -21,7 +21,7 @@ export interface SecretsDeps {
 export class ProxySecrets {
   readonly #deps: SecretsDeps;
   readonly #watched = new Map<string, Reflector<Secret>>();
-  #wanted: readonly NamedSecret[] = [];
+  #wanted: readonly NamedSecret[] | undefined;
 
   constructor(deps: SecretsDeps) {
     this.#deps = deps;
@@ -36,9 +36,15 @@ export class ProxySecrets {
     this.#deps.onChange();
   }
 
+  /** Whether it is known by now what policy names, and each has been read, or cannot be: until then, what was stays. */
+  get settled(): boolean {
+    const known = [...this.#watched.values()].every(({ health }) => health.synced || health.error !== undefined);
+    return this.#wanted !== undefined && known;
+  }
+
   /** What can be used. */
   get usable(): TlsMaterial[] {
-    return this.#wanted.flatMap((named) => {
+    return (this.#wanted ?? []).flatMap((named) => {
       const material = this.#materialFor(named);
       return typeof material === 'string' ? [] : [material];
     });
@@ -48,7 +54,7 @@ export class ProxySecrets {
   get problems(): string[] {
     return [
       ...new Set(
-        this.#wanted.flatMap((named) => {
+        (this.#wanted ?? []).flatMap((named) => {
           const material = this.#materialFor(named);
           return typeof material === 'string' ? [`Secret ${secretsNamespace}/${named.secret.name} ${material}`] : [];
         }),
@@ -69,6 +75,8 @@ export class ProxySecrets {
     );
     reflector.onChange(onChange);
     reflector.start();
+    // Where there is none of the name, nothing changes, and yet it is known.
+    reflector.synced.then(onChange, () => undefined);
     this.#watched.set(name, reflector);
   }
 
