@@ -39,8 +39,7 @@ static __always_inline bool trim(struct __sk_buff *skb, struct http_stream *stre
  */
 static __always_inline void give_up(struct http_stream *stream)
 {
-	struct ct_key key = stream->connection;
-	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &key);
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &stream->connection);
 
 	stream->phase = HTTP_REFUSED;
 	stream->flags = 0;

@@ -56,24 +56,24 @@ struct policy_probe {
 	__u16 port;
 	__u8 protocol;
 	__u8 request;
-	__u32 stage;
-	__u32 names;
-	__u32 requests; /* out: enum policy_asked, of this set and those before */
+	__u8 stage;
+	__u8 names;
+	__u8 requests; /* out: enum policy_asked, of this set and those before */
+	__u8 flags; /* out */
 	__u32 rule;  /* out */
-	__u32 flags; /* out */
 	__u32 name;  /* out */
 };
 
 struct policy_best {
 	/* What is asked. */
 	__u32 matcher;
-	__u16 request;
-	__u16 stage;
+	__u8 request;
+	__u8 stage;
 	/* The best so far. */
+	__u8 verdict; /* 0: no entry matched yet */
+	__u8 flags;
 	__u32 precedence;
 	__u32 rule;
-	__u32 verdict; /* 0: no entry matched yet */
-	__u32 flags;
 	__u32 identity; /* of the entry */
 	__u32 proxy;	/* ASKED_PROXY, where there was such an entry */
 };
