@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { parse } from 'yaml';
 import { parseIp } from '../../../src/model/address.ts';
 import { identityNumber } from '../../../src/model/identity.ts';
+import { parseCiliumPolicy } from '../../../src/policy/cilium/parse.ts';
 import { compile } from '../../../src/policy/compile.ts';
 import { buildProxyImage } from '../../../src/policy/proxy/build.ts';
 import { candidates } from '../../../src/policy/proxy/judge.ts';
@@ -86,6 +89,18 @@ test('a policy comes to the proxy with what it wants of TLS, and what that needs
   const asked = judge.tls(named('x'));
   assert.ok(asked.kind === 'use' && asked.terminate?.name === 'a' && asked.originate?.trustedCA === 'ca.crt');
   assert.match(build('a', 'b').built.conflicts.join(), /egress\[0\] and .*egress\[1\]/);
+});
+
+test('the example is enforced as it is written', () => {
+  const file = new URL('../../../examples/tls/origination.yaml', import.meta.url);
+  const result = parseCiliumPolicy('CiliumNetworkPolicy', parse(readFileSync(file, 'utf8')));
+  assert.ok(result.ok);
+  const [policy] = result.policies;
+  assert.equal(policy?.limits, undefined);
+  assert.deepEqual(
+    policy?.rules.flatMap(({ tls }) => tls?.terminate?.name ?? []),
+    ['partner'],
+  );
 });
 
 test('a Secret crosses the wire strictly', () => {
