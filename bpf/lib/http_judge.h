@@ -12,8 +12,7 @@ static __always_inline bool http_query(const struct http_stream *stream, struct 
 {
 	__u32 ifindex = stream->ifindex;
 	struct endpoint *endpoint = bpf_map_lookup_elem(&endpoints, &ifindex);
-	struct ct_key connection = stream->connection;
-	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &connection);
+	struct ct_entry *entry = bpf_map_lookup_elem(&ct, &stream->connection);
 
 	if (!endpoint || !entry || endpoint->id != stream->connection.endpoint || (endpoint->flags & ENDPOINT_REVOKED) ||
 	    !(endpoint->flags & ENDPOINT_READY))
@@ -106,7 +105,8 @@ static __always_inline void http_judge(const struct http_stream *stream, struct 
 }
 
 /*
- * Asks whether audited policies would have denied the request in `request`, which was let through and is still there.
+ * Asks whether audited policies would have denied the request in `request`, which was let through and is still there, as is
+ * in its query who asked for it.
  * @returns Whether; `judgement` then says by which rule.
  */
 SUBPROGRAM int http_would_deny(const struct http_stream *stream, struct http_request *request)
@@ -115,15 +115,14 @@ SUBPROGRAM int http_would_deny(const struct http_stream *stream, struct http_req
 	struct endpoint_audit *sets;
 	struct policy_query *query;
 	enum drop_reason reason;
-	__u32 id, audited;
+	__u32 id;
 
 	if (!stream || !request)
 		return 0;
 	id = stream->connection.endpoint;
 	sets = bpf_map_lookup_elem(&audits, &id);
 	query = &request->query;
-	__builtin_memset(query, 0, sizeof(*query));
-	if (!sets || !http_query(stream, query, &audited))
+	if (!sets)
 		return 0;
 	query->admin_set = sets->ingress_admin_set;
 	query->network_set = sets->ingress_set;
