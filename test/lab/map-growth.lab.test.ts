@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { StatusReport } from '../../src/agent/wire.ts';
+import { myelin } from '../support/cli.ts';
 import { assertLossless, LossLab, say } from '../support/lossless.ts';
 
 /*
@@ -80,6 +81,9 @@ describe('what is lost when maps grow', () => {
         conditions.filter(({ name, ok }) => name === 'maps' && !ok),
         [],
       );
+      const { stdout } = await myelin('status', '--lab', lab.lab.name, '--node', node);
+      assert.match(stdout, /map entries .*policy \d+ of \d+ \(grown from 64\)/);
+      assert.match(stdout, /map memory +\d+\.\d MiB/);
       for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
         await lab.restartAgent(node, sizes, signal);
         const { policy: after } = await inForce(100, 1000);
