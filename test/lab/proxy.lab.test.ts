@@ -32,7 +32,7 @@ const words = Array.from({ length: 26 }, (_, i) => `{path: ".*word${String.fromC
 const shop = policy('shop', into('shop', catalogue, requests(httpPort, ...words), names('good.example')));
 const out = policy(
   'out',
-  `{endpointSelector: {matchLabels: {app: asker}}, egress: [{toEndpoints: [{matchLabels: {app: open}}], toPorts: [${requests(httpPort, '{method: GET, path: "/open/.*"}')}, ${names('good.example')}]}]}`,
+  `{endpointSelector: {matchLabels: {app: asker}}, egress: [{toEndpoints: [{matchLabels: {app: open}}], toPorts: [${requests(httpPort, '{method: GET, path: "/open/.*"}')}, ${names('good.example')}]}, {toCIDR: [203.0.113.10/32], toPorts: [${requests(8080, '{method: GET, path: "/open/.*"}')}]}]}`,
 );
 
 const answered: Answer = { status: 200, grpc: '0', text: 'answer' };
@@ -148,6 +148,18 @@ describe('the proxy', { timeout: 180_000 }, () => {
         .take()
         .filter((line) => /closed|bad/.test(line)),
       [],
+    );
+  });
+
+  test('also where it leaves for the world', async () => {
+    const outside = policies.lab.lab.plan.world.outside[0];
+    await policies.lab.serve('world', '8080/TCP');
+    const ask = (path: string) => program('asker').ask({ op: 'http', host: outside, port: 8080, path });
+    await soon(() => ask('/closed/world'), { status: 403 });
+    assert.deepEqual(await ask('/open/world'), { status: 200 });
+    assert.equal(
+      (await program('asker').ask({ op: 'tls', host: outside, port: 8080, text: 'good.example' })).text,
+      undefined,
     );
   });
 
