@@ -125,12 +125,13 @@ function compare(view: ClusterView, image: PolicyImage, installed: Installed, fl
     const known = resolveAddress(view, peer.address);
     const seen = direction === 'egress' ? { ...resolved, destination: known } : { ...resolved, source: known };
     const { protocol, port } = resolved;
-    const audited = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true);
+    const by = { names: flow.names ?? [] };
+    const audited = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, true, by);
     const expected = understands(transport, family)
       ? expectedSaid(view, image, seen, direction, audited)
       : { verdict: 'deny', reason: 'UNKNOWN_L4', rule: 0 };
     // The first packet of a connection that its requests may be allowed on is let in; what comes on it is another matter.
-    const entries = lookup(image, subject.pod.uid, direction, peer.address, protocol, port);
+    const entries = lookup(image, subject.pod.uid, direction, peer.address, protocol, port, false, by);
     if (entries.byRequest === true) assert.equal(found.verdict, 'allow', `${direction} of ${subject.pod.uid}`);
     else if (entries.verdict === 'proxy' && understands(transport, family)) {
       // Here is none.
