@@ -3,9 +3,9 @@
  *
  *   node src/proxy/main.ts --control-fd N --listen-fd N [--listen-fd N …]
  *
- * All it needs is passed in, and it wants no privilege: it is to be started in the proxy's network namespace, as a user who
- * may do nothing. It opens no file after its modules, and no socket but those to the servers of the connections that it
- * accepts, under their clients' addresses.
+ * All it needs is passed in, and it wants no privilege: it is to be started in the proxy's network namespace, and gives up
+ * what root may do as soon as its modules are loaded. It opens no file after them, and no socket but those to the servers of
+ * the connections that it accepts, under their clients' addresses.
  *
  *   --control-fd  a listening Unix stream socket: the agent connects there (policy/proxy/wire.ts says what is said).
  *   --listen-fd   a listening TCP socket with TCP_SAVE_SYN = 2, as many as there are. It is accepted from at once; without
@@ -29,6 +29,7 @@ import { Intake } from './intake.ts';
 import { limits } from './limits.ts';
 import { originOf } from './origin.ts';
 import { PolicyInForce } from './policy.ts';
+import { dropPrivileges } from './privileges.ts';
 import { Secrets } from './tls/secrets.ts';
 
 const termGraceMs = 10_000;
@@ -61,6 +62,7 @@ process.on('uncaughtException', (error) => {
   process.exit(1);
 });
 
+dropPrivileges();
 // Keys that policy names will be in its memory.
 forbidDumps();
 const connections = Math.min(limits.connections, Math.floor((descriptorLimit() - spareDescriptors) / 2));

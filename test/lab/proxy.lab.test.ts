@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { listNamespaces, namespaceId } from '../../src/kernel/netns.ts';
 import { readStartTime } from '../../src/lab/process.ts';
@@ -244,13 +244,16 @@ describe('the proxy', { timeout: 180_000 }, () => {
 
   test('the proxy owns nothing', async () => {
     const pid = await processOf();
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    for (const line of [/^Uid:\t64747\t64747\t64747\t64747$/m, /^Gid:\t64747\t64747\t64747\t64747$/m])
-      assert.match(status, line);
-    for (const set of ['Inh', 'Prm', 'Eff', 'Bnd', 'Amb'])
-      assert.match(status, new RegExp(`^Cap${set}:\\t0{16}$`, 'm'));
-    assert.match(status, /^NoNewPrivs:\t1$/m);
-    assert.match(status, /^Groups:\s*$/m);
+    for (const thread of readdirSync(`/proc/${pid}/task`)) {
+      const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8');
+      for (const line of [/^Uid:\t64747\t64747\t64747\t64747$/m, /^Gid:\t64747\t64747\t64747\t64747$/m])
+        assert.match(status, line);
+      for (const set of ['Inh', 'Prm', 'Eff', 'Amb']) assert.match(status, new RegExp(`^Cap${set}:\\t0{16}$`, 'm'));
+      // What it began with (dac_read_search, setgid, setuid), and cannot come by again.
+      assert.match(status, /^CapBnd:\t0{14}c4$/m);
+      assert.match(status, /^NoNewPrivs:\t1$/m);
+      assert.match(status, /^Groups:\s*$/m);
+    }
     const { netns } = policies.lab.lab.node('node-1');
     assert.notEqual(namespaceId(`/proc/${pid}/ns/net`), namespaceId(netns));
   });

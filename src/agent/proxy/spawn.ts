@@ -5,8 +5,8 @@ import { MyelinError } from '../../model/error.ts';
 export class ProxyError extends MyelinError<'ProxyNotStarted'> {}
 
 const program = fileURLToPath(new URL('../../proxy/main.ts', import.meta.url));
-/** Nobody's: of no account of the machine, so no file and no other process is its own. */
-const unprivileged = '64747';
+/** What it takes to read its modules, wherever they lie, and to become nobody then: no more, and never again. */
+const untilLoaded = '-all,+dac_read_search,+setgid,+setuid';
 /** No core dumps; of descriptors, two for each connection, as many as may be had. */
 const limits = 'ulimit -c 0; ulimit -n 65536 2>/dev/null; exec "$@"';
 
@@ -20,8 +20,8 @@ export interface ProxyProcessOptions {
 }
 
 /**
- * Starts a proxy as a process of its own that outlives this one: in its network namespace, as a user that owns nothing,
- * without a capability or a way to get one. It takes copies of the descriptors: close yours afterwards.
+ * Starts a proxy as a process of its own that outlives this one: in its network namespace, where it becomes a user that owns
+ * nothing (src/proxy/privileges.ts), without a capability or a way to get one. It takes copies of the descriptors: close yours afterwards.
  * @returns Once the process runs; whether it then finds what it needs shows on its control socket.
  * @throws {ProxyError} `ProxyNotStarted`
  */
@@ -30,8 +30,7 @@ export async function spawnProxy({ netns, controlFd, listenFds }: ProxyProcessOp
   const args = [
     ...['sh', '-c', limits, 'sh'],
     ...['nsenter', `--net=${netns}`, '--'],
-    ...['setpriv', `--reuid=${unprivileged}`, `--regid=${unprivileged}`, '--clear-groups'],
-    ...['--inh-caps=-all', '--ambient-caps=-all', '--bounding-set=-all', '--no-new-privs', '--'],
+    ...['setpriv', '--inh-caps=-all', '--ambient-caps=-all', `--bounding-set=${untilLoaded}`, '--no-new-privs', '--'],
     ...[process.execPath, '--disable-warning=ExperimentalWarning', '--max-semi-space-size=4', '--v8-pool-size=1'],
     ...[program, '--control-fd', String(first)],
     ...listenFds.flatMap((_, i) => ['--listen-fd', String(first + 1 + i)]),
