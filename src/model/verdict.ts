@@ -43,7 +43,7 @@ export const dropReasons = {
   PROXY_ABSENT: { code: 44, text: 'its requests are for the proxy to judge, and there is none' },
   PROXY_CONNECTION: { code: 45, text: 'from the proxy, and no connection of its' },
   TLS_DENIED: { code: 46, text: 'no rule allows the TLS server name; the connection was ended by an alert' },
-  TLS_MALFORMED: { code: 47, text: 'policy asks for the TLS server name, and there is none to be read' },
+  TLS_MALFORMED: { code: 47, text: 'policy reads its TLS, and it is none, cannot be read, or came to nothing' },
   PROXY_MALFORMED: { code: 48, text: 'policy asks for requests, and what came is neither HTTP nor TLS' },
   TLS_SECRET: {
     code: 49,

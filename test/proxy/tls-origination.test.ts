@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createServer as createPlain } from 'node:http';
 import { connect as connectHttp2, createSecureServer, type Http2SecureServer } from 'node:http2';
-import type { Server } from 'node:net';
+import { createServer as createTcp, type Server, type Socket } from 'node:net';
 import { before, test } from 'node:test';
 import { type ConnectionOptions, connect, createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import type { ProxyRule } from '../../src/policy/proxy/image.ts';
@@ -451,27 +451,72 @@ test('another policy ends what goes on in the wrong way, and what it denies', as
   behind.close();
 });
 
-test('garbage ends its connection and nothing else', async () => {
+/** What a client of TLS says first. */
+async function helloBytes(): Promise<Buffer> {
+  const heard = Promise.withResolvers<Buffer>();
+  const sink = createTcp((socket) => socket.on('error', () => {}).once('data', heard.resolve));
+  const port = await listening(sink);
+  const client = connect({ port, host: '127.0.0.1', servername: shop });
+  client.on('error', () => {});
+  const bytes = await heard.promise;
+  client.destroy();
+  sink.close();
+  return bytes;
+}
+
+test('garbage, at any place, ends its connection and nothing else', async () => {
   const behind = await behindWith(back, shop);
+  const hello = await helloBytes();
   await around(behind.port, [rule(both, paths('/a'))], async ({ proxy, refused }) => {
-    // A ClientHello, and then what is none of a handshake.
-    const hello = connect({ socket: proxy.connect(), ca: front.ca, servername: shop });
-    const wire = proxy.connect();
-    const raw = new Talker(wire);
-    const sniffer = createServer();
-    sniffer.close();
-    hello.destroy();
-    raw.say('\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00');
-    await raw.becomes('closed', 'ended', 'reset');
+    const live = dial(proxy);
+    live.talker.say(get('/a'));
+    await live.talker.hears('200');
+    for (const [garbage, reason] of [
+      [Buffer.from('\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00', 'latin1'), 'TLS_MALFORMED'],
+      [Buffer.concat([hello, Buffer.from('no record of TLS at all')]), 'TLS_MALFORMED'],
+      [Buffer.concat([hello, hello]), 'TLS_MALFORMED'],
+    ] as const) {
+      const counted = proxy.shared.counts.stats.refused[reason] ?? 0;
+      const raw = new Talker(proxy.connect());
+      raw.socket.write(garbage);
+      await raw.becomes('closed', 'ended', 'reset');
+      await until(
+        () => (proxy.shared.counts.stats.refused[reason] ?? 0) > counted,
+        () => refused().join(),
+      );
+    }
     const within = dial(proxy);
     within.talker.say('\x00\x01\x02 no HTTP\r\n\r\n');
     await within.talker.hears('400');
-    const early = proxy.connect();
-    early.end('\x16\x03');
-    const { talker } = dial(proxy);
-    talker.say(get('/a'));
-    await talker.hears('200');
-    assert.ok(refused().includes('TLS_MALFORMED') || refused().includes('HTTP_MALFORMED'));
+    live.talker.say(get('/a'));
+    await until(() => live.talker.statuses.length === 2, 'the other one goes on');
   });
   behind.close();
+});
+
+test('a server that says nothing is given up with its client, who is not refused anything', async () => {
+  const opened: Socket[] = [];
+  const silent = createTcp((socket) => opened.push(socket.on('error', () => {})));
+  const port = await listening(silent);
+  await around(port, [rule(both, paths('/a'))], async ({ proxy, refused }) => {
+    const { tls } = dial(proxy);
+    await until(() => opened.length === 1, 'the server is asked');
+    const gone = new Promise((resolve) => opened[0]?.once('close', resolve).resume());
+    tls.on('error', () => {});
+    tls.destroy();
+    await gone;
+    await until(() => proxy.shared.counts.stats.connections === 0, 'it is over');
+    assert.deepEqual(refused(), []);
+  });
+  await around(port, [rule(both, paths('/a'))], async ({ proxy, refused }) => {
+    const patient = await TestProxy.start(port, imageOf([rule(both, paths('/a'))]), { connectMs: 50 });
+    patient.shared.secrets.take(secrets());
+    const { talker } = dial(patient);
+    talker.say(get('/a'));
+    await talker.hears('503');
+    assert.deepEqual(Object.keys(patient.shared.counts.stats.refused), ['TLS_UNVERIFIED ETIMEDOUT']);
+    assert.deepEqual([refused(), proxy.opened], [[], 0]);
+    await patient.close();
+  });
+  silent.close();
 });

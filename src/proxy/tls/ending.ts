@@ -32,13 +32,27 @@ export class Ending implements Gate {
     client.removeAllListeners('data').removeAllListeners('end');
     // Its own orderly end is TLS's from now on.
     endOrderly(client);
-    client.pause();
     const known = (['h2', 'http/1.1'] as const).filter((name) => (offered ?? ['http/1.1']).includes(name));
+    const said = [first];
+    let length = first.length;
+    // Whoever waits for the server has nothing to say; that it leaves is to be heard.
+    client.on('data', (bytes: Buffer) => {
+      said.push(bytes);
+      length += bytes.length;
+      if (length > shared.limits.helloOnWire) this.#connection.reset();
+    });
+    client.on('end', () => this.#connection.reset());
+    const shake = () => {
+      for (const event of ['data', 'end']) client.removeAllListeners(event);
+      client.pause();
+      this.#shake(Buffer.concat(said), serverOf, known);
+    };
     // Whoever offers none of the two is told so by the handshake.
-    if (known.length === 0 || !this.#way.secure) this.#shake(first, serverOf, known);
+    if (known.length === 0 || !this.#way.secure) shake();
     else {
-      this.#connection.patience(shared.limits.connectMs);
-      this.#way.open(known, () => this.#shake(first, serverOf, known));
+      // The way has a patience of its own, and then there is something to say.
+      this.#connection.patience(shared.limits.connectMs + shared.limits.headMs);
+      this.#way.open(known, shake);
     }
   }
 

@@ -102,7 +102,8 @@ export class Way {
       } else {
         this.#state = 'refused';
         wire.destroy();
-        connection.shared.counts.refuse(`${unverified.reason} ${failure}`);
+        // A client that has gone meanwhile is nobody's failure.
+        if (!connection.over) connection.shared.counts.refuse(`${unverified.reason} ${failure}`);
       }
       for (const then of this.#waiting.splice(0)) if (!connection.over) then();
     };
