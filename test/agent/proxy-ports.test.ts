@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HintedPorts } from '../../src/agent/proxy/ports.ts';
-import type { ProxyMode, ProxyPort } from '../../src/datapath/proxy-ports.ts';
+import type { ProxyClient, ProxyMode, ProxyPort } from '../../src/datapath/proxy-ports.ts';
 import { parseIp } from '../../src/model/address.ts';
 import type { PodView } from '../../src/model/endpoint.ts';
 import { compile } from '../../src/policy/compile.ts';
@@ -9,7 +9,14 @@ import { policyKinds } from '../../src/policy/kinds.ts';
 import { clusterWith } from '../support/cluster.ts';
 
 /** A node with `shop/cart`, to which a policy lets requests to port 80; the datapath's map is one here. */
-function node(options: { learnt?: readonly ProxyPort[]; proxy?: PodView['proxy']; hints?: readonly number[] } = {}) {
+function node(
+  options: {
+    learnt?: readonly ProxyPort[];
+    clients?: readonly ProxyClient[];
+    proxy?: PodView['proxy'];
+    hints?: readonly number[];
+  } = {},
+) {
   const kind = policyKinds.find((one) => one.kind === 'CiliumNetworkPolicy') ?? assert.fail('there is the kind');
   const parsed = kind.parse({
     apiVersion: 'cilium.io/v2',
@@ -34,6 +41,7 @@ function node(options: { learnt?: readonly ProxyPort[]; proxy?: PodView['proxy']
           const [endpoint = 0, port = 0] = key.split(' ').map(Number);
           return { endpoint, port, mode };
         }),
+      proxyClients: () => [...(options.clients ?? [])],
       setProxyPort: (uid: string, port: number, mode: ProxyMode | undefined) => {
         const key = `${ids.get(uid)} ${port}`;
         if (mode === undefined) map.delete(key);
@@ -59,6 +67,13 @@ test('what the datapath has learnt is a need; of pods whose requests nobody asks
   const learnt = (endpoint: number) => [{ endpoint, port: 80, mode: 'always' }] as const;
   assert.equal(node({ learnt: learnt(1) }).needed, true);
   assert.equal(node({ learnt: learnt(2) }).needed, false);
+});
+
+test('whom the kernel could not answer needs a proxy, unless the pod forbids it', () => {
+  const clients = (endpoint: number) => [{ endpoint, port: 80, remote: parseIp('10.244.2.9') }];
+  assert.deepEqual(node({ clients: clients(1) }), { needed: true, map: [] });
+  assert.equal(node({ clients: clients(2) }).needed, false);
+  assert.equal(node({ clients: clients(1), proxy: 'never' }).needed, false);
 });
 
 test('a pod that forbids the proxy has none, whatever was said or learnt', () => {

@@ -4,7 +4,7 @@ import { type EndpointEntry, type PolicyImage, type RuleSet, setIdOf, stages } f
 import type { PortHint } from './hints.ts';
 
 export interface ProxyPortsDeps {
-  readonly datapath: Pick<Datapath, 'policy' | 'proxyPorts' | 'setProxyPort'> & {
+  readonly datapath: Pick<Datapath, 'policy' | 'proxyClients' | 'proxyPorts' | 'setProxyPort'> & {
     endpointById(id: number): { readonly uid: string } | undefined;
   };
   readonly hints: () => readonly PortHint[];
@@ -24,7 +24,7 @@ export class HintedPorts {
 
   /**
    * Tells the datapath what is new.
-   * @returns Whether there are any that policy asks for requests at.
+   * @returns Whether there are any that policy asks for requests at, or clients of such that the kernel could not answer.
    * @throws {KernelError} `Errno` where the map is full
    */
   refresh(): boolean {
@@ -38,6 +38,10 @@ export class HintedPorts {
       if (forbidden !== (mode === 'never')) datapath.setProxyPort(uid, port, forbidden ? 'never' : 'always');
       known.set(`${uid} ${port}`, forbidden ? 'never' : 'always');
       needed ||= !forbidden && isRead(datapath.policy, endpoints.get(uid));
+    }
+    for (const { endpoint } of datapath.proxyClients()) {
+      const uid = datapath.endpointById(endpoint)?.uid ?? '';
+      needed ||= pod(uid)?.proxy !== 'never' && isRead(datapath.policy, endpoints.get(uid));
     }
     // Before the datapath could learn otherwise.
     for (const [uid, endpoint] of endpoints)
