@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Datapath } from '../../src/datapath/datapath.ts';
-import type { GrowthStep } from '../../src/datapath/growth.ts';
+import type { GrowthStep } from '../../src/datapath/growth/growth.ts';
 import { removePinDirectory } from '../../src/kernel/bpffs.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';
 import { ipFromBytes, macFromBytes } from '../../src/model/address.ts';

@@ -3,7 +3,7 @@
  * Every map. All objects define all maps, so that any of them, loaded first, creates what the others share by pin.
  *
  * Maps that only user space fills are not preallocated: an idle node pays for their buckets only. Most of them grow
- * (src/datapath/capacity.ts): what stands here is what they begin with. One that is full for good is an error there (the
+ * (src/datapath/growth/capacity.ts): what stands here is what they begin with. One that is full for good is an error there (the
  * new revision is refused); a full LRU map of the kernel's forgets the longest unused.
  */
 #pragma once

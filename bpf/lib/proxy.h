@@ -17,7 +17,7 @@
 #include "conntrack.h"
 #include "deliver.h"
 
-/* Both ends of the pair, in every namespace the same; src/datapath/proxy-wiring.ts. */
+/* Both ends of the pair, in every namespace the same; src/datapath/proxy/wiring.ts. */
 #define PROXY_MAC { 0x02, 0x4d, 0x59, 0x4c, 0x50, 0x02 }
 
 #define PROXY_SEEN_FROM_CLIENT 0x04

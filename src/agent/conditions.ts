@@ -1,5 +1,5 @@
 import type { Datapath } from '../datapath/datapath.ts';
-import type { Usage } from '../datapath/usage.ts';
+import type { Usage } from '../datapath/growth/usage.ts';
 import type { EndpointManager } from '../endpoint/manager.ts';
 import type { BundleStore } from '../identity/bundle.ts';
 import type { NodeCertificate } from '../identity/node-certificate.ts';

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { growingNames, grows } from '../datapath/capacity.ts';
+import { growingNames, grows } from '../datapath/growth/capacity.ts';
 import { MyelinError } from '../model/error.ts';
 import { type Prefix, parsePrefix } from '../model/prefix.ts';
 import { defaultRootNamespace } from '../policy/istio/scope.ts';
@@ -65,7 +65,7 @@ export interface AgentOptions {
   readonly logLevel: string;
 }
 
-/** By map name; what is not named is as src/datapath/capacity.ts and bpf/lib/maps.h say. */
+/** By map name; what is not named is as src/datapath/growth/capacity.ts and bpf/lib/maps.h say. */
 export interface MapSizes {
   readonly maxEntries: Readonly<Record<string, number>>;
   readonly mostEntries: Readonly<Record<string, number>>;

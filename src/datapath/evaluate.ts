@@ -15,7 +15,7 @@ import {
   verdictCodes,
 } from '../policy/image.ts';
 import type { HttpRequest } from '../policy/request.ts';
-import { bitsIn, type HttpMaps, tablesIn } from './http-tables.ts';
+import { bitsIn, type HttpMaps, tablesIn } from './http/tables.ts';
 import { endpointFlags, type Peer, type PolicyKey, type PolicyValue } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 

@@ -3,7 +3,7 @@ import type { IpAddress } from '../model/address.ts';
 import type { FlowEventKind, HttpExchange } from '../model/flow.ts';
 import type { IdentityNumber } from '../model/identity.ts';
 import { type Direction, type DropReason, dropReasonFromCode } from '../model/verdict.ts';
-import { httpSaid } from './http-layouts.ts';
+import { httpSaid } from './http/layouts.ts';
 import { directionCodes, type EventRecord, event, eventFlags } from './layouts.ts';
 import type { DatapathMaps } from './objects.ts';
 

@@ -5,11 +5,11 @@ import { BpfObject } from '../kernel/bpf/object.ts';
 import type { BpfProgram } from '../kernel/bpf/program.ts';
 import { ensurePinDirectory } from '../kernel/bpffs.ts';
 import { KernelError } from '../kernel/error.ts';
-import { growingNames } from './capacity.ts';
 import { DatapathError } from './error.ts';
-import { removeSecondPins } from './growth.ts';
+import { growingNames } from './growth/capacity.ts';
+import { removeSecondPins } from './growth/growth.ts';
+import { Loading } from './growth/loading.ts';
 import * as layouts from './layouts.ts';
-import { Loading } from './loading.ts';
 import { TypedMap } from './typed-map.ts';
 
 /** One object file per place where programs are attached; all of them define all maps. */
@@ -74,7 +74,7 @@ export interface ObjectOptions {
   readonly pinDir?: string;
   /** Capacities by map name; of maps that grow, where there is no pin yet. */
   readonly maxEntries?: Readonly<Record<string, number>>;
-  /** How many entries maps may come to have, by name; by default what src/datapath/capacity.ts says. */
+  /** How many entries maps may come to have, by name; by default what src/datapath/growth/capacity.ts says. */
   readonly mostEntries?: Readonly<Record<string, number>>;
   /**
    * What to do where the pinned maps are another version's. `refuse` (default) throws `IncompatibleState`. `recreate`

@@ -20,7 +20,7 @@ import {
   type RuleSet,
   verdictCodes,
 } from '../policy/image.ts';
-import { alternativesIn, numbersInCell } from './http-tables.ts';
+import { alternativesIn, numbersInCell } from './http/tables.ts';
 import type { RuleSetValue } from './layouts.ts';
 import { restoreMatchers } from './names.ts';
 import type { DatapathMaps } from './objects.ts';

@@ -9,7 +9,7 @@ const turnMs = 5;
 /**
  * A map of the kernel with typed keys and values. Not safe to use after its object is closed.
  *
- * A larger one may take its place (src/datapath/growth.ts): from `follow` on every write goes to both, from `promote` on
+ * A larger one may take its place (src/datapath/growth/growth.ts): from `follow` on every write goes to both, from `promote` on
  * there is the larger one only. Between the two either of them is the whole truth.
  */
 export class TypedMap<K, V> {

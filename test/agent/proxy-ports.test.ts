@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HintedPorts } from '../../src/agent/proxy/ports.ts';
-import type { ProxyClient, ProxyMode, ProxyPort } from '../../src/datapath/proxy-ports.ts';
+import type { ProxyClient, ProxyMode, ProxyPort } from '../../src/datapath/proxy/ports.ts';
 import { parseIp } from '../../src/model/address.ts';
 import type { PodView } from '../../src/model/endpoint.ts';
 import { compile } from '../../src/policy/compile.ts';

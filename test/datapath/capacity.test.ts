@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { capacityFor, fullShare, growing, mostEntries } from '../../src/datapath/capacity.ts';
+import { capacityFor, fullShare, growing, mostEntries } from '../../src/datapath/growth/capacity.ts';
 import { Ranges } from '../../src/datapath/ranges.ts';
 import { mapTypes } from '../../src/kernel/bpf/map.ts';
 

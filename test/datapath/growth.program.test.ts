@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Datapath } from '../../src/datapath/datapath.ts';
 import { RevisionRefused } from '../../src/datapath/error.ts';
-import type { GrowthStep } from '../../src/datapath/growth.ts';
+import type { GrowthStep } from '../../src/datapath/growth/growth.ts';
 import { BpfMap } from '../../src/kernel/bpf/map.ts';
 import { removePinDirectory } from '../../src/kernel/bpffs.ts';
 import { parseIp } from '../../src/model/address.ts';

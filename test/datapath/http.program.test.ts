@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { httpSaid, httpSettings } from '../../src/datapath/http-layouts.ts';
-import { HttpTables } from '../../src/datapath/http-tables.ts';
+import { httpSaid, httpSettings } from '../../src/datapath/http/layouts.ts';
+import { HttpTables } from '../../src/datapath/http/tables.ts';
 import * as layouts from '../../src/datapath/layouts.ts';
 import { ruleMaps } from '../../src/datapath/objects.ts';
 import { type BodyState, bodyStart, readBody } from '../../src/policy/http/body.ts';

@@ -1,4 +1,4 @@
-import { HttpTables } from '../../src/datapath/http-tables.ts';
+import { HttpTables } from '../../src/datapath/http/tables.ts';
 import { endpointFlags } from '../../src/datapath/layouts.ts';
 import { putMatcher } from '../../src/datapath/names.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { classHash } from '../../src/datapath/classes.ts';
 import { ctFlags, ctStates, endpointFlags } from '../../src/datapath/layouts.ts';
+import { classHash } from '../../src/datapath/proxy/classes.ts';
 import { firstNameIdentity } from '../../src/model/identity.ts';
 import { optionFlags } from '../../src/policy/image.ts';
 import { arp, etherTypes, fragmentsOf, frame, icmpError, ip, tcp, udp } from '../support/packet.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { Datapath } from '../../src/datapath/datapath.ts';
-import { ProxyPlumbing } from '../../src/datapath/proxy-plumbing.ts';
+import { ProxyPlumbing } from '../../src/datapath/proxy/plumbing.ts';
 import { removePinDirectory } from '../../src/kernel/bpffs.ts';
 import { run } from '../../src/kernel/command.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { type HttpMaps, HttpTables } from '../../src/datapath/http-tables.ts';
+import { type HttpMaps, HttpTables } from '../../src/datapath/http/tables.ts';
 import * as layouts from '../../src/datapath/layouts.ts';
 import { placeValue, prefixKeyOf } from '../../src/datapath/places.ts';
 import { TypedMap } from '../../src/datapath/typed-map.ts';

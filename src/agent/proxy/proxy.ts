@@ -3,7 +3,7 @@ import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
 import packageJson from '../../../package.json' with { type: 'json' };
 import type { Datapath } from '../../datapath/datapath.ts';
-import { ProxyPlumbing, type ProxyPlumbingOptions } from '../../datapath/proxy-plumbing.ts';
+import { ProxyPlumbing, type ProxyPlumbingOptions } from '../../datapath/proxy/plumbing.ts';
 import { listenUnix } from '../../kernel/sockets.ts';
 import type { PolicyImage } from '../../policy/image.ts';
 import { type BuiltProxyImage, buildProxyImage } from '../../policy/proxy/build.ts';

@@ -1,6 +1,6 @@
-import { attachTc, type TcDirection } from '../kernel/bpf/tc.ts';
-import { KernelError } from '../kernel/error.ts';
-import type { DatapathObjects, ProgramName } from './objects.ts';
+import { attachTc, type TcDirection } from '../../kernel/bpf/tc.ts';
+import { KernelError } from '../../kernel/error.ts';
+import type { DatapathObjects, ProgramName } from '../objects.ts';
 
 interface Place {
   readonly name: ProgramName;

@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os';
-import { type MapInfo, mapTypes } from '../kernel/bpf/map.ts';
+import { type MapInfo, mapTypes } from '../../kernel/bpf/map.ts';
 
 /**
  * The maps that grow: those that only user space writes. What programs write themselves would go on being written by the

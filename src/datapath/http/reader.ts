@@ -1,14 +1,14 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { attachToSockets, ProgramLink } from '../kernel/bpf/attach.ts';
-import type { BpfMap } from '../kernel/bpf/map.ts';
-import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
-import { cgroupRoot } from '../kernel/cgroup.ts';
-import { KernelError } from '../kernel/error.ts';
-import { namespaceCookie } from '../kernel/netns.ts';
-import { httpSettings } from './http-layouts.ts';
-import { number32, number64 } from './layouts.ts';
-import { TypedMap } from './typed-map.ts';
+import { attachToSockets, ProgramLink } from '../../kernel/bpf/attach.ts';
+import type { BpfMap } from '../../kernel/bpf/map.ts';
+import { BpfObject, type LoadedObject } from '../../kernel/bpf/object.ts';
+import { cgroupRoot } from '../../kernel/cgroup.ts';
+import { KernelError } from '../../kernel/error.ts';
+import { namespaceCookie } from '../../kernel/netns.ts';
+import { number32, number64 } from '../layouts.ts';
+import { TypedMap } from '../typed-map.ts';
+import { httpSettings } from './layouts.ts';
 
 export interface HttpReaderOptions {
   readonly objectDir: string;

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { type IdentityNumber, identityNumber } from '../model/identity.ts';
-import type { IdentityClass } from '../policy/image.ts';
-import type { DatapathMaps } from './objects.ts';
-import type { Transaction } from './transaction.ts';
+import { type IdentityNumber, identityNumber } from '../../model/identity.ts';
+import type { IdentityClass } from '../../policy/image.ts';
+import type { DatapathMaps } from '../objects.ts';
+import type { Transaction } from '../transaction.ts';
 
 type Identities = ReadonlyMap<IdentityNumber, IdentityClass>;
 

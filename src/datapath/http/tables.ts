@@ -1,12 +1,12 @@
-import { type Bits, bitsOf, bitWords, hasBit } from '../policy/http/bits.ts';
-import { noTables, type RequestTables, tableLimits } from '../policy/http/matcher.ts';
-import type { Alternative, RuleSetMatcher } from '../policy/http/readable.ts';
-import { type PolicyEntry, type RuleSet, verdictCodes } from '../policy/image.ts';
-import type { Need } from './capacity.ts';
-import { RevisionRefused } from './error.ts';
-import type { HttpMatcher } from './layouts.ts';
-import type { DatapathMaps } from './objects.ts';
-import { Ranges } from './ranges.ts';
+import { type Bits, bitsOf, bitWords, hasBit } from '../../policy/http/bits.ts';
+import { noTables, type RequestTables, tableLimits } from '../../policy/http/matcher.ts';
+import type { Alternative, RuleSetMatcher } from '../../policy/http/readable.ts';
+import { type PolicyEntry, type RuleSet, verdictCodes } from '../../policy/image.ts';
+import { RevisionRefused } from '../error.ts';
+import type { Need } from '../growth/capacity.ts';
+import type { HttpMatcher } from '../layouts.ts';
+import type { DatapathMaps } from '../objects.ts';
+import { Ranges } from '../ranges.ts';
 
 export type HttpMaps = Pick<
   DatapathMaps,

@@ -1,5 +1,5 @@
-import type { BpfMap } from '../kernel/bpf/map.ts';
-import type { LoadedObject } from '../kernel/bpf/object.ts';
+import type { BpfMap } from '../../kernel/bpf/map.ts';
+import type { LoadedObject } from '../../kernel/bpf/object.ts';
 
 /** Objects as they are loaded one after the other, each with the maps of those before. */
 export class Loading {

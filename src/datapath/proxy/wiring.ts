@@ -1,4 +1,4 @@
-import { parseMac } from '../model/address.ts';
+import { parseMac } from '../../model/address.ts';
 
 /**
  * The proxy's network namespace, as what is run to make it. Everything that comes there is local, whatever its address

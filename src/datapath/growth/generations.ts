@@ -1,8 +1,8 @@
+import type { HttpReader } from '../http/reader.ts';
+import type { DatapathMaps, DatapathObjects, ObjectOptions, ProgramSet } from '../objects.ts';
 import type { Attachments } from './attachments.ts';
 import { type GrowingMap, grows, mostEntries } from './capacity.ts';
 import { type GrowingTable, type GrowthDeps, MapGrowth, type NextGeneration } from './growth.ts';
-import type { HttpReader } from './http.ts';
-import type { DatapathMaps, DatapathObjects, ObjectOptions, ProgramSet } from './objects.ts';
 
 export interface GenerationDeps extends Pick<GrowthDeps, 'log' | 'onStep'> {
   readonly objects: DatapathObjects;

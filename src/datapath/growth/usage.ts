@@ -1,5 +1,5 @@
+import type { DatapathObjects } from '../objects.ts';
 import type { Room } from './capacity.ts';
-import type { DatapathObjects } from './objects.ts';
 
 /** How full a map is, and what it takes. */
 export interface Usage {

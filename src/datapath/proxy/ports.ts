@@ -1,6 +1,6 @@
-import type { IpAddress } from '../model/address.ts';
-import { proxyModes } from './layouts.ts';
-import type { DatapathMaps } from './objects.ts';
+import type { IpAddress } from '../../model/address.ts';
+import { proxyModes } from '../layouts.ts';
+import type { DatapathMaps } from '../objects.ts';
 
 /** `always`: what is spoken there is not HTTP/1.1, the proxy reads it. `never`: only the kernel may. */
 export type ProxyMode = keyof typeof proxyModes;

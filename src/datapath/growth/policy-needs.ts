@@ -1,9 +1,9 @@
-import { differences } from '../model/versions.ts';
-import type { PolicyOperation } from '../policy/diff.ts';
-import type { PolicyEntry, PolicyImage, RuleSet } from '../policy/image.ts';
-import type { NameMatcher } from '../policy/names/matcher.ts';
-import type { NameMaps } from './names.ts';
-import type { DatapathMaps } from './objects.ts';
+import { differences } from '../../model/versions.ts';
+import type { PolicyOperation } from '../../policy/diff.ts';
+import type { PolicyEntry, PolicyImage, RuleSet } from '../../policy/image.ts';
+import type { NameMatcher } from '../../policy/names/matcher.ts';
+import type { NameMaps } from '../names.ts';
+import type { DatapathMaps } from '../objects.ts';
 
 /** How many entries a table would have at its fullest, while what was and what will be are both there. */
 export interface TableNeed {

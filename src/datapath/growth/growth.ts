@@ -1,8 +1,8 @@
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import type { BpfMap } from '../kernel/bpf/map.ts';
-import { waitForPackets } from '../kernel/rcu.ts';
+import type { BpfMap } from '../../kernel/bpf/map.ts';
+import { waitForPackets } from '../../kernel/rcu.ts';
 import { capacityFor, fullShare, growingNames, type Need, type Room } from './capacity.ts';
 
 /** What growth needs of a typed map (src/datapath/typed-map.ts), whatever is in it. */

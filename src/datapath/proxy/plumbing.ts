@@ -1,15 +1,15 @@
 import { closeSync, existsSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { ProgramLink } from '../kernel/bpf/attach.ts';
-import { BpfObject, type LoadedObject } from '../kernel/bpf/object.ts';
-import { errnoError, KernelError } from '../kernel/error.ts';
-import { findLink, ip, ipBatch } from '../kernel/ip.ts';
-import { createNamespace, deleteNamespace, inNamespace, isNamespace } from '../kernel/netns.ts';
-import { listenTcpIn } from '../kernel/tcp-listener.ts';
-import { parseIp } from '../model/address.ts';
-import type { Datapath } from './datapath.ts';
-import { number32, number64 } from './layouts.ts';
+import { ProgramLink } from '../../kernel/bpf/attach.ts';
+import { BpfObject, type LoadedObject } from '../../kernel/bpf/object.ts';
+import { errnoError, KernelError } from '../../kernel/error.ts';
+import { findLink, ip, ipBatch } from '../../kernel/ip.ts';
+import { createNamespace, deleteNamespace, inNamespace, isNamespace } from '../../kernel/netns.ts';
+import { listenTcpIn } from '../../kernel/tcp-listener.ts';
+import { parseIp } from '../../model/address.ts';
+import type { Datapath } from '../datapath.ts';
+import { number32, number64 } from '../layouts.ts';
 import {
   innerDevice,
   innerLines,
@@ -19,7 +19,7 @@ import {
   proxyDevice,
   upLines,
   wired,
-} from './proxy-wiring.ts';
+} from './wiring.ts';
 
 export interface ProxyPlumbingOptions {
   /** Where the compiled object files are: build/bpf. */

@@ -1,4 +1,4 @@
-import { pad, raw, struct, u8, u16, u32, u64 } from '../kernel/bpf/struct.ts';
+import { pad, raw, struct, u8, u16, u32, u64 } from '../../kernel/bpf/struct.ts';
 
 /**
  * What the reader of requests shares with user space, as bpf/lib/http_layout.h lays it out. test/datapath/http.program.test.ts
