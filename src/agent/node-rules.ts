@@ -23,6 +23,10 @@ export const nodeSysctls: Readonly<Record<string, string>> = {
  * node itself sends to its pods is marked as such on output, the one hook that a forwarded packet never sees: without
  * the mark a pod's interface takes it for an intruder. And the node keeps to itself which multicast groups it listens to:
  * nobody on a pod's link routes multicast, and the datapath would count the reports as intruders.
+ *
+ * The kernel's tunnels pass the postrouting hook with the pods' packets still in the clear (xfrm4_output in Linux), and the
+ * route that they have there knows what fits after sealing: a SYN from here to another node's pod announces no more. The
+ * engine clamps for itself, and its packets do not come this way.
  * @param options.nodePods This node's pod prefixes.
  * @param options.clusterPods Every pod prefix of the cluster: traffic to those is never masqueraded.
  */
@@ -42,6 +46,10 @@ export function nftScript(options: {
     const asked = `meta mark and 0x${worldMark.mask.toString(16)} != 0x${worldMark.value.toString(16)}`;
     return `    oifname "${options.uplink}" ${family(prefix)} saddr ${prefix} ${family(prefix)} daddr != { ${others.join(', ')} } ${asked} masquerade`;
   });
+  const clamp = options.nodePods.map((prefix) => {
+    const others = options.clusterPods.filter((cluster) => family(cluster) === family(prefix));
+    return `    ${family(prefix)} saddr ${prefix} ${family(prefix)} daddr { ${others.join(', ')} } tcp flags & syn == syn tcp option maxseg size set rt mtu`;
+  });
   return `table inet myelin
 delete table inet myelin
 table inet myelin {
@@ -53,6 +61,10 @@ ${mark.join('\n')}
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
 ${masquerade.join('\n')}
+  }
+  chain clamp {
+    type filter hook postrouting priority mangle; policy accept;
+${clamp.join('\n')}
   }
 }
 `;

@@ -31,5 +31,8 @@ test('the xfrm driver keeps the contract of every driver', () => passInGuest('te
 test('an uplink that says it seals ESP is asked to, and what the kernel does not give it is sealed here', () =>
   passInGuest('test/vm/guest/offload.ts', 2, 180));
 
+test('a SYN through the kernel’s tunnels announces no larger segments than fit the underlay', () =>
+  passInGuest('test/vm/guest/clamp-xfrm.ts', 2, 240));
+
 test('a cluster whose nodes have the kernel’s tunnels, and one where only one node does', () =>
   passInGuest('test/vm/guest/lab-xfrm.ts', 4, 580));
