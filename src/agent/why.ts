@@ -17,7 +17,7 @@ import type { ClusterView, PolicyImage } from '../policy/image.ts';
 import { type LookupResult, lookup } from '../policy/lookup.ts';
 import { buildProxyImage } from '../policy/proxy/build.ts';
 import { candidates } from '../policy/proxy/judge.ts';
-import type { HttpRequest } from '../policy/request.ts';
+import type { Request } from '../policy/request.ts';
 import type { WhyAnswer, WhyQuestion } from './wire.ts';
 
 /** An outside address for `world` where the question names none (RFC 5737, RFC 3849). */
@@ -98,7 +98,7 @@ function answerFor(
   const name =
     'pod' in source && 'address' in destination ? context.nameAt?.(source.pod, destination.address) : undefined;
   const head = question.http === undefined ? undefined : readRequest(question.http);
-  const request = head?.kind === 'head' ? head.request : undefined;
+  const request = head?.kind === 'head' ? head.request : tlsOf(question);
   const flow = {
     ...{ source, destination, protocol: question.protocol, port },
     ...(name === undefined ? {} : { names: [name] }),
@@ -116,8 +116,8 @@ function answerFor(
     if (found?.verdict === 'proxy')
       notes.push(
         request === undefined
-          ? `  by ${direction} policy the connection is led through the node’s proxy, which judges its requests one by one: ask with --http "GET /"`
-          : `  by ${direction} policy the connection is led through the node’s proxy, which judges the request`,
+          ? `  by ${direction} policy the connection is led through the node’s proxy, which judges what is said on it: ask with --http "GET /" or --tls NAME`
+          : `  by ${direction} policy the connection is led through the node’s proxy, which judges what is said on it`,
       );
     if (found?.byRequest === true)
       notes.push('  the connection is let in, and its HTTP requests are judged one by one: ask with --http "GET /"');
@@ -208,8 +208,14 @@ function readRequest({ method, target, host, headers }: NonNullable<WhyQuestion[
   return parseHead(new TextEncoder().encode(text));
 }
 
-function describeRequest({ http }: WhyQuestion, request: HttpRequest | undefined): string[] {
-  if (http === undefined || request === undefined || request.target === http.target) return [];
+function tlsOf({ tls }: WhyQuestion): Request | undefined {
+  if (tls === undefined) return undefined;
+  const { serverName } = tls;
+  return { kind: 'tls', ...(serverName === undefined ? {} : { serverName }) };
+}
+
+function describeRequest({ http }: WhyQuestion, request: Request | undefined): string[] {
+  if (http === undefined || request?.kind !== 'http' || request.target === http.target) return [];
   return [`  ${http.target} is read as ${request.target}`];
 }
 

@@ -181,6 +181,8 @@ export const whyQuestionSchema = z.strictObject({
       headers: z.array(z.tuple([lineText.min(1), lineText])).default([]),
     })
     .optional(),
+  /** TLS on the connection, by the server that its ClientHello names. */
+  tls: z.strictObject({ serverName: lineText.min(1).optional() }).optional(),
 });
 export type WhyQuestion = z.infer<typeof whyQuestionSchema>;
 

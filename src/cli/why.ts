@@ -10,6 +10,8 @@ interface WhyFlags extends AgentFlags {
   readonly http?: readonly [method: string, target: string];
   readonly header: readonly (readonly [name: string, value: string])[];
   readonly host?: string;
+  /** True: TLS that names no server. */
+  readonly tls?: string | true;
   readonly output: 'text' | 'json';
 }
 
@@ -25,6 +27,7 @@ export function registerWhy(program: Command): void {
       .option('--http <request>', 'an HTTP request on the connection: GET /path', parseRequest)
       .option('--host <host>', 'the request’s Host; without it, it has none')
       .option('--header <line>', 'a header of the request: "name: value"; may be given several times', addHeader, [])
+      .option('--tls [name]', 'TLS on the connection, to the server of this name (SNI); without a name, it names none')
       .addOption(new Option('-o, --output <form>').choices(['text', 'json']).default('text')),
   )
     .addHelpText(
@@ -36,7 +39,8 @@ Exits with 0 for allowed, 3 for denied.
 Examples:
   myelin why boutique/frontend-x2x4z boutique/cartservice-7k9qp --port 7070
   myelin why world boutique/frontend-x2x4z --port 8080
-  myelin why boutique/frontend boutique/catalogue --port 3550 --http 'GET /products?q=a' --host catalogue`,
+  myelin why boutique/frontend boutique/catalogue --port 3550 --http 'GET /products?q=a' --host catalogue
+  myelin why boutique/checkout 203.0.113.9 --port 443 --tls pay.example.com`,
     )
     .action(why);
 }
@@ -86,8 +90,11 @@ async function why(source: string, destination: string, flags: WhyFlags): Promis
   if (method === undefined && (flags.host !== undefined || flags.header.length > 0))
     throw new InvalidArgumentError('--host and --header are about a request: give it with --http "GET /path"');
   const http = method === undefined ? undefined : { method, target, host: flags.host, headers: flags.header };
+  if (method !== undefined && flags.tls !== undefined)
+    throw new InvalidArgumentError('a connection begins with --http or with --tls: ask about one of them');
+  const tls = flags.tls === undefined ? undefined : { serverName: flags.tls === true ? undefined : flags.tls };
   const { port, protocol } = flags;
-  const question = whyQuestionSchema.parse({ source, destination, port, protocol, http });
+  const question = whyQuestionSchema.parse({ source, destination, port, protocol, http, tls });
   const answer = await askWhy(findAgents(flags), question);
   if (flags.output === 'json') console.log(JSON.stringify(answer, null, 2));
   else {

@@ -5,7 +5,7 @@ import type { ProxyClient, ProxyMode, ProxyPort } from '../../src/datapath/proxy
 import { parseIp } from '../../src/model/address.ts';
 import type { PodView } from '../../src/model/endpoint.ts';
 import { compile } from '../../src/policy/compile.ts';
-import { policyKinds } from '../../src/policy/kinds.ts';
+import { cilium } from '../support/cilium.ts';
 import { clusterWith } from '../support/cluster.ts';
 
 /** A node with `shop/cart`, to which a policy lets requests to port 80; the datapath's map is one here. */
@@ -17,17 +17,11 @@ function node(
     hints?: readonly number[];
   } = {},
 ) {
-  const kind = policyKinds.find((one) => one.kind === 'CiliumNetworkPolicy') ?? assert.fail('there is the kind');
-  const parsed = kind.parse({
-    apiVersion: 'cilium.io/v2',
-    kind: 'CiliumNetworkPolicy',
-    metadata: { name: 'asks', namespace: 'shop' },
-    spec: {
-      endpointSelector: { matchLabels: { app: 'cart' } },
-      ingress: [{ toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ path: '/a' }] } }] }],
-    },
+  const asks = cilium({
+    endpointSelector: { matchLabels: { app: 'cart' } },
+    ingress: [{ toPorts: [{ ports: [{ port: '80', protocol: 'TCP' }], rules: { http: [{ path: '/a' }] } }] }],
   });
-  const policy = compile(clusterWith(parsed.ok ? parsed.policies : []), 'node-1');
+  const policy = compile(clusterWith(asks), 'node-1');
   const map = new Map((options.learnt ?? []).map(({ endpoint, port, mode }) => [`${endpoint} ${port}`, mode]));
   const ids = new Map([
     ['shop/cart', 1],

@@ -7,6 +7,7 @@ import { compile } from '../../src/policy/compile.ts';
 import { explain } from '../../src/policy/explain.ts';
 import { formatIssues } from '../../src/policy/issues.ts';
 import { parseAuthorizationPolicy } from '../../src/policy/istio/authorization.ts';
+import { cilium } from '../support/cilium.ts';
 import { clusterWith, policy } from '../support/cluster.ts';
 
 const front = parseIp('10.96.0.20');
@@ -130,4 +131,36 @@ test('a request is read as the datapath reads it, and the rule that decides abou
   assert.match(get('/items/%2e%2e/%2e%2e/x').by, /^HTTP_MALFORMED: a path above the root/);
   assert.match(ask().explanation, /judged one by one/);
   assert.equal(ask().verdict, 'deny');
+});
+
+test('TLS is judged by the server that it names, and the proxy says the same', () => {
+  const [named] = cilium({
+    endpointSelector: { matchLabels: { app: 'front' } },
+    egress: [
+      {
+        toEndpoints: [{ matchLabels: { app: 'cart' } }],
+        toPorts: [{ ports: [{ port: '443', protocol: 'TCP' }], serverNames: ['*.example.com'] }],
+      },
+    ],
+  });
+  assert.ok(named !== undefined);
+  const seen = clusterWith([named]);
+  // Egress is compiled where the client is.
+  const node = seen.pods.get('shop/front-1')?.node ?? assert.fail('there is the pod');
+  const context: WhyContext = {
+    view: seen,
+    node,
+    image: compile(seen, node),
+    explain: (own, flow) => explain(own, flow).text.split('\n').slice(1),
+  };
+  const ask = (tls?: WhyQuestion['tls']) => {
+    const question = { source: 'shop/front-1', destination: 'shop/cart', protocol: 'TCP', port: 443 } as const;
+    const { verdict, sides, explanation } = answerWhy(context, { ...question, ...(tls === undefined ? {} : { tls }) });
+    return { verdict, datapath: sides[0]?.datapath, by: sides[0]?.by, explanation: explanation.join('\n') };
+  };
+  const { explanation, ...allowed } = ask({ serverName: 'a.example.com' });
+  assert.deepEqual(allowed, { verdict: 'allow', datapath: 'agrees', by: 'CiliumNetworkPolicy shop/asks egress[0]' });
+  assert.match(explanation, /the node’s proxy, which judges what is said on it$/m);
+  for (const tls of [{ serverName: 'example.org' }, {}, undefined])
+    assert.deepEqual([ask(tls).verdict, ask(tls).datapath], ['deny', 'agrees'], JSON.stringify(tls));
 });

@@ -5,29 +5,16 @@ import type { PodView } from '../../../src/model/endpoint.ts';
 import { identityNumber, reservedIdentity } from '../../../src/model/identity.ts';
 import { compile } from '../../../src/policy/compile.ts';
 import type { PolicyImage } from '../../../src/policy/image.ts';
-import { policyKinds } from '../../../src/policy/kinds.ts';
 import { identityOf, lookup } from '../../../src/policy/lookup.ts';
 import { buildProxyImage } from '../../../src/policy/proxy/build.ts';
 import { candidates } from '../../../src/policy/proxy/judge.ts';
 import type { Request } from '../../../src/policy/request.ts';
-import type { Policy } from '../../../src/policy/rule.ts';
+import { cilium } from '../../support/cilium.ts';
 import { clusterWith, pods } from '../../support/cluster.ts';
 
 const node = 'node-1';
 const [front, cart] = [parseIp('10.244.1.1'), parseIp('10.244.1.2')];
 const far = parseIp('10.244.2.1');
-
-/** @param spec Of a CiliumNetworkPolicy of namespace shop. */
-function cilium(spec: object, annotations: Readonly<Record<string, string>> = {}): readonly Policy[] {
-  const kind = policyKinds.find((one) => one.kind === 'CiliumNetworkPolicy') ?? assert.fail('there is the kind');
-  const parsed = kind.parse({
-    apiVersion: 'cilium.io/v2',
-    kind: 'CiliumNetworkPolicy',
-    metadata: { name: 'asks', namespace: 'shop', annotations },
-    spec,
-  });
-  return parsed.ok ? parsed.policies : assert.fail(JSON.stringify(parsed));
-}
 
 const ports = (port: string) => [{ port, protocol: 'TCP' }];
 const http = (port: string, path: string) => ({ ports: ports(port), rules: { http: [{ path }] } });
