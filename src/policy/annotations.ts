@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { PoliciesResult } from './cilium/parse.ts';
+import type { PoliciesResult } from './issues.ts';
 import type { Limit, Policy, PolicyOptions, Rule } from './rule.ts';
 
 /** What people say of a policy of any kind beside its fields: the annotations, and the values of those that are a choice. */

@@ -25,6 +25,11 @@ export type ParseResult =
   | { readonly ok: true; readonly policy: Policy }
   | { readonly ok: false; readonly issues: readonly FieldIssue[]; readonly broken?: BrokenPolicy };
 
+/** The same for kinds of which one object may be several policies: each of its `specs` is about pods of its own. */
+export type PoliciesResult =
+  | { readonly ok: true; readonly policies: readonly Policy[] }
+  | { readonly ok: false; readonly issues: readonly FieldIssue[]; readonly broken?: BrokenPolicy };
+
 /** The first few issues as one line, for statuses and logs. */
 export function formatIssues(issues: readonly FieldIssue[]): string {
   const shown = issues.slice(0, 5).map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));

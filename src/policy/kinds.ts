@@ -1,16 +1,16 @@
 import { byPlace } from '../model/place.ts';
 import { withAnnotations } from './annotations.ts';
-import { type PoliciesResult, parseCiliumPolicy } from './cilium/parse.ts';
+import { parseCiliumPolicy } from './cilium/parse.ts';
 import type { ServiceLookup } from './cilium/services.ts';
 import { parseClusterNetworkPolicy } from './cluster-network-policy/parse.ts';
 import { requestLimits } from './http/limits.ts';
-import type { ParseResult } from './issues.ts';
+import type { ParseResult, PoliciesResult } from './issues.ts';
 import { parseAuthorizationPolicy } from './istio/authorization.ts';
 import { parsePeerAuthentication } from './istio/peer-authentication.ts';
 import type { IstioContext } from './istio/scope.ts';
 import { parseNetworkPolicy } from './network-policy/parse.ts';
 
-export type { PoliciesResult } from './cilium/parse.ts';
+export type { PoliciesResult } from './issues.ts';
 
 /** What a manifest leaves to where it is read. */
 export interface PolicyContext extends IstioContext {

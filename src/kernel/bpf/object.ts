@@ -8,26 +8,7 @@ import { verifierSummary, withLibbpfMessages } from './log.ts';
 import { BpfMap } from './map.ts';
 import { checkPin } from './pin.ts';
 import { BpfProgram } from './program.ts';
-
-export interface MapSpec {
-  readonly name: string;
-  readonly type: number;
-  readonly keySize: number;
-  readonly valueSize: number;
-  readonly maxEntries: number;
-  readonly flags: number;
-  /** Made by the compiler for global variables: never pinned or shared. */
-  readonly internal: boolean;
-  /** Type ids in the object's BTF; 0 where the map has no typed key or value. */
-  readonly btfKeyType: number;
-  readonly btfValueType: number;
-}
-
-export interface ProgramSpec {
-  readonly name: string;
-  readonly section: string;
-  readonly instructions: number;
-}
+import type { MapSpec, ProgramSpec } from './spec.ts';
 
 export interface LoadOptions {
   /** A directory on a BPF file system: every map is reused from its pin there, or made and pinned. */

@@ -3,7 +3,7 @@ import { errnoError, errnoName, KernelError } from '../error.ts';
 import { copyBytes, libbpf } from '../ffi/libbpf.ts';
 import { Btf } from './btf.ts';
 import { type MapInfo, mapInfo } from './map.ts';
-import type { MapSpec } from './object.ts';
+import type { MapSpec } from './spec.ts';
 
 /**
  * Looks at the pin before libbpf does: libbpf compares sizes only, and two layouts of one size would be mixed up.

@@ -1,15 +1,10 @@
 import { z } from 'zod';
-import { type BrokenPolicy, type FieldIssue, formatIssues, toIssues } from '../issues.ts';
+import { type BrokenPolicy, type FieldIssue, formatIssues, type PoliciesResult, toIssues } from '../issues.ts';
 import type { PeerMatch, Policy } from '../rule.ts';
 import { type CiliumKind, type CiliumRuleSpec, endpointSelector, policySchemas, ruleSchema } from './schema.ts';
 import { everyPod, type Scope } from './selector.ts';
 import { asksForServices, type ServiceLookup } from './services.ts';
 import { type Origin, subjectOf, toPolicy } from './translate.ts';
-
-/** One object may be several policies: each of its `specs` is about pods of its own. */
-export type PoliciesResult =
-  | { readonly ok: true; readonly policies: readonly Policy[] }
-  | { readonly ok: false; readonly issues: readonly FieldIssue[]; readonly broken?: BrokenPolicy };
 
 /**
  * Validates a CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy and turns it into the rule form.

@@ -1,7 +1,8 @@
 import type { z } from 'zod';
 import type { parsePrefix } from '../../model/prefix.ts';
 import type { NameMatch, PeerMatch } from '../rule.ts';
-import { type LimitAt, toDomain } from './requests.ts';
+import type { LimitAt } from './limit.ts';
+import { toDomain } from './requests.ts';
 import type { CidrRuleSpec, EndpointSelectorSpec, serviceSpec } from './schema.ts';
 import type { DomainSpec } from './schema-ports.ts';
 import {

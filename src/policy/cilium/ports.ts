@@ -2,7 +2,8 @@ import { everyPort } from '../../model/port.ts';
 import type { RequestMatch } from '../request.ts';
 import type { IcmpMatch, PortMatch } from '../rule.ts';
 import type { TlsUse } from '../tls.ts';
-import { type LimitAt, requestsOf } from './requests.ts';
+import type { LimitAt } from './limit.ts';
+import { requestsOf } from './requests.ts';
 import { type PortRuleSpec, type PortSpec, portlessProtocols } from './schema-ports.ts';
 
 /** Ports and what is asked of requests to them; each becomes a rule of its own. */

@@ -1,13 +1,8 @@
 import type { DomainPattern, HttpMatch, RequestMatch, RequestText } from '../request.ts';
 import type { TlsUse } from '../tls.ts';
+import type { LimitAt } from './limit.ts';
 import type { DomainSpec, HttpRuleSpec, PortRuleSpec } from './schema-ports.ts';
 import { tlsOf } from './tls.ts';
-
-/** What cannot be enforced, by its place below what was asked about. */
-export interface LimitAt {
-  readonly path: readonly (string | number)[];
-  readonly reason: string;
-}
 
 export interface RequestsOf {
   /** Undefined: every request, and what is no request. An empty list: none that can be told apart, so none at all. */

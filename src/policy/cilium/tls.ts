@@ -1,6 +1,6 @@
 import type { Limit, PortMatch, Rule } from '../rule.ts';
 import { conflict, secretsNamespace, type TlsSecret, type TlsUse } from '../tls.ts';
-import type { LimitAt } from './requests.ts';
+import type { LimitAt } from './limit.ts';
 import type { PortRuleSpec, TlsContextSpec } from './schema-ports.ts';
 
 export interface TlsOf {

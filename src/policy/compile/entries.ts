@@ -3,10 +3,10 @@ import { type IdentityNumber, reservedIdentity } from '../../model/identity.ts';
 import { icmpPort, type PortPrefix, portPrefixes, protocolNumbers } from '../../model/port.ts';
 import { anyProtocolProbe, type PolicyEntry, reservedRules } from '../image.ts';
 import { levels, type PortMatch, type Rule, type TransportMatch } from '../rule.ts';
+import type { AskedRule } from './asked.ts';
 import { type EntryMatch, entryKey, portBlock } from './keys.ts';
 import { includes, indexFrom } from './lists.ts';
 import type { PeerIndex } from './peers.ts';
-import type { AskedRule } from './subjects.ts';
 
 /** A rule with its number and the identities of its peers. */
 export interface NumberedRule extends AskedRule {

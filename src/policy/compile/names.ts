@@ -4,9 +4,9 @@ import type { PolicyImage, SetIds } from '../image.ts';
 import { stages } from '../image.ts';
 import { buildMatcher, type NameDfas, type NameMatcher, type StageSets } from '../names/matcher.ts';
 import type { DomainPattern } from '../request/domain.ts';
+import type { QuestionRule, SubjectSide } from './asked.ts';
 import { Numbers } from './numbers.ts';
 import type { RuleSets } from './sets.ts';
-import type { QuestionRule, SubjectSide } from './subjects.ts';
 
 export interface PatternNumbers {
   readonly patterns: ReadonlyMap<IdentityNumber, string>;

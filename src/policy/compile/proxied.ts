@@ -3,7 +3,7 @@ import { tablesFor } from '../http/readable.ts';
 import { stages } from '../image.ts';
 import type { Rule } from '../rule.ts';
 import { withoutRequests } from '../rule.ts';
-import type { AskedRule, StageRules, SubjectSide } from './subjects.ts';
+import type { AskedRule, StageRules, SubjectSide } from './asked.ts';
 
 /**
  * Leaves to the proxy what the datapath has no room for: where the rules of a stage ask more of requests than its tables

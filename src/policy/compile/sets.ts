@@ -17,6 +17,7 @@ import {
 } from '../image.ts';
 import type { StageSets } from '../names/matcher.ts';
 import { withoutRequests } from '../rule.ts';
+import type { AskedRule, Isolation, StageRules, SubjectSide } from './asked.ts';
 import {
   compileEntries,
   entriesOf,
@@ -29,7 +30,6 @@ import {
 } from './entries.ts';
 import { Numbers } from './numbers.ts';
 import type { PeerIndex } from './peers.ts';
-import type { AskedRule, Isolation, StageRules, SubjectSide } from './subjects.ts';
 
 const noSets: SetIds = {
   ingressAdminSet: noSet,

@@ -1,6 +1,6 @@
 import { stringify } from 'yaml';
 import { isList, isObject, type JsonObject, stringOr } from '../../json.ts';
-import type { PatchOperation } from './openapi.ts';
+import type { PatchOperation } from './openapi-schema.ts';
 import { gvkOf } from './openapi-schema.ts';
 import { ProtobufWriter } from './protobuf.ts';
 

@@ -5,6 +5,13 @@ import type { ServedKind } from '../catalog.ts';
 
 export type Dialect = 'v2' | 'v3';
 
+/** One PATCH operation of OpenAPI, which is where kubectl reads which query parameters a server understands. */
+export interface PatchOperation {
+  readonly path: string;
+  readonly kind: ServedKind;
+  readonly parameters: readonly { readonly name: string; readonly type: 'string' | 'boolean' }[];
+}
+
 const metaName = 'io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta';
 
 /** @returns The name of the kind's schema among the definitions: `io.k8s.api.apps.v1.Deployment`. */

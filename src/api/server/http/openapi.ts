@@ -5,17 +5,10 @@ import { noSuchPath } from '../status.ts';
 import { groupNames, kindsIn, versionInfo } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import { encodeOpenApiV2 } from './openapi-protobuf.ts';
-import { definitionName, definitions, gvkOf, reference } from './openapi-schema.ts';
+import { definitionName, definitions, gvkOf, type PatchOperation, reference } from './openapi-schema.ts';
 
 // Clients ask for …spec.v2@v1.0+protobuf, but an @ may not stand in a Content-Type, and Go's parser refuses it.
 const protobufV2 = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
-
-/** One PATCH operation of OpenAPI, which is where kubectl reads which query parameters a server understands. */
-export interface PatchOperation {
-  readonly path: string;
-  readonly kind: ServedKind;
-  readonly parameters: readonly { readonly name: string; readonly type: 'string' | 'boolean' }[];
-}
 
 /** The description of the API, made when it is asked for and kept until the kinds change. */
 export class OpenApi {

@@ -6,8 +6,8 @@ import { invalidValue } from '../../validate.ts';
 import type { ServiceAddresses } from '../service-addresses.ts';
 import { invalid } from '../status.ts';
 import type { World } from './rules.ts';
-import type { ServiceSpec } from './service.ts';
 
+export type ServiceSpec = NonNullable<Service['spec']>;
 type FamilyName = NonNullable<ServiceSpec['ipFamilies']>[number];
 const nameOf = (family: Family): FamilyName => (family === 4 ? 'IPv4' : 'IPv6');
 const familyNamed = (name: FamilyName): Family => (name === 'IPv4' ? 4 : 6);

@@ -1,6 +1,6 @@
 import { tryParseIp } from '../../../model/address.ts';
 import type { FieldIssue } from '../../issue.ts';
-import { kinds, type Service, type ServicePort } from '../../kinds.ts';
+import { kinds, type ServicePort } from '../../kinds.ts';
 import { duplicateValue, invalidValue, requiredValue } from '../../validate.ts';
 import {
   checkLabels,
@@ -13,9 +13,7 @@ import {
   dnsSubdomain,
 } from './names.ts';
 import { rulesFor } from './rules.ts';
-import { assignAddresses, carryOverAddresses } from './service-assign.ts';
-
-export type ServiceSpec = NonNullable<Service['spec']>;
+import { assignAddresses, carryOverAddresses, type ServiceSpec } from './service-assign.ts';
 
 /** Defaults and checks follow Kubernetes' pkg/apis/core and pkg/registry/core/service. */
 export const serviceRules = rulesFor(kinds.Service, {
