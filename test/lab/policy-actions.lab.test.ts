@@ -5,6 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import type { FlowEvent } from '../../src/model/flow.ts';
 import { myelin } from '../support/cli.ts';
 import type { TestPod } from '../support/lab.ts';
+import { Ping } from '../support/ping.ts';
 import { PolicyLab } from '../support/policy-lab.ts';
 import { Talker } from '../support/talk.ts';
 
@@ -201,6 +202,27 @@ describe('what policy denies', { timeout: 120_000 }, () => {
     assert.equal(await ask('far', `udp late ${address('web', 4)} ${port}`), 'silence');
     await open();
   });
+
+  for (const [established, outcome] of [
+    ['keep', 'answer'],
+    ['reset', 'prohibited'],
+    ['re-evaluate', 'silence'],
+  ] as const)
+    test(`${established}, of echo requests that go on: ${outcome}`, async () => {
+      const pings = await Promise.all(
+        ways.map(([from, family]) => Ping.start(lab.lab, pod(from), address('web', family))),
+      );
+      try {
+        assert.deepEqual(await Promise.all(pings.map((ping) => ping.settled(3))), Array(4).fill('answer'));
+        await close(policy('web', `myelin.dev/established: ${established}`));
+        assert.deepEqual(await Promise.all(pings.map((ping) => ping.settled(5))), Array(4).fill(outcome));
+        const { stdout } = await lab.lab.exec(pod('far'), ['ping', '-c1', '-W1', address('web', 4)]);
+        assert.match(stdout, / 0 received/, 'a new one begins');
+      } finally {
+        for (const ping of pings) ping.close();
+      }
+      await open();
+    });
 
   test('audit: it passes, and observe, why and diff say what would deny it; the log says what the rule has said', async () => {
     const since = Date.now() - 1000;
