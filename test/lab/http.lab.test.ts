@@ -41,7 +41,14 @@ describe('HTTP requests are decided in the kernel', { timeout: 120_000 }, () => 
     policies = await PolicyLab.up({ nodes: 2 });
     const { lab } = policies;
     const [one, client, other] = await Promise.all([
-      lab.pod('web').on('node-1').create(),
+      // By the kernel alone: else the proxy would read for whom the kernel could not answer, and HTTP/2's ports.
+      lab
+        .pod('web')
+        .on('node-1')
+        .with((pod) => {
+          pod.metadata.annotations = { 'myelin.dev/proxy': 'never' };
+        })
+        .create(),
       lab.pod('near').on('node-1').labelled({ role: 'client' }).create(),
       lab.pod('far').on('node-2').labelled({ role: 'client' }).create(),
     ]);
@@ -249,7 +256,6 @@ describe('HTTP requests are decided in the kernel', { timeout: 120_000 }, () => 
     assert.equal((await counted()) - before, bad.length);
     const broken = 'POST /open/up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcdX\r\n';
     assert.equal((await say(near, [broken])).state, 'reset');
-    // The last of all: from now on the port is the proxy's.
     const preface = await say(near, ['PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n                    ']);
     assert.deepEqual(statusesOf(preface), [400]);
     assert.deepEqual(server.take(), []);
