@@ -36,6 +36,7 @@ describe('keys of tunnels', () => {
   test('what is on the wire can be read by tshark with the keys that were asked for, and by nobody without; asking leaves a warning', async () => {
     const [from, to] = pods;
     assert.ok(from !== undefined && to !== undefined);
+    await lab.singleFrames();
     const capture = await lab.capture();
     for (const address of to.addresses) {
       const ping = await lab.exec(from, ['ping', '-c', String(pings), '-i', '0.05', '-W', '5', address], {

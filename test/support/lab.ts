@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type KubeObject, kinds, type Live, type Pod, type Service } from '../../src/api/kinds.ts';
 import { loadManifests } from '../../src/api/manifest.ts';
+import { run } from '../../src/kernel/command.ts';
 import { Capture, type CaptureOptions } from '../../src/lab/capture.ts';
 import { down } from '../../src/lab/down.ts';
 import type { Lab } from '../../src/lab/lab.ts';
@@ -210,6 +211,12 @@ export class TestLab {
         assert.ok(await this.reaches(host, '127.0.0.1', target), `${host} serves ${each}`),
       );
     }
+  }
+
+  /** From here on a frame of the underlay is one packet: what is dropped or captured can be counted, and has its length. */
+  async singleFrames(): Promise<void> {
+    for (const { netns } of this.lab.plan.nodes)
+      await run('ethtool', ['-K', 'eth0', 'gso', 'off', 'tso', 'off', 'tx-udp-segmentation', 'off'], { netns });
   }
 
   /** Listens on the underlay from now on. */

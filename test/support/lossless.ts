@@ -51,12 +51,8 @@ export class LossLab {
     return this.lab.down();
   }
 
-  /** From here on a frame of the underlay is one packet: what is dropped or captured can be counted, and has its length. */
-  async singleFrames(): Promise<void> {
-    for (const node of nodes)
-      await run('ethtool', ['-K', 'eth0', 'gso', 'off', 'tso', 'off', 'tx-udp-segmentation', 'off'], {
-        netns: this.lab.lab.node(node).netns,
-      });
+  singleFrames(): Promise<void> {
+    return this.lab.singleFrames();
   }
 
   /** Two pods that have not talked yet: `here` on node-1, `there` on node-2. */
