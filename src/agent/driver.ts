@@ -32,7 +32,7 @@ export interface OpenDriver {
   limitPath(address: IpAddress | undefined, mtu: number): Promise<void>;
   /** Lets larger packets in: pods with larger devices are to come. */
   raiseMtu(mtu: number): Promise<void>;
-  /** Keeps a NAT's mapping on the way to a peer; the kernel's ESP does so by itself. */
+  /** Keeps a NAT's mapping on the way to a peer. The engine's socket is at the kernel's port too, where there is one. */
   keepAlive(peer: UnderlayAddress): Promise<void>;
   /** To be called once the tunnels listen: repeats what was said before. */
   repeatEarly(): void;
@@ -61,10 +61,10 @@ export interface DriverChoice {
  * Opens the tunnel driver that was asked for.
  *
  * `auto` is the engine unless the kernel is preferred and able. The engine needs nothing of the kernel but TUN and keeps
- * more of what driver.ts promises: at a hard limit packets wait where the kernel drops them, a peer may move, a replay
- * window may be larger than 4,096, and its keys are in locked memory where the kernel shows them to whoever may list
- * associations. The kernel spares packets the way through a process; whether that is faster depends on the machine
- * (software ESP in UDP is neither segmented nor coalesced there), so somebody has to say so.
+ * more of what driver.ts promises: at a hard limit packets wait where the kernel drops them, a peer is followed by its
+ * newest packet only, a replay window may be larger than 4,096, and its keys are in locked memory where the kernel shows
+ * them to whoever may list associations. The kernel spares packets the way through a process; whether that is faster
+ * depends on the machine (software ESP in UDP is neither segmented nor coalesced there), so somebody has to say so.
  * @throws {KernelError} `Missing` where xfrm was asked for by name and the kernel has none
  */
 export async function openDriver(choice: DriverChoice, logger: Logger): Promise<OpenDriver> {
@@ -144,7 +144,7 @@ async function openXfrm(choice: DriverChoice, logger: Logger): Promise<OpenDrive
       carrier,
       ...(changing === undefined ? {} : { change: { over: changing.over, carrier, finish: async () => {} } }),
       limitPath: async () => {},
-      keepAlive: async () => {},
+      keepAlive: (peer) => engine.driver.keepAlive(peer),
       raiseMtu: async (mtu) => {
         await engine.raiseMtu(mtu);
         await makeCarrier({ ...choice, mtu });

@@ -6,15 +6,17 @@ import { attribute, attributes } from './netlink.ts';
  * The structs of linux/xfrm.h as bytes, as they are on 64-bit little-endian machines; offsets stand beside the fields.
  */
 
-const attributeType = {
+export const attributeType = {
   encapsulation: 4,
   template: 5,
   lifetime: 9,
   lastUsed: 15,
+  migrate: 17,
   aead: 18,
   replay: 23,
   offload: 28,
   interfaceId: 31,
+  mappingInterval: 32,
 } as const;
 
 const usersaInfoBytes = 224;
@@ -25,8 +27,8 @@ const policyIdBytes = 64;
 const templateBytes = 64;
 const selectorBytes = 56;
 
-const ESP = 50;
-const modeTunnel = 1;
+export const ESP = 50;
+export const modeTunnel = 1;
 const flagAf6Unspec = 1 << 5;
 const flagEsn = 1 << 7;
 const UDP_ENCAP_ESPINUDP = 2;
@@ -48,6 +50,8 @@ export interface XfrmState {
   readonly replayWindow: number;
   /** The device that is to seal, or open, what passes it; the packets stay the kernel's. */
   readonly offload?: { readonly ifindex: number; readonly direction: 'in' | 'out' };
+  /** Seconds between two messages about packets from elsewhere, while they come from one port. Absent: one with each packet. */
+  readonly mappingInterval?: number;
   readonly softBytes?: number;
   readonly softPackets?: number;
   readonly hardBytes?: number;
@@ -106,6 +110,9 @@ export function encodeState(state: XfrmState): Buffer {
     attribute(attributeType.encapsulation, encapsulation(state.encapsulation)),
     attribute(attributeType.replay, replayState(state.replayWindow)),
     attribute(attributeType.interfaceId, u32(state.interfaceId)),
+    ...(state.mappingInterval === undefined
+      ? []
+      : [attribute(attributeType.mappingInterval, u32(state.mappingInterval))]),
     ...(state.offload === undefined ? [] : [attribute(attributeType.offload, offload(state, state.offload))]),
   ];
   const payload = Buffer.concat(parts);
@@ -259,7 +266,7 @@ function aead(keyAndSalt: Uint8Array): Buffer {
 }
 
 /** struct xfrm_encap_tmpl: type 0, ports 2 and 4 (network order), original address 8 */
-function encapsulation(ports: XfrmState['encapsulation']): Buffer {
+export function encapsulation(ports: XfrmState['encapsulation']): Buffer {
   const bytes = Buffer.alloc(24);
   bytes.writeUInt16LE(UDP_ENCAP_ESPINUDP, 0);
   bytes.writeUInt16BE(ports.sourcePort, 2);

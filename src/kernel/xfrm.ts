@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { NetlinkEvents, type NetlinkMessage, NetlinkSocket, netlinkFlags } from './netlink.ts';
 import type { XfrmExpiry, XfrmPolicy, XfrmPolicyId, XfrmState, XfrmStateId, XfrmStateInfo } from './xfrm-layout.ts';
 import * as layout from './xfrm-layout.ts';
+import * as moving from './xfrm-moving.ts';
 
 /**
  * The kernel's own ESP: security associations and policies over NETLINK_XFRM. Keys travel in the message only, never
@@ -18,10 +19,13 @@ const message = {
   getPolicy: 0x15,
   expire: 0x18,
   updatePolicy: 0x19,
+  updateSa: 0x1a,
   getEvent: 0x1f,
+  migrate: 0x21,
+  mapping: 0x26,
 } as const;
-/** XFRMNLGRP_EXPIRE is group 2. */
-const expireGroup = 1 << 1;
+/** XFRMNLGRP_EXPIRE and XFRMNLGRP_MAPPING are groups 2 and 8. */
+const eventGroups = (1 << 1) | (1 << 7);
 const none = Buffer.alloc(0);
 
 /** The xfrm database of this process's network namespace. All methods throw KernelError `Errno`. */
@@ -36,6 +40,33 @@ export class Xfrm {
       this.#socket.request(message.newSa, flags, payload, 'add the security association', layout.nameOf(state));
     } finally {
       payload.fill(0);
+    }
+  }
+
+  /**
+   * Changes a state's ports and limits; its key, and where it is in its sequence, stay as they are (`xfrm_state_update` in
+   * Linux). The kernel wants a key in the message, and does not look at it.
+   * @throws {KernelError} `Errno` (ESRCH)
+   */
+  updateState(state: Omit<XfrmState, 'keyAndSalt'>): void {
+    const payload = layout.encodeState({ ...state, keyAndSalt: Buffer.alloc(36) });
+    const operation = 'update the security association';
+    this.#socket.request(message.updateSa, netlinkFlags.ack, payload, operation, layout.nameOf(state));
+  }
+
+  /**
+   * Gives an outbound state another destination: the kernel puts a copy with key, limits and sequence beside it and removes it
+   * (`xfrm_migrate` in Linux). Policies that use it have to be set anew.
+   * @throws {KernelError} `Errno` (ENOPROTOOPT where the kernel is built without; ESRCH, EEXIST)
+   */
+  moveState(move: moving.XfrmMove): void {
+    const { source, destination, requestId, by } = move;
+    this.setPolicy({ ...by, priority: 0, tunnel: { source, destination, requestId } });
+    try {
+      const operation = `move the security association to ${move.to}`;
+      this.#socket.request(message.migrate, netlinkFlags.ack, moving.encodeMove(move), operation, layout.nameOf(move));
+    } finally {
+      this.deletePolicy(by);
     }
   }
 
@@ -95,16 +126,21 @@ export class Xfrm {
   }
 }
 
-/** Tells of states that reach their limits, from now on. */
-export class XfrmExpiries {
+/** Tells of states that reach their limits, and of peers that are elsewhere, from now on. */
+export class XfrmEvents {
   readonly #events: NetlinkEvents;
 
-  /** @param onLoss Some may have been missed. @throws {KernelError} `Errno` */
-  constructor(onExpiry: (expiry: XfrmExpiry) => void, onLoss: () => void) {
+  /** @param listener.onLoss Expiries may have been missed; a mapping is said again. @throws {KernelError} `Errno` */
+  constructor(listener: {
+    readonly onExpiry: (expiry: XfrmExpiry) => void;
+    readonly onMapping: (mapping: moving.XfrmMapping) => void;
+    readonly onLoss: () => void;
+  }) {
     const onMessage = ({ type, payload }: NetlinkMessage) => {
-      if (type === message.expire) onExpiry(layout.decodeExpiry(payload));
+      if (type === message.expire) listener.onExpiry(layout.decodeExpiry(payload));
+      if (type === message.mapping) listener.onMapping(moving.decodeMapping(payload));
     };
-    this.#events = new NetlinkEvents(NETLINK_XFRM, expireGroup, { onMessage, onLoss });
+    this.#events = new NetlinkEvents(NETLINK_XFRM, eventGroups, { onMessage, onLoss: listener.onLoss });
   }
 
   close(): void {

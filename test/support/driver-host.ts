@@ -130,6 +130,8 @@ async function carryOut(call: Call): Promise<unknown> {
       return remove(call.sa);
     case 'movePeer':
       return driver.movePeer(call.sa, call.peer);
+    case 'keepAlive':
+      return opened.keepAlive(call.peer);
     case 'fail':
       return driver.fail(call.pair);
     case 'list':

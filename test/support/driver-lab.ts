@@ -119,6 +119,10 @@ export class DriverNode extends EventEmitter<TunnelDriverEvents> {
     await this.#call({ method: 'movePeer', sa: { direction, spi, peer: from }, peer });
   }
 
+  async keepAlive(peer: UnderlayAddress): Promise<void> {
+    await this.#call({ method: 'keepAlive', peer });
+  }
+
   list(): Promise<InstalledSa[]> {
     return this.#call({ method: 'list' });
   }

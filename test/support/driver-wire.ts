@@ -43,6 +43,7 @@ export const events = [
   'soft',
   'hard',
   'unknownSpi',
+  'moved',
   'drop',
   'up',
   'down',
@@ -55,6 +56,7 @@ export type Request =
   | { readonly method: 'installOutbound'; readonly sa: OutboundSa }
   | { readonly method: 'remove'; readonly sa: SaId }
   | { readonly method: 'movePeer'; readonly sa: SaId; readonly peer: UnderlayAddress }
+  | { readonly method: 'keepAlive'; readonly peer: UnderlayAddress }
   | { readonly method: 'fail'; readonly pair: TrafficSelector }
   | { readonly method: 'list' | 'statistics' | 'drops' | 'close' };
 
@@ -64,6 +66,7 @@ export interface Results {
   readonly installOutbound: boolean;
   readonly remove: undefined;
   readonly movePeer: undefined;
+  readonly keepAlive: undefined;
   readonly fail: undefined;
   readonly list: InstalledSa[];
   readonly statistics: DriverStatistics;

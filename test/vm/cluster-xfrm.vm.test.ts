@@ -34,5 +34,7 @@ test('an uplink that says it seals ESP is asked to, and what the kernel does not
 test('a SYN through the kernel’s tunnels announces no larger segments than fit the underlay', () =>
   passInGuest('test/vm/guest/clamp-xfrm.ts', 2, 240));
 
+test('the kernel’s tunnels follow a peer that a NAT moves', () => passInGuest('test/vm/guest/nat-xfrm.ts', 5, 300));
+
 test('a cluster whose nodes have the kernel’s tunnels, and one where only one node does', () =>
   passInGuest('test/vm/guest/lab-xfrm.ts', 4, 580));

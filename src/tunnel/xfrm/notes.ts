@@ -15,6 +15,8 @@ export interface SaNote {
   readonly lifetimes: Lifetimes;
   readonly replayWindow: number;
   readonly note: string;
+  /** How often the kernel has made a copy of it, for another address of the peer. */
+  readonly copies?: number;
 }
 
 const address = z.string().transform((text, context): IpAddress => {
@@ -33,6 +35,7 @@ const schema = z.object({
   lifetimes: z.object({ softBytes: limit, hardBytes: limit, softPackets: limit, hardPackets: limit }),
   replayWindow: z.number(),
   note: z.string(),
+  copies: limit,
 });
 
 /** Equal for equal associations: an inbound SPI is this node's own, an outbound one its peer's. */
@@ -76,12 +79,17 @@ export class SaNotes {
 
   add(note: Omit<SaNote, 'serial'>): SaNote {
     const kept = { ...note, serial: ++this.#serial };
+    this.put(kept);
+    return kept;
+  }
+
+  /** Replaces the note of the same association. */
+  put(note: SaNote): void {
     const key = noteKey(note);
     const next = join(this.#directory, `.${key}`);
-    writeFileSync(next, JSON.stringify(kept), { mode: 0o600 });
+    writeFileSync(next, JSON.stringify(note), { mode: 0o600 });
     renameSync(next, join(this.#directory, key));
-    this.#notes.set(key, kept);
-    return kept;
+    this.#notes.set(key, note);
   }
 
   delete(id: SaId): void {

@@ -3,7 +3,7 @@ import type { Xfrm } from '../../kernel/xfrm.ts';
 import type { XfrmPolicyId } from '../../kernel/xfrm-layout.ts';
 import type { IpAddress } from '../../model/address.ts';
 import { hostPrefix, prefixParts } from '../../model/prefix.ts';
-import type { SaId, TrafficSelector } from '../driver.ts';
+import type { SaId, TrafficSelector, UnderlayAddress } from '../driver.ts';
 import { noteKey } from './notes.ts';
 
 /** The datapath's table of pairs whose packets go to the xfrm device in place of the holder. It outlives the agent. */
@@ -60,6 +60,17 @@ export class Sending {
     this.#pairs.delete(key);
     this.#paths.close(pair);
     ignoreMissing(() => this.#xfrm.deletePolicy(this.#policyOf(pair)));
+  }
+
+  /** An association of the pair has another destination. @throws {KernelError} `Errno` */
+  move(pair: TrafficSelector, id: SaId, peer: UnderlayAddress): void {
+    const key = pairKey(pair);
+    const before = this.#pairs.get(key) ?? [];
+    this.#pairs.set(
+      key,
+      before.map((other) => (noteKey(other) === noteKey(id) ? { ...other, peer } : other)),
+    );
+    if (before.length > 0) this.#steer(pair);
   }
 
   /** Removes what an earlier agent left of pairs that have no association. */

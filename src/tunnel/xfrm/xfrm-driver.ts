@@ -1,8 +1,9 @@
 import { EventEmitter } from 'node:events';
 import type { Logger } from 'pino';
 import { KernelError } from '../../kernel/error.ts';
-import { Xfrm, XfrmExpiries, xfrmCounters } from '../../kernel/xfrm.ts';
+import { Xfrm, XfrmEvents, xfrmCounters } from '../../kernel/xfrm.ts';
 import type { XfrmExpiry, XfrmState, XfrmStateId, XfrmStateInfo } from '../../kernel/xfrm-layout.ts';
+import type { XfrmMapping } from '../../kernel/xfrm-moving.ts';
 import { familyOf } from '../../model/address.ts';
 import {
   type DriverStatistics,
@@ -21,6 +22,7 @@ import {
 import { isKernelSpi, kernelSpi } from '../spi-shape.ts';
 import { checkSa, replayWindowOf } from './check.ts';
 import { describe, exhausted, statisticsOf } from './describe.ts';
+import { movePeer, stateIdOf, stateOf } from './moving.ts';
 import { noteKey, type SaNote, SaNotes } from './notes.ts';
 import { ignoreMissing, type PathTable, Sending } from './sending.ts';
 import { StraySpis } from './strays.ts';
@@ -48,8 +50,6 @@ export interface XfrmDriverOptions {
 
 /** The kernel's bitmaps end here (XFRMA_REPLAY_ESN_MAX). */
 const largestWindow = 4096;
-/** Of an outbound association, whose bitmap nobody looks at; the kernel wants one with 64-bit sequence numbers. */
-const unusedWindow = 32;
 
 /**
  * Tunnels in the kernel: ESP by xfrm. Everything is carried out within the call, in the kernel; associations, policies
@@ -57,7 +57,8 @@ const unusedWindow = 32;
  *
  * Packets of a pair whose path opens while others of it are held may overtake these.
  *
- * Unlike the engine, the kernel drops what is under way at the moment of a hard limit, and cannot move a peer.
+ * Unlike the engine, the kernel drops what is under way at the moment of a hard limit, and follows a packet that was overtaken
+ * as well as the newest.
  */
 export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements TunnelDriver {
   readonly name = 'xfrm';
@@ -69,7 +70,7 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   readonly #refused = new Set<SaDirection>();
   readonly #xfrm: Xfrm;
   readonly #notes: SaNotes;
-  readonly #expiries: XfrmExpiries;
+  readonly #events: XfrmEvents;
   readonly #strays: StraySpis;
   readonly #sending: Sending;
   /** Out of use and gone from the kernel, until they are removed. */
@@ -99,10 +100,11 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
     const { interfaceId, underlay, uplink } = options;
     this.#sending = new Sending(this.#xfrm, deps.paths, { source: underlay.address, interfaceId });
     this.#takeOver();
-    this.#expiries = new XfrmExpiries(
-      (expiry) => this.#onExpiry(expiry),
-      () => this.#lookForExpiries(),
-    );
+    this.#events = new XfrmEvents({
+      onExpiry: (expiry) => this.#onExpiry(expiry),
+      onMapping: (mapping) => this.#onMapping(mapping),
+      onLoss: () => this.#lookForExpiries(),
+    });
     this.#strays = new StraySpis({ uplink, port: underlay.port, family: familyOf(underlay.address) }, (spi, from) => {
       if (isKernelSpi(spi) && this.#notes.get({ direction: 'in', spi, peer: from }) === undefined)
         this.emit('unknownSpi', { spi, from });
@@ -141,11 +143,25 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
     }
   }
 
-  /** The kernel keeps an association's address for life, and a new one with the same key would start its sequence twice. */
   async movePeer(id: SaId, peer: UnderlayAddress): Promise<void> {
-    if (this.#notes.get(id) === undefined)
-      throw new TunnelError('NoSuchSa', `there is no ${id.direction}bound SPI ${id.spi}`);
-    throw new TunnelError('InvalidSa', `SPI ${id.spi} cannot be moved to ${peer.address}: the pair has to be rekeyed`);
+    const expired = this.#expired.get(noteKey(id));
+    if (expired !== undefined) {
+      const moved = { ...expired, peer };
+      this.#expired.delete(noteKey(id));
+      this.#expired.set(noteKey(moved), moved);
+      return;
+    }
+    const note = this.#notes.get(id);
+    if (note === undefined) throw new TunnelError('NoSuchSa', `there is no ${id.direction}bound SPI ${id.spi}`);
+    const { address, port } = note.peer;
+    if (address === peer.address && port === peer.port) return;
+    const [xfrm, notes, sending, options] = [this.#xfrm, this.#notes, this.#sending, this.#options];
+    try {
+      const moved = movePeer(note, peer, { xfrm, notes, sending, options });
+      if (this.#warned.delete(noteKey(note))) this.#warned.add(noteKey(moved));
+    } catch (cause) {
+      throw asTunnelError(cause, id);
+    }
   }
 
   async list(): Promise<InstalledSa[]> {
@@ -170,7 +186,7 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
   async close(): Promise<void> {
     this.#holder.off('acquire', this.#onAcquire).off('drop', this.#onDrop).off('unknownSpi', this.#onUnknown);
     this.#strays.close();
-    this.#expiries.close();
+    this.#events.close();
     this.#xfrm.close();
   }
 
@@ -199,19 +215,7 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
       // Noted before it is there: a note without an association is dropped at the next start, the other way round is too.
       this.#notes.add({ direction, spi, peer, selectors, lifetimes, replayWindow, note });
       noted = true;
-      const here = this.#options.underlay.port;
-      this.#addState(direction, {
-        ...this.#stateId(sa),
-        ...lifetimes,
-        requestId: spi,
-        interfaceId: this.#options.interfaceId,
-        keyAndSalt,
-        encapsulation:
-          direction === 'in'
-            ? { sourcePort: peer.port, destinationPort: here }
-            : { sourcePort: here, destinationPort: peer.port },
-        replayWindow: Math.max(replayWindow, unusedWindow),
-      });
+      this.#addState(direction, { ...stateOf(sa, replayWindow, this.#options), keyAndSalt });
     } catch (cause) {
       if (noted) this.#notes.delete(sa);
       throw asTunnelError(cause, sa);
@@ -276,6 +280,14 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
     else this.#warn(describe(note, state));
   }
 
+  /** The kernel has opened a packet, so whoever has the key has sealed it; that it was replayed was ruled out before. */
+  #onMapping({ destination, spi, from }: XfrmMapping): void {
+    if (destination !== this.#options.underlay.address) return;
+    const note = this.#notes.get({ direction: 'in', spi, peer: from });
+    if (note === undefined || (note.peer.address === from.address && note.peer.port === from.port)) return;
+    this.emit('moved', { sa: { direction: 'in', spi, peer: note.peer }, from });
+  }
+
   /** After messages were lost: who is gone has reached its hard limit. */
   #lookForExpiries(): void {
     const states = new Map(this.#states().map((state) => [noteKey(this.#saId(state)), state]));
@@ -319,10 +331,8 @@ export class XfrmDriver extends EventEmitter<TunnelDriverEvents> implements Tunn
     return { direction, spi, peer: { address: direction === 'in' ? source : destination, port: 0 } };
   }
 
-  #stateId({ direction, spi, peer }: SaId): XfrmStateId {
-    const here = this.#options.underlay.address;
-    const [source, destination] = direction === 'in' ? [peer.address, here] : [here, peer.address];
-    return { source, destination, spi };
+  #stateId(id: SaId): XfrmStateId {
+    return stateIdOf(id, this.#options.underlay.address);
   }
 }
 
