@@ -28,7 +28,9 @@ async function runLane(lane: Lane, files: string[]): Promise<void> {
   console.log(paint('bold', `\n${lane} lane: ${files.length} files`));
   // Lab and VM tests bring up whole clusters: two at once on two cores only make each other slow.
   const light = lane === 'pure' || lane === 'program';
-  const stream = run({ files, concurrency: light ? 2 : 1, timeout: (light ? 4 : 10) * 60_000 });
+  // Emulated machines are ten times slower than real ones, and more where this one is slow.
+  const minutes = light ? 4 : lane === 'lab' ? 10 : 25;
+  const stream = run({ files, concurrency: light ? 2 : 1, timeout: minutes * 60_000 });
   stream.on('test:pass', (event) => {
     if (event.details.type === 'suite') return;
     if (event.skip !== undefined && event.skip !== false) {

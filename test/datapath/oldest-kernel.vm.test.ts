@@ -12,7 +12,7 @@ test('the oldest supported kernel takes the programs, and they do the same there
        test/datapath/names.program.test.ts test/datapath/http-sockets.lab.test.ts \\
        test/datapath/proxied.program.test.ts test/datapath/proxy.lab.test.ts \\
        test/datapath/dns-stream.program.test.ts test/datapath/http-options.lab.test.ts`,
-    { seconds: 420 },
+    { seconds: 900 },
   );
   assert.match(result.stdout, /^6\.1\./);
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}`);

@@ -6,7 +6,7 @@ test('on the oldest supported kernel an engine talks to an engine, and to the ke
   const script =
     'for m in esp4 esp6 veth tun; do modprobe $m; done; ' +
     `${process.execPath} --disable-warning=ExperimentalWarning test/vm/engine-guest.ts`;
-  const result = await runInVm(script, { seconds: 400 });
+  const result = await runInVm(script, { seconds: 600 });
   assert.equal(result.status, 0, `${result.stdout}\n${result.stderr}\n${result.console.slice(-2000)}`);
   const seen = JSON.parse(result.stdout);
   assert.deepEqual(seen.engines, { pings: [3, 3], bulk: [true] });
