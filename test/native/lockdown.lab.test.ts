@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../src/kernel/command.ts';
@@ -31,6 +32,12 @@ describe('a running engine', () => {
       assert.match(status, /^NoNewPrivs:\s*1$/m);
       assert.match(status, /^Seccomp:\s*2$/m);
     }
+  });
+
+  test('goes before others on a busy machine, in every thread', () => {
+    for (const task of readdirSync(`/proc/${pid}/task`)) assert.equal(getPriority(Number(task)), -10);
+    const autogroup = `/proc/${pid}/autogroup`;
+    if (existsSync(autogroup)) assert.match(readFileSync(autogroup, 'utf8'), / nice -10$/m);
   });
 
   test('has no file system: its root is a deleted directory', () => {
