@@ -34,14 +34,16 @@ export interface BuiltProxyImage {
 /** What the proxy of the node is to judge by, where the policy image is in force. Equal policy makes equal images. */
 export function buildProxyImage(image: PolicyImage): BuiltProxyImage {
   const sides: ProxySide[] = [];
-  const places = new Map<string, number>();
+  // Most endpoints share their sets, and most sets ask nothing of requests: the rules of each are read once.
+  const places = new Map<string, number | undefined>();
   let needed = false;
-  const sideOf = (ids: ReadonlyMap<Stage, RuleSet>): number | undefined => {
-    const rules = [...ids.values()].flatMap((set) => madeOf(set)?.rules ?? []);
-    if (rules.every(({ rule }) => rule.requests === undefined)) return undefined;
+  const sideOf = (sets: ReadonlyMap<Stage, RuleSet>): number | undefined => {
+    const key = [...sets].map(([stage, { id }]) => `${stage}=${id}`).join();
+    if (places.has(key)) return places.get(key);
+    const rules = [...sets.values()].flatMap((set) => madeOf(set)?.rules ?? []);
+    const asks = rules.some(({ rule }) => rule.requests !== undefined);
     needed ||= rules.some(({ proxied }) => proxied);
-    const key = [...ids].map(([stage, { id }]) => `${stage}=${id}`).join();
-    const place = places.get(key) ?? sides.push(sideFrom(image, ids)) - 1;
+    const place = asks ? sides.push(sideFrom(image, sets)) - 1 : undefined;
     places.set(key, place);
     return place;
   };
