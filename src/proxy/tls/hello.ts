@@ -78,7 +78,7 @@ function headOf(parts: readonly Uint8Array[]): number[] {
 /** @returns The server's name in lower case, and what is offered by ALPN, where they are there. */
 function readMessage(hello: Reader): { serverName?: string; protocols?: readonly string[] } {
   if (hello.number(1) !== 3) throw new NotAHello('another version than TLS');
-  hello.skip(1 + 32);
+  hello.take(1 + 32);
   if (hello.vector(1).left > 32) throw new NotAHello('a session ID that is too long');
   const suites = hello.vector(2).left;
   if (suites < 2 || suites % 2 !== 0) throw new NotAHello('a list of cipher suites that is none');
@@ -138,7 +138,7 @@ class Reader {
     return this.#bytes.length - this.#at;
   }
 
-  skip(count: number): Uint8Array {
+  take(count: number): Uint8Array {
     if (count > this.left) throw new NotAHello('a length beyond the end');
     this.#at += count;
     return this.#bytes.subarray(this.#at - count, this.#at);
@@ -146,16 +146,16 @@ class Reader {
 
   /** @param size Bytes. */
   number(size: number): number {
-    return this.skip(size).reduce((value, byte) => value * 256 + byte, 0);
+    return this.take(size).reduce((value, byte) => value * 256 + byte, 0);
   }
 
   /** @param size Bytes of its length. */
   vector(size: number): Reader {
-    return new Reader(this.skip(this.number(size)));
+    return new Reader(this.take(this.number(size)));
   }
 
   text(): string {
-    return String.fromCharCode(...this.skip(this.left));
+    return String.fromCharCode(...this.take(this.left));
   }
 
   end(): void {
