@@ -25,7 +25,9 @@ const { values } = parseArgs({
 const threads = Number(values.threads);
 const steering = Steering.load();
 const tunFds = steering.openQueues({ name: values.tun, persist: true, queues: threads });
-const udpFds = steering.openSockets({ address: parseIp(values.address), port: Number(values.port) }, threads);
+// As much room as agents give their engines.
+const udp = { address: parseIp(values.address), port: Number(values.port), bufferBytes: 8 << 20 };
+const udpFds = steering.openSockets(udp, threads);
 steering.close();
 const controlFd = listenUnix(values.socket);
 const timeoutMs = values['hold-timeout-ms'];

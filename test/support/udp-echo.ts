@@ -1,4 +1,5 @@
-import { createSocket } from 'node:dgram';
+import { isIPv6 } from 'node:net';
+import { roomySocket } from './udp.ts';
 
 /**
  * A program for a namespace: datagrams at a steady rate, each answered, each counted.
@@ -7,17 +8,17 @@ import { createSocket } from 'node:dgram';
  */
 const [, , role, ...args] = process.argv;
 
-/** At once: who could not run for a while catches up step by step, since a socket's buffer holds a hundred or so. */
+/** At once: who could not run for a while catches up step by step, as a queue on the way may hold a hundred or so. */
 const most = 4;
 
 if (role === 'serve') {
-  const socket = createSocket('udp6');
+  const socket = await roomySocket({ port: Number(args[0]) });
   socket.on('message', (message, from) => socket.send(message, from.port, from.address));
-  socket.bind(Number(args[0]), '::', () => console.log('listening'));
+  console.log('listening');
 } else {
   const [host = '', port = '', countText = '', rate = ''] = args;
   const count = Number(countText);
-  const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4');
+  const socket = await roomySocket({ family: isIPv6(host) ? 6 : 4 });
   const answered = new Set<number>();
   const start = performance.now();
   let sent = 0;

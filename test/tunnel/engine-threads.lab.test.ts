@@ -32,9 +32,11 @@ describe('engines with two threads each way', () => {
   });
   after(() => lab.close());
 
-  /** An SA from one node to the other, receiver first. @returns Its SPI. */
-  async function install(from: EngineNode, to: EngineNode, selectors: readonly TrafficSelector[]): Promise<number> {
-    const spi = to.driver.spiOf(randomBytes(4).readUInt32BE());
+  let joined = 0;
+
+  /** An SA from one node to the other, receiver first, whose SPIs are either thread's in turn. */
+  async function install(from: EngineNode, to: EngineNode, selectors: readonly TrafficSelector[]): Promise<void> {
+    const spi = to.driver.spiOf(randomBytes(3).readUIntBE(0, 3) * 2 + (joined % 2));
     const [key, salt] = [randomBytes(32), randomBytes(4)];
     const shared = { spi, lifetimes: {}, note: '' };
     const secret = () => ({ key: Buffer.from(key), salt: Buffer.from(salt) });
@@ -42,12 +44,12 @@ describe('engines with two threads each way', () => {
     const at = (node: EngineNode) => ({ address: node.underlay, port: 4500 });
     await to.driver.installInbound({ ...shared, ...secret(), direction: 'in', selectors: reversed, peer: at(from) });
     await from.driver.installOutbound({ ...shared, ...secret(), direction: 'out', selectors, peer: at(to) });
-    return spi;
   }
 
   /** Both directions of two pods. */
   async function join(addresses: readonly (readonly [near: IpAddress, far: IpAddress])[]): Promise<void> {
     const [a, b] = lab.nodes;
+    joined++;
     const there = addresses.map(([local, remote]) => ({ local, remote }));
     await install(a, b, there);
     await install(

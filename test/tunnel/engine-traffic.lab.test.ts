@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { run } from '../../src/kernel/command.ts';
 import type { InstalledSa, TrafficSelector } from '../../src/tunnel/driver.ts';
@@ -79,9 +80,9 @@ for (const { name, options, mebibytes } of variants)
       for (const [i, node] of lab.nodes.entries()) node.driver.on('acquire', (pair) => asked[i]?.push(pair));
       const pings = b.addresses.map((address) => ping(a.pod, address, { count: 10, interval: 0.02 }));
       // Two pairs of each direction: a tunnel that is up one way makes the other side ask.
-      while ((asked[0]?.length ?? 0) < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+      while ((asked[0]?.length ?? 0) < 2) await sleep(20);
       assert.equal((await a.driver.statistics()).sealed.packets, 0);
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      await sleep(300);
       await lab.connect();
       assert.deepEqual(await Promise.all(pings), [10, 10]);
       const pairs = (asked[0] ?? []).map((pair) => `${pair.local} ${pair.remote}`);
@@ -135,6 +136,27 @@ test('keys change under traffic without a packet lost', async () => {
     }
     assert.deepEqual(await both, [count, count]);
     for (const node of lab.nodes) assert.equal((await node.driver.list()).length, 2);
+  } finally {
+    await lab.close();
+  }
+});
+
+test('an engine that does not run for a while loses nothing of what comes meanwhile', async () => {
+  const lab = await EngineLab.open();
+  try {
+    const [a, b] = lab.nodes;
+    await lab.connect();
+    const both = Promise.all([
+      echo(a.pod, b.pod, b.addresses[0], 3000, 1000),
+      echo(b.pod, a.pod, a.addresses[1], 3000, 1000),
+    ]);
+    for (let pause = 0; pause < 6; pause++) {
+      await sleep(300);
+      process.kill(b.enginePid, 'SIGSTOP');
+      await sleep(150);
+      process.kill(b.enginePid, 'SIGCONT');
+    }
+    assert.deepEqual(await both, [3000, 3000]);
   } finally {
     await lab.close();
   }
