@@ -15,7 +15,7 @@
 #define CONFIG_CHANGING (1U << 4)
 #define CONFIG_PROXY_LEARN (1U << 3) /* ports that HTTP/2 comes to are noted for the proxy, also while there is none */
 
-/* All times in nanoseconds; a timeout of 0 means the default that conntrack.h names. */
+/* All times in nanoseconds; a timeout of 0 means the default that ct_state.h names. */
 struct config {
 	__u32 revision;
 	__u32 tunnel_ifindex;
