@@ -11,9 +11,9 @@ import type { Policy } from '../policy/rule.ts';
 import { AddressIndex } from './address-index.ts';
 
 /** On a Namespace: `allow` or `deny` for its pods that no policy selects; anything else denies. */
-export const defaultVerdictAnnotation = 'myelin.dev/default-verdict';
+const defaultVerdictAnnotation = 'myelin.dev/default-verdict';
 /** On a Pod: `never` or `required`, or `auto`; anything else is `never`, the strictest (docs/HTTP.md). */
-export const proxyAnnotation = 'myelin.dev/proxy';
+const proxyAnnotation = 'myelin.dev/proxy';
 /** On a Namespace: `node` where its pods may share a handshake of their node's (docs/TUNNELS.md); anything else is `pod`. */
 export const breachRadiusAnnotation = 'myelin.dev/breach-radius';
 

@@ -16,7 +16,7 @@ import { EngineDriver } from '../tunnel/engine/engine-driver.ts';
 import { spawnEngine } from '../tunnel/engine/spawn.ts';
 
 /** The device that packets enter tunnels by and come out of. */
-export const tunnelDevice = 'myelin0';
+const tunnelDevice = 'myelin0';
 
 const udpBufferBytes = 8 * 1024 * 1024;
 const respawnDelayMs = 100;

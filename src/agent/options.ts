@@ -91,7 +91,7 @@ function threads(text: string): number {
 }
 
 /** @returns How many seal, and how many open, where nobody says: together at most as many as there are processors. */
-export function threadsFor(processors: number): number {
+function threadsFor(processors: number): number {
   return [8, 4, 2].find((each) => 2 * each <= processors) ?? 1;
 }
 

@@ -7,7 +7,7 @@ import type { FlowEvent } from '../model/flow.ts';
 export const pastHeader = 'x-myelin-past';
 
 /** One thing that is well or not, in words a person can act on. */
-export const conditionSchema = z.object({
+const conditionSchema = z.object({
   name: z.string(),
   ok: z.boolean(),
   message: z.string(),
@@ -186,7 +186,7 @@ export const whyQuestionSchema = z.strictObject({
 });
 export type WhyQuestion = z.infer<typeof whyQuestionSchema>;
 
-export const whySideSchema = z.object({
+const whySideSchema = z.object({
   direction: z.enum(['egress', 'ingress']),
   verdict: z.enum(['allow', 'deny']),
   /** What decides, in one phrase. */

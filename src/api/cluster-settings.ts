@@ -17,7 +17,7 @@ export interface ReadClusterSettings {
   readonly problems: readonly string[];
 }
 
-export const noSettings: ReadClusterSettings = { problems: [] };
+const noSettings: ReadClusterSettings = { problems: [] };
 
 /**
  * Reads the object of a server that may be newer. Where anything of it is not understood the strictest is meant: pods that

@@ -70,7 +70,7 @@ export function readDocuments(file: string): ManifestDocument[] {
 }
 
 /** As `readDocuments`, from a text. @param file The name that places have. @throws {ManifestError} `ManifestInvalid` */
-export function parseDocuments(text: string, file: string): ManifestDocument[] {
+function parseDocuments(text: string, file: string): ManifestDocument[] {
   const lines = new LineCounter();
   const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, merge: true });
   const documents: Document.Parsed<ParsedNode>[] = 'empty' in parsed ? [] : parsed;

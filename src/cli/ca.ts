@@ -77,7 +77,7 @@ function show(now: CaStatus, { output }: CaFlags): void {
 const words = { next: 'published, signs nothing yet', signing: 'signs', previous: 'trusted still, signs nothing more' };
 
 /** @param now Unix milliseconds. */
-export function formatCa(ca: CaStatus, now: number): string {
+function formatCa(ca: CaStatus, now: number): string {
   const roots = table<CaStatus['roots'][number]>(
     [
       { title: 'ROOT', value: ({ id }) => id },

@@ -39,7 +39,7 @@ async function keys(flags: DebugFlags): Promise<void> {
 }
 
 /** A line of Wireshark's table `esp_sa`. */
-export function wiresharkLine({ spi, source, destination, secret }: KeyReport): string {
+function wiresharkLine({ spi, source, destination, secret }: KeyReport): string {
   const family = source.includes(':') ? 'IPv6' : 'IPv4';
   const hex = `0x${spi.toString(16).padStart(8, '0')}`;
   const fields = [family, source, destination, hex, 'AES-GCM with 16 octet ICV [RFC4106]', `0x${secret}`, 'NULL', ''];

@@ -37,7 +37,7 @@ async function names(flags: NamesFlags): Promise<void> {
   else console.log(nameTable(chosen));
 }
 
-export function nameTable(rows: readonly NameReport[]): string {
+function nameTable(rows: readonly NameReport[]): string {
   const lasts = ({ patterns }: NameReport) => Math.max(...patterns.map(({ expiresAt }) => expiresAt)) - Date.now();
   return table<NameReport>(
     [

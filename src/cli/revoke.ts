@@ -207,7 +207,7 @@ async function list(flags: ClusterFlags & { readonly output: 'text' | 'json' }):
 }
 
 /** @param now Unix milliseconds. */
-export function formatRevocations(all: readonly Live<Revocation>[], now: number): string {
+function formatRevocations(all: readonly Live<Revocation>[], now: number): string {
   return table<Live<Revocation>>(
     [
       { title: 'NAME', value: ({ metadata }) => metadata.name },

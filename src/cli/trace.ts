@@ -36,7 +36,7 @@ async function hostOf(pod: string, agents: readonly AgentAddress[]): Promise<Age
 }
 
 /** For people: what happened when, what was checked, and what came of it. */
-export function formatTrace(answer: TraceAnswer): string {
+function formatTrace(answer: TraceAnswer): string {
   const { source, destination, node, peerNode, trace: made, tunnel, note, firstPacketMs } = answer;
   const lines = [`${paint('bold', source)} on ${node} → ${paint('bold', destination)} on ${peerNode}`];
   if (note !== undefined) lines.push(note);

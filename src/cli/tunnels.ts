@@ -77,7 +77,7 @@ export async function readTunnels(agents: readonly AgentAddress[]): Promise<Tunn
 }
 
 /** Those that are asked for. */
-export function filterTunnels(all: readonly TunnelReport[], filter: TunnelFilter): TunnelReport[] {
+function filterTunnels(all: readonly TunnelReport[], filter: TunnelFilter): TunnelReport[] {
   const { pod, namespace, state, peerNode } = filter;
   return all.filter(
     ({ localPod, remotePod, remoteNode, state: is }) =>

@@ -69,7 +69,7 @@ function addHeader(
 }
 
 /** Asks every agent and joins the sides: a pod's own node is the one that can compare with its datapath. */
-export async function askWhy(agents: readonly AgentAddress[], question: WhyQuestion): Promise<WhyAnswer> {
+async function askWhy(agents: readonly AgentAddress[], question: WhyQuestion): Promise<WhyAnswer> {
   const ask = { method: 'POST', path: '/why', body: question } as const;
   const answers = await askAgents(agents, ask, (value) => whyAnswerSchema.parse(value));
   // Who compares with a datapath knows most: also what its pods were told by DNS.

@@ -32,7 +32,7 @@ interface Seen {
 }
 
 /** Whether the lease may be taken, or renewed, by `identity`. Pure. */
-export function mayLead(lease: Lease, identity: string, seen: Seen, now: number, durationMs: number): boolean {
+function mayLead(lease: Lease, identity: string, seen: Seen, now: number, durationMs: number): boolean {
   const holder = lease.spec?.holderIdentity ?? '';
   return holder === '' || holder === identity || now - seen.at > durationMs;
 }

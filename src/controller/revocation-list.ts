@@ -19,8 +19,6 @@ export interface ReadRevocation {
   readonly problems: readonly string[];
 }
 
-export const noneRevoked: RevocationsDocument = { serials: [], podUids: [], spiffeIds: [] };
-
 /**
  * Reads a Revocation as strictly as it can be said and as widely as it can be meant: of an object that a newer server let
  * in, everything that names somebody is revoked. Pure.

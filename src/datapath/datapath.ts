@@ -149,35 +149,24 @@ export class Datapath {
     this.#attach('to_underlay', ifindex, 'egress');
   }
 
-  /** Puts the program on the device that packets come out of tunnels at. */
-  attachTunnel(ifindex: number): void {
-    this.#attach('from_tunnel', ifindex, 'ingress');
-  }
-
-  /**
-   * The same where the kernel's own ESP carries tunnels.
-   * @param carrier The xfrm device, which packets come out of tunnels at, and go into them by as `openPath` says.
-   * @param holder The TUN device whose reader holds the packets of pairs that have no path yet.
-   */
-  attachKernelTunnel(carrier: number, holder: number): void {
-    this.#attach('from_tunnel_ethernet', carrier, 'ingress');
-    this.#attach('from_holder', holder, 'ingress');
-  }
-
   /**
    * Has tunnels be the engine's, the kernel's, or, while they go over from one to the other, both. No packet that either opened
    * is refused in between.
-   * @param device The TUN device. @param carrier The xfrm device, where the kernel carries tunnels.
+   * @param device The TUN device, which packets come out of the engine's tunnels at. Where the kernel carries tunnels its reader
+   *   holds the packets of pairs that have no path yet.
+   * @param carrier The xfrm device, where the kernel carries tunnels: packets come out of them there, and go into them by as
+   *   `openPath` says.
    */
   carryBy({ device, carrier, changing }: { device: number; carrier?: number | undefined; changing: boolean }): void {
     if (carrier === undefined) {
       this.setConfig({ xfrm: false });
-      this.attachTunnel(device);
+      this.#attach('from_tunnel', device, 'ingress');
       this.setConfig({ changing: false });
       return;
     }
     if (changing) this.setConfig({ changing });
-    this.attachKernelTunnel(carrier, device);
+    this.#attach('from_tunnel_ethernet', carrier, 'ingress');
+    this.#attach('from_holder', device, 'ingress');
     this.setConfig({ xfrm: true, changing });
   }
 

@@ -288,7 +288,7 @@ function typedMaps(maps: ReadonlyMap<string, BpfMap>): DatapathMaps {
  * Compares this program's layouts with what an object was compiled from.
  * @throws {DatapathError} `LayoutMismatch` with every difference
  */
-export function checkLayouts(spec: BpfObject): void {
+function checkLayouts(spec: BpfObject): void {
   // What no type of this one object mentions is in another's.
   const differences = layouts.structs.flatMap((layout) => {
     const actual = spec.btf.struct(layout.name);

@@ -67,8 +67,8 @@ export interface Credentials {
 const minute = 60_000;
 const hour = 60 * minute;
 const day = 24 * hour;
-export const defaultSvidMs = hour;
-export const longestSvidMs = day;
+const defaultSvidMs = hour;
+const longestSvidMs = day;
 const nodeMs = 30 * day;
 const serverMs = 90 * day;
 const adminMs = 365 * day;

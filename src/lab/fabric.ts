@@ -57,9 +57,3 @@ export function removeNamespaces(lab: string): number {
   for (const path of own) deleteNamespace(path);
   return own.length;
 }
-
-/** Settings of a namespace, by path under /proc/sys: written by a process inside, for that is whose they are. */
-export async function writeSysctls(netns: string, settings: Readonly<Record<string, string>>): Promise<void> {
-  const script = Object.entries(settings).map(([path, value]) => `echo '${value}' > /proc/sys/${path}`);
-  await run('sh', ['-ec', script.join('\n')], { netns });
-}

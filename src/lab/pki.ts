@@ -80,7 +80,7 @@ function writeKubeconfig(plan: LabPlan, name: string, { chain, privateKey }: Cre
   writeFileSync(paths.kubeconfig(name), `${JSON.stringify(config, null, 2)}\n`, { mode: 0o600 });
 }
 
-export function apiUrl(plan: LabPlan): string {
+function apiUrl(plan: LabPlan): string {
   return `https://${plan.control.addresses[0]}:${ports.api}`;
 }
 

@@ -25,7 +25,7 @@ export async function findPod(api: Api, { namespace = 'default', pod }: PodTarge
 }
 
 /** The pod of that name; else, of the Deployment of that name, one that runs, ready ones first. Pure. */
-export function choosePod(pods: readonly Live<Pod>[], name: string): Live<Pod> | undefined {
+function choosePod(pods: readonly Live<Pod>[], name: string): Live<Pod> | undefined {
   const exact = pods.find(({ metadata }) => metadata.name === name);
   if (exact !== undefined) return exact;
   const deployment = name.replace(/^(deploy|deployment|deployments)(\.apps)?\//, '');

@@ -69,7 +69,7 @@ export function isRunning({ pid, startTime }: Pick<ProcessRecord, 'pid' | 'start
 }
 
 /** Sends a signal to the process if it is still that process. @returns Whether it was. */
-export function signalProcess(record: Pick<ProcessRecord, 'pid' | 'startTime'>, signal: NodeJS.Signals): boolean {
+function signalProcess(record: Pick<ProcessRecord, 'pid' | 'startTime'>, signal: NodeJS.Signals): boolean {
   if (!isRunning(record)) return false;
   try {
     process.kill(record.pid, signal);
@@ -118,7 +118,7 @@ export async function waitUntil(ready: () => Promise<boolean | string>, options:
 }
 
 /** The error for a process that has ended, with what it said last. */
-export function processFailure(record: ProcessRecord): LabError {
+function processFailure(record: ProcessRecord): LabError {
   const { name, log } = record;
   const ending = endings.get(record);
   const how = ending === undefined ? '' : ` with ${ending}`;

@@ -3,7 +3,7 @@ import type { PoliciesResult } from './issues.ts';
 import type { Limit, Policy, PolicyOptions, Rule } from './rule.ts';
 
 /** What people say of a policy of any kind beside its fields: the annotations, and the values of those that are a choice. */
-export const policyAnnotations = {
+const policyAnnotations = {
   'myelin.dev/established': ['re-evaluate', 'keep', 'reset'],
   'myelin.dev/denied': ['drop', 'reject'],
   'myelin.dev/mode': ['enforce', 'audit'],

@@ -50,7 +50,7 @@ export function toIssues(issue: z.core.$ZodIssue): FieldIssue[] {
 
 const typeWords: Readonly<Record<string, string>> = { array: 'a list', object: 'an object', string: 'a text' };
 
-export function fieldIssue(path: readonly (string | number)[], message: string): FieldIssue {
+function fieldIssue(path: readonly (string | number)[], message: string): FieldIssue {
   return { path, field: fieldOf(path), message };
 }
 

@@ -42,7 +42,7 @@ export interface TunnelStatus {
 }
 
 /** What every SA here is sealed with (handshake/messages.ts). */
-export const espCipher = 'AES-256-GCM';
+const espCipher = 'AES-256-GCM';
 
 export function tunnelStatus(
   tunnel: Tunnel,

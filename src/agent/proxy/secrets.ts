@@ -104,10 +104,7 @@ type Parts = Pick<TlsMaterial, 'certificate' | 'privateKey' | 'trustedCA'>;
  * What a policy's reference comes to in a Secret.
  * @returns What is wrong with it, in words, without anything that is in it.
  */
-export function partsOf(
-  { metadata, data = {} }: Pick<Live<Secret>, 'metadata' | 'data'>,
-  secret: TlsSecret,
-): Parts | string {
+function partsOf({ metadata, data = {} }: Pick<Live<Secret>, 'metadata' | 'data'>, secret: TlsSecret): Parts | string {
   const granted = (metadata.annotations?.[grantAnnotation] ?? '').split(',').map((name) => name.trim());
   if (secret.by !== '' && !granted.includes(secret.by) && !granted.includes('*'))
     return `is not for policies of the namespace ${secret.by} (its annotation ${grantAnnotation} does not name it)`;

@@ -1,16 +1,5 @@
 import { z } from 'zod';
 
-/**
- * What a list's elements are known by when two versions of it are merged. The first key is the one of strategic merge
- * patch, all together those of server-side apply. These must be the keys that Kubernetes' own types have (their
- * patchMergeKey tags), neither more nor fewer: kubectl makes its patches by those.
- */
-export interface ListSemantics {
-  readonly listKeys?: readonly string[];
-  /** A list of scalars without order in which each value stands once. */
-  readonly set?: boolean;
-}
-
 /** What the fields that every object has are for. */
 export const frameDescriptions = {
   apiVersion: 'The group and version of the kind, by which fields are understood.',
@@ -18,7 +7,12 @@ export const frameDescriptions = {
   metadata: 'What every object has: its name, labels, annotations, owners.',
 } as const;
 
-/** A list that merges element by element. */
+/**
+ * A list that merges element by element.
+ * @param listKeys What its elements are known by when two versions of it are merged. The first is the one of strategic merge
+ *   patch, all together those of server-side apply. These must be the keys that Kubernetes' own types have (their
+ *   patchMergeKey tags), neither more nor fewer: kubectl makes its patches by those.
+ */
 export function listMap<Item extends z.ZodType>(item: Item, ...listKeys: string[]) {
   return z.array(item).meta({ listKeys });
 }
@@ -41,7 +35,7 @@ export const time = z.string().meta({ format: 'date-time' });
 export const protocol = z.enum(['TCP', 'UDP', 'SCTP']);
 export const ipFamily = z.enum(['IPv4', 'IPv6']);
 
-export const ownerReference = z.object({
+const ownerReference = z.object({
   apiVersion: text,
   kind: text,
   name: text,
@@ -50,7 +44,7 @@ export const ownerReference = z.object({
   blockOwnerDeletion: z.boolean().optional(),
 });
 
-export const managedFieldsEntry = z.object({
+const managedFieldsEntry = z.object({
   manager: text.optional(),
   operation: text.optional(),
   apiVersion: text.optional(),
@@ -113,7 +107,7 @@ export type Live<T extends KubeObject> = T & {
   metadata: T extends { kind: NamespacedKind } ? LiveMeta & { namespace: string } : LiveMeta;
 };
 
-export const selectorRequirement = z.object({
+const selectorRequirement = z.object({
   key: text,
   operator: z.enum(['In', 'NotIn', 'Exists', 'DoesNotExist']),
   values: z.array(text).optional(),

@@ -148,7 +148,7 @@ export const podSchema = kindSchema('v1', 'Pod', { spec: podSpec, status: podSta
 export type Pod = z.infer<typeof podSchema>;
 
 /** What Deployments make pods from. */
-export const podTemplate = z.object({ metadata: objectMeta.optional(), spec: podSpec });
+const podTemplate = z.object({ metadata: objectMeta.optional(), spec: podSpec });
 
 export const deploymentSchema = kindSchema('apps/v1', 'Deployment', {
   spec: z.object({

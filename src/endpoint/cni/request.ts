@@ -53,7 +53,7 @@ const knownFields = new Set(
 );
 
 /** @throws {CniError} `InvalidEnvironment` */
-export function parseCommand(text: string): CniCommand {
+function parseCommand(text: string): CniCommand {
   for (const command of commands) if (command === text) return command;
   throw text === ''
     ? new CniError('InvalidEnvironment', 'required env variables [CNI_COMMAND] missing')

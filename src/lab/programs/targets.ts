@@ -10,7 +10,7 @@ export interface Target {
 const variable = /^(.+)_(ADDR|ADDRESS|URL|HOST)$/;
 const redisPort = 6379;
 /** Keeps one request from becoming a storm: no service of a real application calls more others than this. */
-export const mostTargets = 16;
+const mostTargets = 16;
 
 /**
  * The services that a container's environment names in `*_ADDR`, `*_URL` and `*_HOST` (with its `*_PORT`), in the order

@@ -30,7 +30,7 @@ export const endpointSelector = selectorSchemaOf(endpointKey);
 export type EndpointSelectorSpec = z.infer<typeof endpointSelector>;
 const endpoints = z.array(endpointSelector).nullish();
 
-export const entityNames = [
+const entityNames = [
   ...['all', 'world', 'world-ipv4', 'world-ipv6', 'cluster', 'cluster-mesh', 'host', 'remote-node'],
   ...['kube-apiserver', 'ingress', 'init', 'health', 'unmanaged', 'none'],
 ] as const;

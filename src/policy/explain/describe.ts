@@ -4,7 +4,7 @@ import type { Party } from '../decide.ts';
 import type { NameMatch, NamespaceMatch, PeerMatch, PortMatch, Rule, TextMatch } from '../rule.ts';
 
 /** `app=cart,tier in (a,b),!legacy`, as kubectl writes selectors; empty for the one that selects everything. */
-export function describeSelector({ matchLabels = {}, matchExpressions = [] }: Selector): string {
+function describeSelector({ matchLabels = {}, matchExpressions = [] }: Selector): string {
   const labels = Object.entries(matchLabels).map(([key, value]) => `${key}=${value}`);
   return [...labels, ...matchExpressions.map(describeRequirement)].join(',');
 }

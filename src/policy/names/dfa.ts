@@ -3,10 +3,10 @@ import type { DomainPattern } from '../request/domain.ts';
 
 /** What a name is made of, by class: the dot between labels, then all that a label can have. As `NAME_CLASSES` in bpf/lib/dns_layout.h. */
 const alphabet = '.-_0123456789abcdefghijklmnopqrstuvwxyz';
-export const nameClasses = alphabet.length;
+const nameClasses = alphabet.length;
 
 /** How many states the datapath numbers. */
-export const mostStates = 0xffff;
+const mostStates = 0xffff;
 
 /**
  * Which of a list of patterns a name is one of, found in one pass over the name. State 0 is dead, state 1 the first. The

@@ -121,6 +121,6 @@ export function matchName({ states, accepts }: Pick<NameMatcher, 'states' | 'acc
   return accepts[states[state]?.accept ?? 0] ?? { sets: { admin: 0, network: 0, mesh: 0 }, patterns: [] };
 }
 
-export function setsKey({ admin, network, mesh }: StageSets): string {
+function setsKey({ admin, network, mesh }: StageSets): string {
   return `${admin},${network},${mesh}`;
 }

@@ -4,9 +4,6 @@ import { BpfObject, type LoadedObject } from '../../kernel/bpf/object.ts';
 import { openUdp, steerSockets, type UdpOptions } from '../../kernel/sockets.ts';
 import { openTun, steerTun, type TunOptions } from '../../kernel/tun.ts';
 
-/** Most threads of one direction that an engine takes. */
-export const mostThreads = 8;
-
 const objectPath = join(import.meta.dirname, '../../../build/bpf/steer.bpf.o');
 /** In the map of the port's sockets. */
 const kernelPlace = 0;

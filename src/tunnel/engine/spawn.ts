@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { TunnelError } from '../driver.ts';
 
 /** Where `make -C native` puts the engine. */
-export const engineBinary = fileURLToPath(new URL('../../../build/native/myelin-engine', import.meta.url));
+const engineBinary = fileURLToPath(new URL('../../../build/native/myelin-engine', import.meta.url));
 
 export interface EngineProcessOptions {
   /** Of a TUN device, opened without packet information and with virtio-net headers: a queue for each thread of one direction. */

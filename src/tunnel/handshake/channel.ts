@@ -90,7 +90,7 @@ export class Channel implements Conversation {
 }
 
 /** An error of this side, as the peer is told it. */
-export function refusalOf(error: HandshakeError): Message {
+function refusalOf(error: HandshakeError): Message {
   return { type: 'refused', code: error.code, detail: error.message.slice(0, 512) };
 }
 

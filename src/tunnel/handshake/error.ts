@@ -4,7 +4,7 @@ import { MyelinError } from '../../model/error.ts';
 import { TunnelError } from '../driver.ts';
 
 /** Why a handshake came to nothing, each with what it means in words. The names travel in `refused` lines and are metrics. */
-export const handshakeCodes = {
+const handshakeCodes = {
   ...refusalReasons,
   'unknown-endpoint': 'no pod of that UID is on the node',
   'unknown-peer': 'the pod that asks is not known (yet) at the address it claims',

@@ -166,7 +166,7 @@ export async function installAsResponder(
 }
 
 /** What both kinds of offer and answer have in common. */
-export function wireTerms({ spi, port, lifetime }: Proposal): Omit<Offer, 'type' | 'selectors' | 'group'> {
+function wireTerms({ spi, port, lifetime }: Proposal): Omit<Offer, 'type' | 'selectors' | 'group'> {
   return { version: protocolVersion, spi, transform, encapsulation: 'udp', port, lifetime };
 }
 

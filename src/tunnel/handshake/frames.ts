@@ -1,7 +1,7 @@
 import { HandshakeError } from './error.ts';
 
 /** Length, conversation, type. */
-export const frameHeader = 7;
+const frameHeader = 7;
 /** What a length of two bytes can say, and itself. */
 const longestFrame = 2 + 0xffff;
 const none = Buffer.alloc(0);

@@ -41,7 +41,7 @@ export async function deriveKeys(exporter: Exporter, offer: string, answer: stri
 }
 
 /** One direction's 36 bytes of keying material, as buffers of their own: key, then salt. */
-export function splitKeys(material: Buffer, offset: number): DirectionKeys {
+function splitKeys(material: Buffer, offset: number): DirectionKeys {
   const take = (start: number, length: number) => {
     const part = Buffer.alloc(length);
     material.copy(part, 0, start, start + length);

@@ -83,7 +83,7 @@ export class SocketLink implements SecureLink {
 }
 
 /** Reads everything that is ever asked of a socket whose handshake is done. */
-export function factsOf(socket: TLSSocket): LinkFacts {
+function factsOf(socket: TLSSocket): LinkFacts {
   const presented: Buffer[] = [];
   for (let next = socket.getPeerX509Certificate(); next !== undefined && presented.length < longestChain; ) {
     presented.push(next.raw);

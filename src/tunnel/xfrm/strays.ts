@@ -73,7 +73,7 @@ export class StraySpis {
  * @param port The UDP port that ESP is received on.
  * @returns The SPI and the sender, where it is ESP in UDP.
  */
-export function espIn(packet: Buffer, port: number): { spi: number; from: UnderlayAddress } | undefined {
+function espIn(packet: Buffer, port: number): { spi: number; from: UnderlayAddress } | undefined {
   const version = (packet[0] ?? 0) >> 4;
   const [l4, protocol, addressAt, addressLength] =
     version === 4 ? [((packet[0] ?? 0) & 15) * 4, packet[9], 12, 4] : [40, packet[6], 8, 16];

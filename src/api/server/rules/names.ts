@@ -1,5 +1,5 @@
 import type { FieldIssue } from '../../issue.ts';
-import { duplicateValue, invalidValue, requiredValue, unsupportedValue } from '../../validate.ts';
+import { duplicateValue, invalidValue, requiredValue } from '../../validate.ts';
 
 // The patterns and messages are those of k8s.io/apimachinery/pkg/util/validation.
 
@@ -79,7 +79,7 @@ export const portName: NameRule = (text) => {
   return undefined;
 };
 
-export const portNumberMessage = 'must be between 1 and 65535, inclusive';
+const portNumberMessage = 'must be between 1 and 65535, inclusive';
 
 export function checkPortNumber(field: string, port: number): FieldIssue[] {
   return port >= 1 && port <= 65535 ? [] : [invalidValue(field, port, portNumberMessage)];
@@ -123,8 +123,4 @@ export function checkUnique<T>(
     }
     return [duplicateValue(`${field}[${i}]${suffix}`, key)];
   });
-}
-
-export function checkOneOf(field: string, value: string | undefined, choices: readonly string[]): FieldIssue[] {
-  return value === undefined || choices.includes(value) ? [] : [unsupportedValue(field, value, choices)];
 }

@@ -7,7 +7,7 @@ import { checkPortNumber, checkUnique, dnsLabel, dnsSubdomain, type NameRule, pa
 import { readPrefix } from './network-policy.ts';
 import { rulesFor } from './rules.ts';
 
-export const namespaceNameLabel = 'kubernetes.io/metadata.name';
+const namespaceNameLabel = 'kubernetes.io/metadata.name';
 
 export const namespaceRules = rulesFor(kinds.Namespace, {
   name: dnsLabel,

@@ -12,7 +12,7 @@ export function setPodDefaults(spec: PodSpec): void {
   for (const container of allContainers(spec)) setContainerDefaults(container, spec.hostNetwork === true);
 }
 
-export function allContainers(spec: PodSpec): Container[] {
+function allContainers(spec: PodSpec): Container[] {
   return [...(spec.initContainers ?? []), ...spec.containers, ...(spec.ephemeralContainers ?? [])];
 }
 
