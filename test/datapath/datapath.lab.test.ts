@@ -17,10 +17,9 @@ import { KernelError } from '../../src/kernel/error.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';
 import { createNamespace, deleteNamespace, listNamespaces } from '../../src/kernel/netns.ts';
 import { parseIp, parseMac } from '../../src/model/address.ts';
-import type { PodView } from '../../src/model/endpoint.ts';
 import { compile } from '../../src/policy/compile.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
-import { clusterWith, policy } from '../support/cluster.ts';
+import { clusterWith, pod, policy } from '../support/cluster.ts';
 import { runInOwnNamespace } from '../support/namespace.ts';
 import { objectDir } from './maps.ts';
 
@@ -35,20 +34,10 @@ const names = ['front', 'cart'] as const;
 const addressOf = { front: '10.244.1.1', cart: '10.244.1.2' } as const;
 const netns = (name: string) => join(directory, name);
 
-function podOf(name: (typeof names)[number]): PodView {
-  return {
-    namespace: 'shop',
-    name,
-    uid: name,
-    labels: { app: name },
-    serviceAccount: 'default',
-    node,
-    addresses: [parseIp(addressOf[name])],
-    namedPorts: [],
-    hostNetwork: false,
-  };
-}
-const open: ClusterView = clusterWith([], { pods: new Map(names.map((name) => [name, podOf(name)])) });
+const pods = new Map(
+  names.map((name) => [name, pod(`shop/${name}`, { app: name }, node, [addressOf[name]], { uid: name })]),
+);
+const open: ClusterView = clusterWith([], { pods });
 const closed: ClusterView = { ...open, policies: [policy('none', { podSelector: {}, policyTypes: ['Ingress'] })] };
 
 async function linkOf(name: (typeof names)[number]) {

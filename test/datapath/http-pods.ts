@@ -9,11 +9,10 @@ import { removePinDirectory } from '../../src/kernel/bpffs.ts';
 import { findLink, ipBatch } from '../../src/kernel/ip.ts';
 import { createNamespace, deleteNamespace, listNamespaces } from '../../src/kernel/netns.ts';
 import { parseIp, parseMac } from '../../src/model/address.ts';
-import type { PodView } from '../../src/model/endpoint.ts';
 import type { DropReason } from '../../src/model/verdict.ts';
 import { compile } from '../../src/policy/compile.ts';
 import { policyKindOf } from '../../src/policy/kinds.ts';
-import { clusterWith } from '../support/cluster.ts';
+import { clusterWith, pod } from '../support/cluster.ts';
 import type { Heard, Talk } from '../support/http-program.ts';
 import { HttpServer, HttpTalker } from '../support/http-talk.ts';
 import { objectDir } from './maps.ts';
@@ -25,20 +24,7 @@ const port = 8000;
 const to = { host: addressOf.cart, port };
 
 const pods = new Map(
-  names.map((name): [string, PodView] => [
-    name,
-    {
-      namespace: 'shop',
-      name,
-      uid: name,
-      labels: { app: name },
-      serviceAccount: 'default',
-      node,
-      addresses: [parseIp(addressOf[name])],
-      namedPorts: [],
-      hostNetwork: false,
-    },
-  ]),
+  names.map((name) => [name, pod(`shop/${name}`, { app: name }, node, [addressOf[name]], { uid: name })]),
 );
 
 /** A policy's own: its name, and what is annotated. */

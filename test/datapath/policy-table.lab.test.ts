@@ -17,7 +17,7 @@ import type { PolicyImage } from '../../src/policy/image.ts';
 import { lookup } from '../../src/policy/lookup.ts';
 import type { ClusterView } from '../../src/policy/view.ts';
 import { flowsArbitrary, flowsIn, policiesArbitrary, viewArbitrary } from '../support/arbitraries.ts';
-import { clusterWith, policy } from '../support/cluster.ts';
+import { clusterWith, pod, policy } from '../support/cluster.ts';
 import { TestMaps } from './maps.ts';
 
 const node = 'node-1';
@@ -279,17 +279,10 @@ test('a revision that the kernel refuses half way is undone to the last entry', 
   const before = { dump: kernel.dump(), config: maps.config.get(0), image: owner.policy.image };
   const more = new Map(view.pods);
   for (let i = 0; i < 5; i++)
-    more.set(`more-${i}`, {
-      namespace: 'shop',
-      name: `more-${i}`,
-      uid: `more-${i}`,
-      labels: { app: `more-${i}` },
-      serviceAccount: 'x',
-      node: 'node-2',
-      addresses: [parseIp(`10.244.2.${50 + i}`)],
-      namedPorts: [],
-      hostNetwork: false,
-    });
+    more.set(
+      `more-${i}`,
+      pod(`shop/more-${i}`, { app: `more-${i}` }, 'node-2', [`10.244.2.${50 + i}`], { uid: `more-${i}` }),
+    );
   const next = compile(clusterWith([ports(30)], { pods: more }), node, owner.policy.image);
   await assert.rejects(
     owner.policy.apply(next),

@@ -19,7 +19,7 @@ import type { Direction } from '../../src/model/verdict.ts';
 import { compile } from '../../src/policy/compile.ts';
 import type { PolicyImage, RuleSet } from '../../src/policy/image.ts';
 import { policyKindOf } from '../../src/policy/kinds.ts';
-import { clusterWith } from '../support/cluster.ts';
+import { clusterWith, pod } from '../support/cluster.ts';
 import { runInOwnNamespace } from '../support/namespace.ts';
 import { Talker } from '../support/talk.ts';
 import { objectDir } from './maps.ts';
@@ -57,21 +57,8 @@ const talkers = new Map<string, Talker>();
 let datapath: Datapath;
 let plumbing: ProxyPlumbing;
 
-const pods = new Map(
-  podNames.map((name): [string, PodView] => [
-    name,
-    {
-      namespace: 'shop',
-      name,
-      uid: name,
-      labels: { app: name },
-      serviceAccount: 'default',
-      node,
-      addresses: addressesOf[name].map(parseIp),
-      namedPorts: [],
-      hostNetwork: false,
-    },
-  ]),
+const pods = new Map<string, PodView>(
+  podNames.map((name) => [name, pod(`shop/${name}`, { app: name }, node, addressesOf[name], { uid: name })]),
 );
 
 /** Which directions' rules leave it to the proxy: the image that the compiler would make of rules about requests. */
