@@ -190,12 +190,21 @@ export class SaLedger {
   /**
    * The peer's node is elsewhere on the underlay.
    * @param to Without a port: at the one that it has.
+   * @throws {AggregateError} What the driver said of those that it did not move; all others are moved.
+   * @throws {TunnelError} `DriverDown`
    */
   async move(to: { readonly address: IpAddress; readonly port?: number }): Promise<void> {
+    const refusals: unknown[] = [];
     for (const sa of this.#held) {
       const peer = { address: to.address, port: to.port ?? sa.peer.port };
       if (sa.peer.address === peer.address && sa.peer.port === peer.port) continue;
-      await this.#driver.movePeer(sa, peer);
+      try {
+        await this.#driver.movePeer(sa, peer);
+      } catch (refusal) {
+        if (refusal instanceof TunnelError && refusal.code === 'DriverDown') throw refusal;
+        refusals.push(refusal);
+        continue;
+      }
       // It may have been removed meanwhile.
       if (!this.#held.includes(sa)) continue;
       this.#index.delete(sa);
@@ -203,6 +212,7 @@ export class SaLedger {
       this.#held = this.#held.map((other) => (other === sa ? moved : other));
       this.#index.add(moved);
     }
+    if (refusals.length > 0) throw new AggregateError(refusals, `not moved: ${refusals.map(messageOf).join('; ')}`);
   }
 
   /** Tells the hooks which inbound SA is the newest now, if that has changed. @returns Undefined where that is done at once. */

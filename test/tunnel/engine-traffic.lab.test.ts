@@ -62,6 +62,7 @@ const variants: { name: string; options: EngineLabOptions; mebibytes: number }[]
   { name: 'libcrypto at one end, over IPv6', options: { aead: 'libcrypto', underlay: 6 }, mebibytes: 32 },
   { name: 'jumbo frames', options: { mtu: 9000 }, mebibytes: 32 },
   { name: 'two threads each way', options: { threads: 2 }, mebibytes: 32 },
+  { name: 'eight threads each way', options: { threads: 8 }, mebibytes: 16 },
   { name: 'under sanitizers', options: { binary: asanBinary }, mebibytes: 16 },
   { name: 'under sanitizers, two threads each way', options: { binary: asanBinary, threads: 2 }, mebibytes: 8 },
 ];
