@@ -3,7 +3,7 @@ import { pino } from 'pino';
 import { forbidDumps } from '../kernel/dumps.ts';
 import { MyelinError } from '../model/error.ts';
 import { Agent } from './agent.ts';
-import { collectWhenIdle } from './memory.ts';
+import { tendHeap } from './memory.ts';
 import { type AgentOptions, agentCommand } from './options.ts';
 
 async function main(options: AgentOptions): Promise<void> {
@@ -23,7 +23,7 @@ async function main(options: AgentOptions): Promise<void> {
   });
   // Node keeps compiled code for the next start when it exits, which an agent that is killed does not.
   flushCompileCache();
-  collectWhenIdle(globalThis.gc);
+  tendHeap(globalThis.gc);
   const stop = (signal: string) => {
     logger.info({ signal }, 'the agent stops; datapath and tunnels go on');
     agent.close().then(
