@@ -23,6 +23,7 @@ import { flowOf, sayFlow } from './flows.ts';
 import { Identity } from './identity.ts';
 import { KeyRing } from './key-ring.ts';
 import { LocalPods } from './local-pods.ts';
+import { tendHeap } from './memory.ts';
 import { AgentMetrics } from './metrics.ts';
 import { MtuWatch } from './mtu-watch.ts';
 import { warnOfNode } from './node-events.ts';
@@ -343,6 +344,11 @@ export class Agent {
     const known = pods.all.flatMap(({ pod }) => (pod === undefined ? [] : (state.pod(pod.uid) ?? [])));
     await tunnels.start(known.map((pod) => peers.local(pod)));
     this.#closers.push(() => tunnels.close());
+    const keyed = () => {
+      const { opened, answered } = tunnels.statistics();
+      return opened + answered;
+    };
+    this.#closers.push(tendHeap(globalThis.gc, keyed));
     quarantine.refresh();
     await policy.start();
     await services.start();

@@ -3,7 +3,6 @@ import { pino } from 'pino';
 import { forbidDumps } from '../kernel/dumps.ts';
 import { MyelinError } from '../model/error.ts';
 import { Agent } from './agent.ts';
-import { tendHeap } from './memory.ts';
 import { type AgentOptions, agentCommand } from './options.ts';
 
 async function main(options: AgentOptions): Promise<void> {
@@ -23,7 +22,6 @@ async function main(options: AgentOptions): Promise<void> {
   });
   // Node keeps compiled code for the next start when it exits, which an agent that is killed does not.
   flushCompileCache();
-  tendHeap(globalThis.gc);
   const stop = (signal: string) => {
     logger.info({ signal }, 'the agent stops; datapath and tunnels go on');
     agent.close().then(

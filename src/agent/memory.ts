@@ -7,7 +7,8 @@ const everyMs = 250;
 const quietLooks = 12;
 /** Of the time since the last look. */
 const idleBelow = 0.1;
-const busyAbove = 0.5;
+/** Tunnels keyed since the last look that make a crowd. */
+const crowd = 25;
 /** Bytes of garbage that are worth a pause of a hundred milliseconds and compiling again what the collection forgets. */
 const worthwhile = 12 << 20;
 
@@ -18,13 +19,13 @@ const worthwhile = 12 << 20;
 const large = 96 << 20;
 
 /**
- * How much a heap may grow until it is collected. As bin/myelin-agent begins: tight, for what is there lives for months. In a
- * burst as V8 finds best: what thousands of handshakes leave behind costs half of their processor time to collect tightly
- * (`make bench ONLY=handshake`), and is collected once the burst is over.
+ * How much a heap may grow until it is collected. As bin/myelin-agent begins: tight, for what is there lives for months. While
+ * thousands of tunnels are keyed, as V8 finds best: to collect tightly what they leave behind takes half of their processor time
+ * (`make bench ONLY=handshake`).
  */
 const growth = {
   small: '--heap-growing-percent=10',
-  bursting: '--heap-growing-percent=0',
+  crowded: '--heap-growing-percent=0',
   large: '--heap-growing-percent=50',
 } as const;
 
@@ -32,16 +33,23 @@ const growth = {
 const thoroughly = { type: 'major', execution: 'sync', flavor: 'last-resort' } as const;
 
 /**
- * Lets the heap grow in a burst (hundreds of policies, pods, flows, tunnels), and collects its garbage once the burst is over. V8
- * would keep it until the next one: an agent that does nothing allocates nothing, and without allocation nothing is collected.
+ * Collects the garbage of a burst (hundreds of policies, pods, flows, tunnels) once the burst is over. V8 would keep it until the
+ * next one: an agent that does nothing allocates nothing, and without allocation nothing is collected. And lets the heap grow as
+ * its work asks for.
  * @param collect `gc` of a Node that was started with `--expose-gc`; without it nothing is done.
+ * @param keyed How many tunnels have been keyed so far.
  * @param setFlags Of V8; called when another growth is due.
  * @returns Ends it.
  */
-export function tendHeap(collect: typeof globalThis.gc, setFlags = setFlagsFromString): () => void {
+export function tendHeap(
+  collect: typeof globalThis.gc,
+  keyed: () => number,
+  setFlags = setFlagsFromString,
+): () => void {
   if (collect === undefined) return () => undefined;
   let seen = performance.eventLoopUtilization();
   let alive = process.memoryUsage().heapUsed;
+  let known = keyed();
   let quiet = 0;
   let size: keyof typeof growth = 'small';
   const grow = (next: keyof typeof growth) => {
@@ -54,9 +62,11 @@ export function tendHeap(collect: typeof globalThis.gc, setFlags = setFlagsFromS
     const { utilization } = performance.eventLoopUtilization(seen, before);
     quiet = utilization < idleBelow ? quiet + 1 : 0;
     const { heapUsed } = process.memoryUsage();
+    const fresh = keyed() - known;
+    known += fresh;
     // A large cluster stays one.
     if (size === 'large' || heapUsed > large) grow('large');
-    else if (utilization > busyAbove) grow('bursting');
+    else if (fresh >= crowd) grow('crowded');
     else if (quiet >= quietLooks) grow('small');
     if (quiet < quietLooks || heapUsed < alive + worthwhile) return;
     collect(thoroughly);
