@@ -66,13 +66,13 @@ function policy(i: number): NetworkPolicy {
   };
 }
 
-/** Memory is what it is once the last of the policies is in force and garbage was collected on the way. */
+/** Memory is what it is once the last of the policies is in force, and the agent has been idle long enough to collect. */
 async function settled(lab: TestLab): Promise<void> {
   await lab.eventually(async () => {
     const { size } = { size: (await lab.api.list(kinds.NetworkPolicy)).entries.length };
     if (size < policies) throw new Error(`${size} policies so far`);
   });
-  await new Promise((wait) => setTimeout(wait, 5000));
+  await new Promise((wait) => setTimeout(wait, 10_000));
 }
 
 function residentMib(pid: number): number {

@@ -1,5 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { setFlagsFromString } from 'node:v8';
+import { giveBackMemory } from '../kernel/memory.ts';
 
 /** How often to look whether there is time, and reason, to collect. */
 const everyMs = 250;
@@ -29,7 +30,7 @@ const growth = {
   large: '--heap-growing-percent=50',
 } as const;
 
-/** What gives pages back to the system too: a usual collection keeps them for what comes next. */
+/** What gives the heap's pages back to the system too: a usual collection keeps them for what comes next. */
 const thoroughly = { type: 'major', execution: 'sync', flavor: 'last-resort' } as const;
 
 /**
@@ -70,6 +71,7 @@ export function tendHeap(
     else if (quiet >= quietLooks) grow('small');
     if (quiet < quietLooks || heapUsed < alive + worthwhile) return;
     collect(thoroughly);
+    giveBackMemory();
     alive = process.memoryUsage().heapUsed;
   }, everyMs);
   timer.unref();

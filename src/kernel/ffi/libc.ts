@@ -61,6 +61,7 @@ export const raw = {
   syscall: bind<(number: number, a: number, b: number, c: number) => number>(
     'long syscall(long number, long a, long b, long c)',
   ),
+  malloc_trim: bind<(pad: number) => number>('int malloc_trim(size_t pad)'),
   /** The list is consumed by the call. On both ABIs a `va_list` argument arrives as a pointer. */
   vsnprintf: bind<(buffer: Uint8Array, size: number, format: bigint, list: bigint) => number>(
     'int vsnprintf(void *buffer, size_t size, void *format, void *list)',
