@@ -10,7 +10,7 @@ const quietLooks = 12;
 const idleBelow = 0.1;
 /** Tunnels keyed since the last look that make a crowd. */
 const crowd = 25;
-/** Bytes of garbage that are worth a pause of a hundred milliseconds and compiling again what the collection forgets. */
+/** Bytes, in the heap or beside it, that are worth a pause of a hundred milliseconds and compiling again what the collection forgets. */
 const worthwhile = 12 << 20;
 
 /**
@@ -49,7 +49,7 @@ export function tendHeap(
 ): () => void {
   if (collect === undefined) return () => undefined;
   let seen = performance.eventLoopUtilization();
-  let alive = process.memoryUsage().heapUsed;
+  let then = process.memoryUsage();
   let known = keyed();
   let quiet = 0;
   let size: keyof typeof growth = 'small';
@@ -62,17 +62,17 @@ export function tendHeap(
     seen = performance.eventLoopUtilization();
     const { utilization } = performance.eventLoopUtilization(seen, before);
     quiet = utilization < idleBelow ? quiet + 1 : 0;
-    const { heapUsed } = process.memoryUsage();
+    const { heapUsed, rss } = process.memoryUsage();
     const fresh = keyed() - known;
     known += fresh;
     // A large cluster stays one.
     if (size === 'large' || heapUsed > large) grow('large');
     else if (fresh >= crowd) grow('crowded');
     else if (quiet >= quietLooks) grow('small');
-    if (quiet < quietLooks || heapUsed < alive + worthwhile) return;
+    if (quiet < quietLooks || (heapUsed < then.heapUsed + worthwhile && rss < then.rss + worthwhile)) return;
     collect(thoroughly);
     giveBackMemory();
-    alive = process.memoryUsage().heapUsed;
+    then = process.memoryUsage();
   }, everyMs);
   timer.unref();
   return () => clearInterval(timer);
