@@ -1,5 +1,5 @@
 import { type Connection, type Gate, saidOf } from './connection.ts';
-import { Http1Gate } from './http1/gate.ts';
+import { Http1Gate, lastAnswers } from './http1/gate.ts';
 import { Http2Gate } from './http2/gate.ts';
 import { sniff } from './sniff.ts';
 import { beginInClear, TlsGate } from './tls/gate.ts';
@@ -59,7 +59,8 @@ export class Opening implements Gate {
         return;
       case 'none':
         connection.refuse('PROXY_MALFORMED', 'unknown');
-        connection.reset();
+        // As the kernel says to it, where that reads.
+        connection.lastWords(lastAnswers.HTTP_MALFORMED);
     }
   }
 }

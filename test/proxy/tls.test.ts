@@ -121,7 +121,7 @@ test('another policy ends what it denies, and leaves what it allows', () =>
 
 test('what is no ClientHello is refused, and HTTP in clear where policy is about names is denied', () =>
   withProxy(async (proxy) => {
-    const [broken, clear, silent] = [
+    const [broken, clear, strange] = [
       '\x16\x03\x01\x00\x04\x02\0\0\0',
       'GET / HTTP/1.1\r\nHost: a\r\n\r\n',
       '\x80\x2e\x01',
@@ -133,7 +133,7 @@ test('what is no ClientHello is refused, and HTTP in clear where policy is about
     await broken?.becomes('ended');
     assert.equal(broken?.text, '\x15\x03\x03\0\x02\x02\x32');
     await clear?.hears('403');
-    await silent?.becomes('reset');
+    await strange?.hears('400');
     assert.equal(proxy.opened, 0);
     assert.deepEqual(proxy.shared.counts.stats.refused, { TLS_MALFORMED: 1, PROXY_MALFORMED: 1 });
   }));

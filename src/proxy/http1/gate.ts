@@ -9,7 +9,8 @@ import { AnswerReader } from './answer.ts';
 import { BodyReader } from './body.ts';
 
 const denied = 'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nServer: myelin\r\n\r\n';
-const lastAnswers = {
+/** What a client hears last, by why. */
+export const lastAnswers = {
   HTTP_DENIED: 'HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
   HTTP_MALFORMED: 'HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
   HTTP_HEAD_TOO_BIG: 'HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n',
