@@ -1,8 +1,8 @@
+import { createSocket } from 'node:dgram';
 import { connect, createServer, isIPv6 } from 'node:net';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TrafficReport } from './traffic.ts';
-import { roomySocket } from './udp.ts';
 
 /*
  * Long-lived traffic from one pod to another, and back: everything that is sent is echoed, and whoever sent it knows what
@@ -18,12 +18,12 @@ const chunkBytes = 8192;
 /** For what is still on its way when nothing more is sent. */
 const drainMs = 3000;
 
-async function serve(port: number): Promise<void> {
+function serve(port: number): void {
   createServer((socket) => socket.on('error', () => {}).pipe(socket)).listen(port, '::', () =>
     console.log('listening'),
   );
-  const socket = await roomySocket({ port });
-  socket.on('message', (datagram, peer) => socket.send(datagram, peer.port, peer.address, () => {}));
+  const socket = createSocket('udp6', (datagram, peer) => socket.send(datagram, peer.port, peer.address, () => {}));
+  socket.bind(port);
 }
 
 /** The n-th piece of the stream: its number and the mark, over and over, so that nothing can be lost or doubled unseen. */
@@ -52,8 +52,9 @@ async function send(host: string, port: number, mark: string): Promise<void> {
   let datagrams = 0;
   const back = new Set<number>();
   const errors: string[] = [];
-  const socket = await roomySocket({ family: isIPv6(host) ? 6 : 4 });
-  socket.on('message', (datagram) => back.add(Number.parseInt(datagram.toString(), 10)));
+  const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4', (datagram) =>
+    back.add(Number.parseInt(datagram.toString(), 10)),
+  );
   socket.on('error', ({ message }) => errors.push(message));
   let sending = true;
   const timer = setInterval(() => {
@@ -89,5 +90,5 @@ async function send(host: string, port: number, mark: string): Promise<void> {
 }
 
 const [command, first = '', second = '', mark = ''] = process.argv.slice(2);
-if (command === 'serve') await serve(Number(first));
+if (command === 'serve') serve(Number(first));
 else await send(first, Number(second), mark);
