@@ -34,7 +34,7 @@ export interface HttpExchange {
   readonly status?: number;
   /** Of gRPC: what the answer's trailers said, or who refused it. */
   readonly grpcStatus?: number;
-  /** No request, but a TLS connection, and the server that its client named. */
+  /** TLS that the proxy has read, or ended, and the server that its client named. Without a method it is all that was seen. */
   readonly tls?: { readonly serverName?: string };
   /** How many requests should have been said before this one and were not, because it was too much. */
   readonly unsaid: number;

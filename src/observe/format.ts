@@ -31,11 +31,13 @@ function exchangeOf({ kind, http, durationNs }: FlowEvent): string {
   if (http === undefined) return '';
   const time = durationNs === undefined ? '' : ` in ${(durationNs / 1e6).toFixed(1)} ms`;
   const unsaid = http.unsaid === 0 ? '' : ` (${http.unsaid} more before this)`;
-  if (http.tls !== undefined) return `TLS ${http.tls.serverName ?? 'without a name'}${unsaid}  `;
+  const tls = http.tls === undefined ? '' : `TLS ${http.tls.serverName ?? 'without a name'}`;
+  if (tls !== '' && http.method === '' && http.status === undefined) return `${tls}${unsaid}  `;
   const request = http.method === '' ? 'unreadable' : `${http.method} ${http.path}`;
   const grpc = http.grpcStatus === undefined ? '' : ` grpc ${http.grpcStatus}`;
   const answer = http.status === undefined ? 'reset' : `${http.status}${grpc}`;
-  return `${request}${kind === 'audit' ? '' : ` → ${answer}${time}`}${unsaid}  `;
+  const within = tls === '' ? '' : ` in ${tls}`;
+  return `${request}${within}${kind === 'audit' ? '' : ` → ${answer}${time}`}${unsaid}  `;
 }
 
 /** What the rule has said where it decides, and how often that was left out. */

@@ -141,6 +141,12 @@ describe('TLS by policy', { timeout: 180_000 }, () => {
     const expected = ['https4', 'http4', 'https6', 'http6'].map((path) => `GET /open/${path} ${host}`);
     await soon(async () => [...heard].sort().join(), [...expected].sort().join());
     assert.match(await condition(), /^true/);
+    await policies.lab.eventually(async () => {
+      const flows = await policies.agents.flows({ http: 'only', last: '1000' });
+      const namesOf = (path: string) => flows.filter((flow) => flow.http?.path === path).map(({ http }) => http?.tls);
+      assert.deepEqual(namesOf('/open/https4'), [{ serverName: host }]);
+      assert.deepEqual(namesOf('/open/http4'), [undefined]);
+    });
   });
 
   test('whom the Secret does not trust is answered 503 for, and a Secret that is another one counts at once', async () => {

@@ -141,3 +141,13 @@ test('what is audited and what is to be logged say so in their line, and a filte
     / {2}“edge” \(3 more before this\)$/,
   );
 });
+
+test('TLS is said by its server name, and of a request within it which that was', () => {
+  const seen = (http: NonNullable<FlowEvent['http']>) => formatFlow(flow({ kind: 'request', http }), false);
+  const read = { method: 'GET', path: '/a', status: 200, unsaid: 0 };
+  const none = { method: '', path: '', unsaid: 0 };
+  assert.match(seen(read), / GET \/a → 200 /);
+  assert.match(seen({ ...read, tls: { serverName: 'shop.example' } }), / GET \/a in TLS shop\.example → 200 /);
+  assert.match(seen({ ...none, tls: {} }), / TLS without a name /);
+  assert.match(seen({ ...none, status: 400, tls: {} }), / unreadable in TLS without a name → 400 /);
+});

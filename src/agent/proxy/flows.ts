@@ -31,7 +31,7 @@ export function flowOfRequest(said: ProxyFlow, names: FlowNames): FlowEvent {
       path: said.path,
       ...(said.status === undefined ? {} : { status: said.status }),
       ...(said.grpcStatus === undefined ? {} : { grpcStatus: said.grpcStatus }),
-      ...(said.protocol === 'tls'
+      ...(said.protocol === 'tls' || said.serverName !== undefined
         ? { tls: { ...(said.serverName === undefined ? {} : { serverName: said.serverName }) } }
         : {}),
       unsaid: said.unsaid,
