@@ -15,18 +15,18 @@ const { hostname, port } = new URL(base);
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
 const connections = new Set<number | undefined>();
 
-/** @returns The answer's status; 0: there was none. */
-function call(method: string, path: string): Promise<number> {
+/** @returns The answer's status; 0 and why, where there was none. */
+function call(method: string, path: string): Promise<{ status: number; failure?: string }> {
   return new Promise((resolve) => {
     const asked = request({ hostname, port, agent, method, path, timeout: 5000 }, (response) => {
       response.resume();
-      response.on('end', () => resolve(response.statusCode ?? 0));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0 }));
     });
     asked.on('socket', (socket) => {
       if (socket.connecting) socket.once('connect', () => connections.add(socket.localPort));
     });
     asked.on('timeout', () => asked.destroy());
-    asked.on('error', () => resolve(0));
+    asked.on('error', (error: NodeJS.ErrnoException) => resolve({ status: 0, failure: error.code ?? error.message }));
     asked.end();
   });
 }
@@ -35,8 +35,8 @@ for (let round = 0; round < Number(rounds); round++)
   for (const each of wanted) {
     const [method = '', path = ''] = each.split(/:(.*)/s);
     const from = performance.now();
-    const status = await call(method, path);
-    console.log(JSON.stringify({ request: `${method} ${path}`, status, ms: performance.now() - from }));
+    const answer = await call(method, path);
+    console.log(JSON.stringify({ request: `${method} ${path}`, ...answer, ms: performance.now() - from }));
   }
 console.log(JSON.stringify({ connections: connections.size }));
 agent.destroy();

@@ -115,8 +115,8 @@ function edgeTable(edges: readonly Edge[]): string {
 }
 
 function requestText({ rows, connections, oneNode }: Requests): string {
-  const answer = ({ statuses, expected }: RequestRow) => {
-    const text = statuses.map((status) => (status === 0 ? 'none' : String(status))).join(', ');
+  const answer = ({ statuses, failures, expected }: RequestRow) => {
+    const text = statuses.map((status) => (status === 0 ? `none (${failures})` : String(status))).join(', ');
     return statuses.every((status) => status === expected) ? good(text) : bad(`${text}, not ${expected}`);
   };
   return [

@@ -11,6 +11,8 @@ export interface RequestRow {
   /** What it must be answered with there. */
   readonly expected: number;
   readonly statuses: readonly number[];
+  /** Why there was no answer, and how often, in words; empty where there always was. */
+  readonly failures: string;
   readonly count: number;
   readonly medianMs: number;
   readonly p99Ms: number;
@@ -62,7 +64,12 @@ export async function askCatalogue(stage: Stage): Promise<Requests> {
   }
 }
 
-const answerSchema = z.object({ request: z.string(), status: z.number(), ms: z.number() });
+const answerSchema = z.object({
+  request: z.string(),
+  status: z.number(),
+  failure: z.string().optional(),
+  ms: z.number(),
+});
 const endSchema = z.object({ connections: z.number() });
 type Answer = z.infer<typeof answerSchema>;
 
@@ -90,9 +97,16 @@ function rowsOf(way: RequestRow['way'], answers: readonly Answer[], denied: numb
       request,
       expected: allowed ? 200 : denied,
       statuses: [...new Set(own.map(({ status }) => status))],
+      failures: failuresOf(own),
       count: own.length,
       medianMs: percentile(times, 0.5),
       p99Ms: percentile(times, 0.99),
     };
   });
+}
+
+function failuresOf(answers: readonly Answer[]): string {
+  const counts = new Map<string, number>();
+  for (const { failure } of answers) if (failure !== undefined) counts.set(failure, (counts.get(failure) ?? 0) + 1);
+  return [...counts].map(([failure, count]) => `${failure} ${count}×`).join(', ');
 }
